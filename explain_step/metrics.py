@@ -1,0 +1,142 @@
+"""Performance metrics by name, over a model's `Response`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.types import Direction, FittedModel, FloatArray, Response, Task
+
+Scorer = Callable[[npt.NDArray[Any], Response, FittedModel, FloatArray | None], float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A named performance metric; ``score`` returns NaN where it is not defined on the given rows."""
+
+    name: str
+    direction: Direction
+    tasks: tuple[Task, ...]
+    score: Scorer
+
+
+def _probability(response: Response) -> FloatArray:
+    if response.probability is None:
+        msg = "the model gives no class probabilities"
+        raise NotApplicable(msg)
+    return response.probability
+
+
+def _positive_score(response: Response, model: FittedModel) -> FloatArray:
+    """Return a ranking score of the positive class: its probability, or the margin where there is none."""
+    if response.probability is not None and model.positive is not None:
+        return response.probability[:, model.positive]
+    return response.output[:, 0]
+
+
+def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if model.task == "binary":
+        hit = y == _classes(model)[model.positive or 0]
+        if hit.all() or not hit.any():
+            return float("nan")
+        return float(roc_auc_score(hit, _positive_score(r, model), sample_weight=w))
+    aucs = []
+    for k, label in enumerate(_classes(model)):
+        hit = y == label
+        if hit.any() and not hit.all():
+            aucs.append(roc_auc_score(hit, _probability(r)[:, k], sample_weight=w))
+    return float(np.mean(aucs)) if aucs else float("nan")
+
+
+def _log_loss(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    p = np.clip(_probability(r), 1e-15, 1.0)
+    position = {label: k for k, label in enumerate(_classes(model))}
+    columns = np.array([position[label] for label in y.tolist()])
+    return float(np.average(-np.log(p[np.arange(len(y)), columns]), weights=w))
+
+
+def _brier(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    p = _probability(r)
+    hits = np.stack([y == label for label in _classes(model)], axis=1)
+    scale = 0.5 if model.task == "binary" else 1.0
+    return float(np.average(((p - hits) ** 2).sum(axis=1) * scale, weights=w))
+
+
+def _accuracy(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    return float(np.average(y == r.label, weights=w))
+
+
+def _balanced_accuracy(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    weight = np.ones(len(y)) if w is None else w
+    recalls = [np.average((r.label == c)[y == c], weights=weight[y == c]) for c in _classes(model) if (y == c).any()]
+    return float(np.mean(recalls)) if recalls else float("nan")
+
+
+def _f1(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    from sklearn.metrics import f1_score
+
+    labels = [_classes(model)[model.positive or 0]] if model.task == "binary" else list(_classes(model))
+    return float(f1_score(y, r.label, labels=labels, average="macro", sample_weight=w, zero_division=0.0))
+
+
+def _rmse(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    return float(np.sqrt(np.average(_squared(y, r), weights=w)))
+
+
+def _mae(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    return float(np.average(np.abs(r.output - y.reshape(r.output.shape)).mean(axis=1), weights=w))
+
+
+def _r2(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    target = y.reshape(r.output.shape).astype(np.float64)
+    spread = np.average((target - np.average(target, axis=0, weights=w)) ** 2, axis=0, weights=w).mean()
+    return float("nan") if spread <= 0 else float(1 - np.average(_squared(y, r), weights=w) / spread)
+
+
+def _squared(y: npt.NDArray[Any], r: Response) -> FloatArray:
+    return np.asarray(((r.output - y.reshape(r.output.shape)) ** 2).mean(axis=1), dtype=np.float64)
+
+
+def _classes(model: FittedModel) -> tuple[Any, ...]:
+    if model.classes is None:
+        msg = "the model has no classes"
+        raise NotApplicable(msg)
+    return model.classes
+
+
+CLASSIFICATION: tuple[Task, ...] = ("binary", "multiclass")
+METRICS: tuple[Metric, ...] = (
+    Metric(name="roc_auc", direction="higher", tasks=CLASSIFICATION, score=_roc_auc),
+    Metric(name="log_loss", direction="lower", tasks=CLASSIFICATION, score=_log_loss),
+    Metric(name="brier", direction="lower", tasks=CLASSIFICATION, score=_brier),
+    Metric(name="accuracy", direction="higher", tasks=CLASSIFICATION, score=_accuracy),
+    Metric(name="balanced_accuracy", direction="higher", tasks=CLASSIFICATION, score=_balanced_accuracy),
+    Metric(name="f1", direction="higher", tasks=CLASSIFICATION, score=_f1),
+    Metric(name="rmse", direction="lower", tasks=("regression",), score=_rmse),
+    Metric(name="mae", direction="lower", tasks=("regression",), score=_mae),
+    Metric(name="r2", direction="higher", tasks=("regression",), score=_r2),
+)
+PROBABILISTIC = ("log_loss", "brier")
+DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {
+    "binary": ("roc_auc", "log_loss", "accuracy"),
+    "multiclass": ("accuracy", "log_loss", "roc_auc"),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
+def choose_metrics(names: tuple[str, ...], model: FittedModel, response: Response) -> tuple[Metric, ...]:
+    """Return the metrics called ``names``, or the task's default ones that the model supports; the chosen one first."""
+    known = {m.name: m for m in METRICS if model.task in m.tasks}
+    for name in names:
+        if name not in known:
+            msg = f"Option metrics must name metrics of a {model.task} task ({', '.join(known)}), got {name!r}."
+            raise InvalidInput(msg)
+    usable = [n for n in names or DEFAULT_METRICS[model.task] if response.probability is not None or n not in PROBABILISTIC]
+    return tuple(known[name] for name in usable)

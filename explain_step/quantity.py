@@ -1,0 +1,41 @@
+"""The explained quantity, in words and as metadata: stated on every table, figure and page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from explain_step.types import Attributions, FittedModel, Subject
+
+SPACE_WORDS = {"probability": "predicted probability", "margin": "margin (raw score)", "prediction": "prediction"}
+
+
+def output_phrase(model: FittedModel, output: str, *, target: str) -> str:
+    """Return one explained output in words: ``predicted probability of deny = yes``.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> output_phrase(SimpleNamespace(task="binary", output_space="probability"), "yes", target="deny")
+    'predicted probability of deny = yes'
+    """
+    words = SPACE_WORDS[model.output_space]
+    if model.task == "regression":
+        return f"{words} of {target}" if target and target != output else f"{words} of {output}"
+    return f"{words} of {target} = {output}" if target else f"{words} of {output}"
+
+
+def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
+    """Return the strict-JSON description of what a set of attributions explains, for every artifact's ``meta``."""
+    model = subject.model
+    return {
+        "output_space": attributions.output_space,
+        "outputs": list(attributions.output_names),
+        "target": subject.target_name,
+        "phrase": output_phrase(model, attributions.output_names[0], target=subject.target_name),
+        "background": subject.background_name,
+        "background_rows": len(subject.background),
+        "method": attributions.method.name,
+        "exact": attributions.method.exact,
+        "rows": len(attributions.rows),
+        "rows_given": len(subject.X),
+    }
