@@ -1,0 +1,44 @@
+# Two commands: `make demo` runs the main job, `make test` runs the tests.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := demo
+
+.PHONY: demo test check lint types test-oldest ui clean
+
+# the lock file holds exact versions and hashes for Python 3.11, 3.12 and 3.13
+$(STAMP): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit("explain-step needs Python >= 3.11; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --all-extras --group dev --python $(BIN)/python
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/01_train_and_explain.py --store $(DEMO)
+
+ui: $(STAMP)
+	$(BIN)/mlflow server --backend-store-uri sqlite:///$(DEMO)/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+test: $(STAMP) lint types
+	$(BIN)/pytest
+
+check: test test-oldest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# the oldest supported version of every direct dependency
+test-oldest: $(STAMP)
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -r requirements/oldest.txt
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --no-deps --editable .
+	.venv-oldest/bin/pytest -m "not newest"
+
+clean:
+	rm -rf $(VENV) .venv-oldest $(DEMO)

@@ -1,0 +1,69 @@
+"""explain_step: the last step of an ML training script.
+
+`explain` turns a fitted model and held-out rows into an explanation snapshot: global importance, dependence, segments
+and examples, each number with an interval, each table naming the quantity it explains. `log_explanations` does the same
+and logs the snapshot to MLflow under the logged model, tied to its registered versions. `training_run` is a
+``mlflow.start_run`` that marks runs without an explanation as incomplete. `read` and `verify` take a directory, a run,
+a model version or an alias.
+
+Read `explain_step.step` first: it is the one composition of all parts.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from explain_step.config import Config
+    from explain_step.errors import ExplainStepError, InvalidInput, NotApplicable, PredictionFailed, SnapshotError
+    from explain_step.snapshot import Snapshot
+    from explain_step.step import explain, log_explanations, read, training_run, verify
+    from explain_step.tracking import LoggedSnapshot
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "explain_step.config",
+    "ExplainStepError": "explain_step.errors",
+    "InvalidInput": "explain_step.errors",
+    "LoggedSnapshot": "explain_step.tracking",
+    "NotApplicable": "explain_step.errors",
+    "PredictionFailed": "explain_step.errors",
+    "Snapshot": "explain_step.snapshot",
+    "SnapshotError": "explain_step.errors",
+    "explain": "explain_step.step",
+    "log_explanations": "explain_step.step",
+    "read": "explain_step.step",
+    "training_run": "explain_step.step",
+    "verify": "explain_step.step",
+}
+
+__all__ = [
+    "Config",
+    "ExplainStepError",
+    "InvalidInput",
+    "LoggedSnapshot",
+    "NotApplicable",
+    "PredictionFailed",
+    "Snapshot",
+    "SnapshotError",
+    "__version__",
+    "explain",
+    "log_explanations",
+    "read",
+    "training_run",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: ``import explain_step`` itself loads nothing heavy."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    msg = f"module 'explain_step' has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,188 @@
+"""From a model and rows to tables, scores and caveats: everything that needs no file and no server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from explain_step import data as data_room
+from explain_step import explainers, models, scores
+from explain_step.artifacts import BUILDERS, Builder
+from explain_step.config import Config
+from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.quantity import quantity
+from explain_step.seeds import Seeds
+from explain_step.types import Artifact, Attributions, Caveat, Score, Status, Subject
+
+T = TypeVar("T")
+CALLERS_FAULT = (InvalidInput,)
+"""Errors of the caller's arguments: raised at once, not recorded as a missing section."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """Everything that was computed about one model on one set of rows.
+
+    ``missing`` names each section that could not be made and why; ``required`` are the sections without which the
+    explanation is incomplete.
+    """
+
+    subject: Subject
+    attributions: Attributions
+    artifacts: tuple[Artifact, ...]
+    scores: tuple[Score, ...]
+    caveats: tuple[Caveat, ...]
+    missing: Mapping[str, str]
+    required: tuple[str, ...]
+    events: tuple[Mapping[str, Any], ...]
+    config: Config
+
+
+@dataclass(slots=True)
+class Journal:
+    """The step's log: what was done, in which order, how long it took, with which result."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, **facts: Any) -> Iterator[None]:
+        """Record one stage, whatever its outcome."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        status = "failed"
+        try:
+            yield
+            status = "ok"
+        except NotApplicable:
+            status = "not_applicable"
+            raise
+        finally:
+            self.events.append(
+                {
+                    "schema_version": 1,
+                    "seq": len(self.events),
+                    "ts": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "step": name,
+                    "event": "end",
+                    "wall_s": round(time.perf_counter() - wall, 4),
+                    "cpu_s": round(time.process_time() - cpu, 4),
+                    "status": status,
+                    **facts,
+                }
+            )
+
+
+def compute(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    config: Config,
+    background: Any = None,
+    sample_weight: Any = None,
+    builders: tuple[Builder, ...] = BUILDERS,
+) -> Explanation:
+    """Explain ``model`` on the rows of ``X``.
+
+    Parameters
+    ----------
+    model : object
+        Anything `explain_step.models.wrap` takes.
+    X : frame-like of n rows
+        Held-out rows; columns beyond the model's are available to segments.
+    y : array-like of n labels or column name, optional
+    config : Config
+    background : frame-like, optional
+        Reference rows; the explained rows themselves when not given.
+    sample_weight : array-like of n weights or column name, optional
+    builders : tuple of Builder
+        The sections to make.
+
+    Raises
+    ------
+    InvalidInput
+        An argument breaks a rule.
+    PredictionFailed
+        The model cannot be asked about these rows.
+    """
+    journal = Journal()
+    seeds = Seeds(config.seed)
+    with journal.stage("data"):
+        frame, labels, target = data_room.split_target(data_room.to_frame(X), y)
+        named = labels if not target else pd.Series(labels, name=target) if _is_flat(labels) else labels
+        fitted = models.wrap(model, frame=frame, config=config)
+        subject, caveats = data_room.subject(
+            fitted, frame, named, config=config, background=background, sample_weight=sample_weight
+        )
+    with journal.stage("attributions", rows=len(subject.X)):
+        attributions, more = explainers.explain(subject, config=config, seeds=seeds)
+    caveats = (*caveats, *more)
+    missing: dict[str, str] = {}
+    artifacts: list[Artifact] = []
+    for builder in builders:
+        section = _attempt(
+            builder.name,
+            lambda build=builder.build: build(subject, attributions, config=config, seeds=seeds),  # type: ignore[misc]
+            journal=journal,
+            missing=missing,
+        )
+        if section is not None:
+            artifacts.extend(section.artifacts)
+            caveats = (*caveats, *section.caveats)
+    found = _attempt(
+        "scores",
+        lambda: scores.score(subject, attributions, config=config, seeds=seeds),
+        journal=journal,
+        missing=missing,
+    )
+    if found:
+        artifacts.append(scores.to_artifact(found, quantity(subject, attributions)))
+    return Explanation(
+        subject=subject,
+        attributions=attributions,
+        artifacts=tuple(artifacts),
+        scores=found or (),
+        caveats=_distinct(caveats),
+        missing=missing,
+        required=tuple(b.name for b in builders if b.required),
+        events=tuple(journal.events),
+        config=config,
+    )
+
+
+def judge(explanation: Explanation) -> tuple[Status, str]:
+    """Return status and reason: incomplete without a required section, degraded with named caveats, else complete."""
+    absent = [name for name in explanation.required if name in explanation.missing]
+    if absent:
+        return "incomplete", "; ".join(f"{name}: {explanation.missing[name]}" for name in absent)
+    reasons = [f"{name}: {reason}" for name, reason in explanation.missing.items()]
+    reasons += [c.message for c in explanation.caveats if c.degrades]
+    if reasons:
+        return "degraded", "; ".join(dict.fromkeys(reasons))
+    return "complete", "every required section is present"
+
+
+def _attempt(name: str, make: Callable[[], T], *, journal: Journal, missing: dict[str, str]) -> T | None:
+    """Run one section; a failure costs that section and is named, never the others and never silently."""
+    try:
+        with journal.stage(name):
+            return make()
+    except NotApplicable as error:
+        missing[name] = str(error)
+    except CALLERS_FAULT:
+        raise
+    except Exception as error:  # noqa: BLE001 - recorded as the section's reason: the status says incomplete
+        missing[name] = f"failed with {type(error).__name__}: {str(error)[:300]}"
+    return None
+
+
+def _distinct(caveats: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
+    return tuple(dict.fromkeys(caveats))
+
+
+def _is_flat(labels: Any) -> bool:
+    return getattr(labels, "ndim", 1) == 1

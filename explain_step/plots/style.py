@@ -1,0 +1,307 @@
+"""The look that all figures share: colours, canvas, safe names, numbers and deterministic PNG bytes.
+
+Figures are designed for a column of 560 px: `WIDTH` inches at `DPI` dots give crisp text at twice that density and body
+sizes that stay readable when the page scales the image down. Matplotlib's object interface is used throughout; the caller's
+rc settings are set aside while a figure is drawn (`styled`) and come back unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from explain_step import types
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE = "#008bfb"
+"""Low values, negative effects (the blue of the shap library)."""
+RED = "#ff0051"
+"""High values, positive effects (the red of the shap library)."""
+INK = "#1f2933"
+"""Text and main lines."""
+GREY = "#6b7785"
+"""Secondary text, whiskers and reference lines; 4.5:1 on white."""
+LIGHT = "#c9d1d9"
+"""Hairlines and quiet marks."""
+FAINT = "#eef1f4"
+"""Bands behind rows."""
+ACCENT = "#3b5b92"
+"""Structure: bars and curves that carry no direction; dark enough to differ from `LIGHT` in grey."""
+LOW, MIDDLE, HIGH = "#57b6ff", "#9a4fc0", "#d3003f"
+"""Ends and middle of the value ramp: blue to red, and light to dark, so that it also reads in grey."""
+
+WIDTH = 5.8
+DPI = 144
+FONT = 8.5
+SMALL = 7.5
+MISSING_GLYPH = "\u25a1"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def clean_rc() -> Iterator[None]:
+    """Draw under matplotlib's defaults plus this package's, whatever the caller has set; restore afterwards."""
+    import matplotlib as mpl
+    from matplotlib.style.core import STYLE_BLACKLIST
+
+    own = {
+        "font.family": ["DejaVu Sans"],
+        "font.size": FONT,
+        "axes.edgecolor": LIGHT,
+        "axes.labelcolor": INK,
+        "axes.labelsize": FONT,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "text.color": INK,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "legend.fontsize": SMALL,
+        "legend.frameon": False,
+    }
+    default = {k: v for k, v in mpl.rcParamsDefault.items() if k not in STYLE_BLACKLIST}
+    with mpl.rc_context({**default, **own}):  # type: ignore[arg-type]
+        yield
+
+
+def styled(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that it draws under `clean_rc`."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with clean_rc():
+            return function(*args, **kwargs)
+
+    return run
+
+
+@styled
+def new_figure(width_in: float = WIDTH, height_in: float = 3.2) -> tuple[Figure, Axes]:
+    """Return a white figure whose layout keeps every label inside, and its one axes.
+
+    Examples
+    --------
+    >>> figure, axes = new_figure(5.8, 3.0)
+    >>> axes.figure is figure
+    True
+    """
+    figure = blank_figure(width_in, height_in)
+    return figure, figure.add_subplot()
+
+
+@styled
+def blank_figure(width_in: float = WIDTH, height_in: float = 3.2) -> Figure:
+    """Return a white figure without axes (constrained layout)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@styled
+def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> types.Figure:
+    """Render ``figure`` to PNG bytes that depend on nothing but its content.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    kind : str
+        Section of the page.
+    slug : str
+        Safe part of the file name, from `slug`.
+    alt : str
+        The figure in words, with full names.
+    title : str
+        Plain title for the page.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
+    )
+    width, height = (round(float(inches) * DPI) for inches in figure.get_size_inches())
+    return types.Figure(
+        kind=kind, slug=slug, png=buffer.getvalue(), alt=one_line(alt), width=width, height=height, title=one_line(title)
+    )
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` without line breaks, control or invisible direction characters.
+
+    Examples
+    --------
+    >>> one_line("a\\nb\\x00c")
+    'a b c'
+    """
+    kept = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
+    kept = "".join(c for c in kept if unicodedata.category(c) not in {"Cf", "Cs"})
+    return re.sub(r"\s+", " ", kept).strip()
+
+
+def slug(name: str) -> str:
+    """Return a file-name part for ``name``: at most 40 safe characters and a hash that keeps names apart.
+
+    Examples
+    --------
+    >>> slug("../../x y")
+    'x-y-96fb8fe3'
+    """
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    stem = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-")
+    return f"{stem}-{digest}" if stem else digest
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """Return ``text`` with what the font cannot draw replaced by a box, on one line.
+
+    A name that is mostly boxes gets four characters of its hash, so that two such names stay apart.
+    """
+    line = one_line(text)
+    drawn = "".join(c if ord(c) in _glyphs() else MISSING_GLYPH for c in line)
+    drawn = re.sub(MISSING_GLYPH + "{4,}", MISSING_GLYPH * 3, drawn)
+    if drawn.count(MISSING_GLYPH) * 2 > len(drawn) or not drawn:
+        drawn += f" #{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:4]}"
+    return drawn.strip()
+
+
+def safe(text: str) -> str:
+    """Return ``text`` so that matplotlib draws it literally: no mathtext, no missing glyphs, one line.
+
+    Examples
+    --------
+    >>> print(safe("$x$"))
+    \\$x\\$
+    """
+    return drawable(text).replace("$", r"\$")
+
+
+def wrap(name: str, width: int = 24, *, lines: int = 2) -> str:
+    """Return ``name`` for an axis: wrapped at ``width`` characters, shortened in the middle, safe to draw.
+
+    Examples
+    --------
+    >>> wrap("short")
+    'short'
+    >>> wrap("a_rather_long_name_of_a_column", 16).splitlines()
+    ['a_rather_long_', 'name_of_a_column']
+    """
+    return "\n".join(part.replace("$", r"\$") for part in _broken(drawable(name), width=width, lines=lines))
+
+
+def _broken(text: str, *, width: int, lines: int) -> list[str]:
+    if len(text) <= width:
+        return [text]
+    short = _shorten(text, room=width * lines)
+    marked = re.sub(r"([_\-./,:;|])(?=\w)", "\\1\u200b", short)
+    parts: list[str] = []
+    for piece in re.split(r"(?<=[ \u200b])", marked):
+        plain = piece.replace("\u200b", "")
+        if parts and len(parts[-1]) + len(plain.rstrip()) <= width:
+            parts[-1] += plain
+        else:
+            parts.append(plain)
+    parts = [p.strip() for p in parts if p.strip()]
+    if len(parts) > lines or any(len(p) > width for p in parts):
+        parts = textwrap.wrap(short, width=width, break_long_words=True, break_on_hyphens=False)
+    return parts if len(parts) <= lines else _hard(short, width=width)
+
+
+def _hard(text: str, *, width: int) -> list[str]:
+    return [text[i : i + width].strip() for i in range(0, len(text), width)]
+
+
+def _shorten(text: str, *, room: int) -> str:
+    if len(text) <= room:
+        return text
+    tail = max(room // 3, 1)
+    return f"{text[: room - tail - 1].rstrip()}\u2026{text[-tail:].lstrip()}"
+
+
+def names(features: list[str], *, labels: Mapping[str, str], width: int = 24, lines: int = 2) -> list[str]:
+    """Return the drawn names of ``features``; two that look the same after shortening get a piece of their hash."""
+    drawn = [wrap(labels.get(f, f), width, lines=lines) for f in features]
+    seen = {name: drawn.count(name) for name in drawn}
+    return [
+        name if seen[name] == 1 else f"{name} #{hashlib.sha256(f.encode('utf-8', 'surrogatepass')).hexdigest()[:4]}"
+        for name, f in zip(drawn, features, strict=True)
+    ]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number for readers: significant digits, thousands separated, a true minus sign.
+
+    Examples
+    --------
+    >>> [number(v) for v in (0.012345, 12345.6, -0.5, 0.0)]
+    ['0.0123', '12,346', '\u22120.5', '0']
+    """
+    if not math.isfinite(value):
+        return "\u2013"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e7 or size < 1e-4:
+        text = f"{value:.{digits - 1}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    else:
+        decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
+        text = f"{value:,.{decimals}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    return text.replace("-", "\u2212")
+
+
+def ramp(position: float) -> str:
+    """Return the colour of a value between low (0) and high (1); grey for NaN (no order).
+
+    Examples
+    --------
+    >>> ramp(0.0) == LOW, ramp(1.0) == HIGH, ramp(float("nan")) == GREY
+    (True, True, True)
+    """
+    if not math.isfinite(position):
+        return GREY
+    t = min(max(position, 0.0), 1.0)
+    a, b, u = (LOW, MIDDLE, t * 2) if t <= 0.5 else (MIDDLE, HIGH, t * 2 - 1)
+    mixed = (round(int(a[i : i + 2], 16) * (1 - u) + int(b[i : i + 2], 16) * u) for i in (1, 3, 5))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+def heading(figure: Figure, text: str, *, note: str = "", width: int = 92) -> None:
+    """Write a left-aligned title (and a small grey line under it) above everything, inside the layout."""
+    title = "\n".join(textwrap.wrap(drawable(text), 76)).replace("$", r"\$")
+    small = "\n".join(textwrap.wrap(drawable(note), width)).replace("$", r"\$") if note else ""
+    shown = title + ("\n" if small else "")
+    figure.suptitle(shown, x=0.012, ha="left", fontsize=FONT + 1, fontweight="bold", color=INK)
+    if small:
+        raise NotImplementedError
+
+
+def axis_note(axes: Axes, text: str) -> None:
+    """Label the x axis in plain words, wrapped to the figure's width."""
+    axes.set_xlabel("\n".join(textwrap.wrap(drawable(text), 78)).replace("$", r"\$"), color=INK)

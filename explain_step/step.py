@@ -1,0 +1,204 @@
+"""The step: wrap, attribute, build, score, draw, write; and, with MLflow, resolve, mark, bind, upload. Read this first.
+
+::
+
+    model + rows ─▶ compute() ─▶ status ─▶ figures, page, card ─▶ snapshot directory ─▶ MLflow
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from explain_step import config as config_room
+from explain_step import plots, snapshot, tracking
+from explain_step.compute import Explanation, compute, judge
+from explain_step.errors import InvalidInput
+from explain_step.pages import page_context
+from explain_step.quantity import quantity
+from explain_step.tracking import LoggedSnapshot, training_run
+
+if TYPE_CHECKING:
+    from explain_step.config import Config
+    from explain_step.snapshot import ModelRef, Snapshot
+    from explain_step.types import Finding
+
+__all__ = ["explain", "log_explanations", "read", "training_run", "verify"]
+
+logger = logging.getLogger("explain_step")
+
+
+def explain(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    config: Config | dict[str, Any] | str | Path | None = None,
+    directory: str | Path | None = None,
+    **options: Any,
+) -> Snapshot:
+    """Explain a fitted model on held-out rows and write the snapshot to a directory, without MLflow.
+
+    Parameters
+    ----------
+    model : object
+        Fitted estimator, Pipeline, booster, MLflow pyfunc model, or any ``predict`` callable.
+    X : frame-like of shape (n, features)
+        Held-out rows: pandas, polars, Arrow, a Parquet or CSV path, an MLflow dataset. Columns that the model does not
+        read can be used for segments.
+    y : array-like of n labels, or name of a column of ``X``, optional
+        Without labels performance and correct/incorrect examples are missing and the status is ``degraded``.
+    config : Config, mapping or path of a YAML/JSON file, optional
+        Options; keyword options win over it.
+    directory : path, optional
+        Parent folder of the snapshot. Default: a new temporary folder.
+    **options
+        The keys of `explain_step.Config`, and ``background`` (frame-like; the rows the model's outputs are compared
+        with; default: the explained rows themselves) and ``sample_weight``.
+
+    Returns
+    -------
+    Snapshot
+        ``.id``, ``.status``, ``.tables``, ``.scores``, ``.path``; the page is ``.path / "report.html"``.
+
+    Raises
+    ------
+    InvalidInput
+        An argument breaks a rule; the message names argument, rule, value and remedy.
+    PredictionFailed
+        The model raised, or returned something that cannot be explained.
+
+    Notes
+    -----
+    Attributions are interventional Shapley values (Lundberg and Lee 2017, arXiv:1705.07874; Janzing et al. 2020,
+    arXiv:1910.13413) on the raw input columns. Everything random descends from ``seed``; the global NumPy generator is
+    left as found. The same inputs give the same snapshot id.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from sklearn.linear_model import LinearRegression
+    >>> X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["income", "debt"])
+    >>> y = X["income"] - 2 * X["debt"]
+    >>> shot = explain(LinearRegression().fit(X, y), X, y)
+    >>> shot.tables["importance"].sort_values("mean_abs_shap")["feature"].iloc[-1]
+    'debt'
+    """
+    parsed, data = config_room.load(config, options)
+    explanation = compute(model, X, y, config=parsed, **data)
+    ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
+    return _write(explanation, ref=ref, directory=directory)
+
+
+def log_explanations(
+    model: Any = None,
+    X: Any = None,
+    y: Any = None,
+    *,
+    run_id: str | None = None,
+    model_uri: str | None = None,
+    config: Config | dict[str, Any] | str | Path | None = None,
+    on_error: Literal["mark", "raise"] = "mark",
+    tracking_uri: str | None = None,
+    **options: Any,
+) -> LoggedSnapshot:
+    """Explain a model and log the snapshot to MLflow, under the logged model and the run, with status tags.
+
+    Parameters
+    ----------
+    model : object or str
+        As in `explain`; or a ``models:/…`` or ``runs:/…`` URI, which is loaded (then ``model_uri`` is not needed).
+    X, y, config, **options
+        As in `explain`.
+    run_id : str, optional
+        The run to log to. Default: the active run.
+    model_uri : str, optional
+        The logged model or registered version that is explained. Default: the run's logged model.
+    on_error : {"mark", "raise"}
+        ``"mark"``: whatever fails, the training run goes on; status ``failed`` and the reason are written to the tags
+        and logged. ``"raise"``: the error is raised after marking.
+    tracking_uri : str, optional
+        MLflow tracking server. Default: MLflow's current one. No global URI is changed.
+
+    Returns
+    -------
+    LoggedSnapshot
+        ``.status``, ``.reason``, ``.id``, ``.versions``, ``.run_uri``, ``.model_uri``; ``.snapshot`` is None when the
+        step failed.
+
+    Examples
+    --------
+    >>> import explain_step, mlflow  # doctest: +SKIP
+    >>> with mlflow.start_run():  # doctest: +SKIP
+    ...     mlflow.sklearn.log_model(model, name="model", registered_model_name="mortgage")
+    ...     explain_step.log_explanations(model, X_test, y_test, segments=["afam"])
+    """
+    if on_error not in ("mark", "raise"):
+        msg = f"Argument on_error must be 'mark' or 'raise', got {on_error!r}."
+        raise InvalidInput(msg)
+    target = None
+    try:
+        uri = model if isinstance(model, str) else model_uri
+        target = tracking.resolve(run_id=run_id, model_uri=uri, tracking_uri=tracking_uri)
+        tracking.mark(target, status="pending", reason="the explanation was started")
+        with tracking.quiet_autologging():
+            parsed, data = config_room.load(config, options)
+            fitted = tracking.load_model(target, tracking_uri=tracking_uri) if isinstance(model, str | None) else model
+            explanation = compute(fitted, X, y, config=parsed, **data)
+            ref = tracking.model_ref(target, subject=explanation.subject)
+        with tempfile.TemporaryDirectory(prefix="explain_step_") as folder:
+            shot = _write(explanation, ref=ref, directory=folder, previous=tracking.previous_snapshot_id(target))
+            return tracking.upload(shot, target)
+    except Exception as error:  # promise 1: a training run is never lost to the explanation
+        if on_error == "raise":
+            tracking.mark_failure(target, error=error)
+            raise
+        logger.exception("explain_step: the model was not explained; the run is marked 'failed'")
+        return tracking.mark_failure(target, error=error)
+
+
+def read(source: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
+    """Read a snapshot from a directory, ``runs:/…``, ``models:/name/3`` or ``models:/name@alias``.
+
+    Raises
+    ------
+    SnapshotError
+        There is no snapshot, or it cannot be read.
+    """
+    return snapshot.read_directory(tracking.fetch(source, tracking_uri=tracking_uri))
+
+
+def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Finding, ...]:
+    """Check every byte of a snapshot against its manifest; each missing, extra or changed file is a failing finding."""
+    return snapshot.verify_directory(tracking.fetch(source, tracking_uri=tracking_uri))
+
+
+def _write(
+    explanation: Explanation, *, ref: ModelRef, directory: str | Path | None, previous: str | None = None
+) -> Snapshot:
+    status, reason = judge(explanation)
+    labels = explanation.config.feature_labels
+    figures = plots.render({a.name: a for a in explanation.artifacts}, labels=labels)
+    context = page_context(explanation, ref=ref, figures=figures, status=status, reason=reason)
+    parts = snapshot.SnapshotParts(
+        model=ref,
+        artifacts=explanation.artifacts,
+        attributions=explanation.attributions,
+        subject=explanation.subject,
+        scores=explanation.scores,
+        figures=figures,
+        status=status,
+        reason=reason,
+        caveats=explanation.caveats,
+        missing=explanation.missing,
+        config=explanation.config,
+        quantity=quantity(explanation.subject, explanation.attributions),
+        events=explanation.events,
+        previous=previous,
+        page=context.page,
+        card=context.card,
+    )
+    parent = Path(directory) if directory is not None else Path(tempfile.mkdtemp(prefix="explain_step_"))
+    return snapshot.write(parent, parts=parts)
