@@ -1,8 +1,8 @@
 """The look that all figures share: colours, canvas, safe names, numbers and deterministic PNG bytes.
 
-Figures are designed for a column of 560 px: `WIDTH` inches at `DPI` dots give crisp text at twice that density and body
-sizes that stay readable when the page scales the image down. Matplotlib's object interface is used throughout; the caller's
-rc settings are set aside while a figure is drawn (`styled`) and come back unchanged.
+Figures are designed for a column of 560 px: `WIDTH` inches at `DPI` dots stay crisp at one and a half times that
+density, and the type stays readable at 560 px. Only matplotlib's object interface is used; the caller's rc settings
+are set aside while a figure is drawn (`styled`) and come back unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from explain_step import types
 
@@ -47,15 +47,32 @@ FONT = 8.5
 SMALL = 7.5
 MISSING_GLYPH = "\u25a1"
 
+LOOKS = frozenset(
+    ("axes", "errorbar", "figure", "font", "grid", "hatch", "image", "legend", "lines", "markers", "mathtext")
+    + (
+        "patch",
+        "path",
+        "pcolor",
+        "pcolormesh",
+        "savefig",
+        "scatter",
+        "text",
+        "xaxis",
+        "xtick",
+        "yaxis",
+        "ytick",
+    )
+)
+"""Families of rc settings that change how a figure looks."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 @contextmanager
 def clean_rc() -> Iterator[None]:
-    """Draw under matplotlib's defaults plus this package's, whatever the caller has set; restore afterwards."""
+    """Draw under matplotlib's defaults and this package's look; the caller's settings come back after."""
     import matplotlib as mpl
-    from matplotlib.style.core import STYLE_BLACKLIST
 
     own = {
         "font.family": ["DejaVu Sans"],
@@ -77,8 +94,9 @@ def clean_rc() -> Iterator[None]:
         "legend.fontsize": SMALL,
         "legend.frameon": False,
     }
-    default = {k: v for k, v in mpl.rcParamsDefault.items() if k not in STYLE_BLACKLIST}
-    with mpl.rc_context({**default, **own}):  # type: ignore[arg-type]
+    looks = {key: value for key, value in mpl.rcParamsDefault.items() if key.split(".")[0] in LOOKS}
+    settings: Any = {**looks, **own}
+    with mpl.rc_context(settings):
         yield
 
 
@@ -136,20 +154,31 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
     """
     buffer = io.BytesIO()
     figure.savefig(
-        buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
+        buffer,
+        format="png",
+        dpi=DPI,
+        facecolor="white",
+        metadata={"Software": None},
+        pil_kwargs={"optimize": True},
     )
     width, height = (round(float(inches) * DPI) for inches in figure.get_size_inches())
     return types.Figure(
-        kind=kind, slug=slug, png=buffer.getvalue(), alt=one_line(alt), width=width, height=height, title=one_line(title)
+        kind=kind,
+        slug=slug,
+        png=buffer.getvalue(),
+        alt=one_line(alt),
+        width=width,
+        height=height,
+        title=one_line(title),
     )
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` without line breaks, control or invisible direction characters.
+    r"""Return ``text`` without line breaks, control or invisible direction characters.
 
     Examples
     --------
-    >>> one_line("a\\nb\\x00c")
+    >>> one_line("a\nb\x00c")
     'a b c'
     """
     kept = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
@@ -163,7 +192,7 @@ def slug(name: str) -> str:
     Examples
     --------
     >>> slug("../../x y")
-    'x-y-96fb8fe3'
+    'x-y-e76b0dff'
     """
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
@@ -192,12 +221,12 @@ def drawable(text: str) -> str:
 
 
 def safe(text: str) -> str:
-    """Return ``text`` so that matplotlib draws it literally: no mathtext, no missing glyphs, one line.
+    r"""Return ``text`` so that matplotlib draws it literally: no mathtext, no missing glyphs, one line.
 
     Examples
     --------
     >>> print(safe("$x$"))
-    \\$x\\$
+    \$x\$
     """
     return drawable(text).replace("$", r"\$")
 
@@ -245,11 +274,13 @@ def _shorten(text: str, *, room: int) -> str:
 
 
 def names(features: list[str], *, labels: Mapping[str, str], width: int = 24, lines: int = 2) -> list[str]:
-    """Return the drawn names of ``features``; two that look the same after shortening get a piece of their hash."""
+    """Return the drawn names of ``features``; those that look alike when shortened get a hash piece."""
     drawn = [wrap(labels.get(f, f), width, lines=lines) for f in features]
     seen = {name: drawn.count(name) for name in drawn}
     return [
-        name if seen[name] == 1 else f"{name} #{hashlib.sha256(f.encode('utf-8', 'surrogatepass')).hexdigest()[:4]}"
+        name
+        if seen[name] == 1
+        else f"{name} #{hashlib.sha256(f.encode('utf-8', 'surrogatepass')).hexdigest()[:4]}"
         for name, f in zip(drawn, features, strict=True)
     ]
 
@@ -292,16 +323,26 @@ def ramp(position: float) -> str:
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
-def heading(figure: Figure, text: str, *, note: str = "", width: int = 92) -> None:
-    """Write a left-aligned title (and a small grey line under it) above everything, inside the layout."""
-    title = "\n".join(textwrap.wrap(drawable(text), 76)).replace("$", r"\$")
-    small = "\n".join(textwrap.wrap(drawable(note), width)).replace("$", r"\$") if note else ""
-    shown = title + ("\n" if small else "")
-    figure.suptitle(shown, x=0.012, ha="left", fontsize=FONT + 1, fontweight="bold", color=INK)
-    if small:
-        raise NotImplementedError
+def paragraph(text: str, width: int) -> str:
+    """Return ``text`` safe to draw and wrapped at ``width`` characters."""
+    return "\n".join(textwrap.wrap(drawable(text), width)).replace("$", r"\$")
 
 
-def axis_note(axes: Axes, text: str) -> None:
-    """Label the x axis in plain words, wrapped to the figure's width."""
-    axes.set_xlabel("\n".join(textwrap.wrap(drawable(text), 78)).replace("$", r"\$"), color=INK)
+def heading(figure: Figure, text: str) -> None:
+    """Write a bold, left-aligned title above everything, inside the layout."""
+    figure.suptitle(
+        paragraph(text, 70),
+        x=0.012,
+        ha="left",
+        fontsize=FONT + 1,
+        fontweight="bold",
+        color=INK,
+        linespacing=1.25,
+    )
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """Write the explained quantity and how to read the figure in small grey type below everything."""
+    figure.supxlabel(
+        paragraph(text, 100), x=0.012, ha="left", fontsize=SMALL - 0.5, color=GREY, linespacing=1.3
+    )
