@@ -1,8 +1,8 @@
 """The look that all figures share: colours, canvas, safe names, numbers and deterministic PNG bytes.
 
-Figures are designed for a column of 560 px: `WIDTH` inches at `DPI` dots stay crisp at one and a half times that
-density, and the type stays readable at 560 px. Only matplotlib's object interface is used; the caller's rc settings
-are set aside while a figure is drawn (`styled`) and come back unchanged.
+Figures are designed for a column of 560 px: `WIDTH` inches at `DPI` dots stay crisp at one and a half times
+that density, and the type stays readable at 560 px. Only matplotlib's object interface is used; the caller's
+rc settings are set aside while a figure is drawn (`styled`) and come back unchanged.
 """
 
 from __future__ import annotations
@@ -48,20 +48,11 @@ SMALL = 7.5
 MISSING_GLYPH = "\u25a1"
 
 LOOKS = frozenset(
-    ("axes", "errorbar", "figure", "font", "grid", "hatch", "image", "legend", "lines", "markers", "mathtext")
-    + (
-        "patch",
-        "path",
-        "pcolor",
-        "pcolormesh",
-        "savefig",
-        "scatter",
-        "text",
-        "xaxis",
-        "xtick",
-        "yaxis",
-        "ytick",
-    )
+    [
+        *("axes", "errorbar", "figure", "font", "grid", "hatch", "image", "legend", "lines", "markers"),
+        *("mathtext", "patch", "path", "pcolor", "pcolormesh", "savefig", "scatter", "text"),
+        *("xaxis", "xtick", "yaxis", "ytick"),
+    ]
 )
 """Families of rc settings that change how a figure looks."""
 

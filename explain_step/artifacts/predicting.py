@@ -1,0 +1,83 @@
+"""Many counterfactual rows, few predictions: batched calls on edited copies of rows, and a time budget between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.types import FittedModel, FloatArray
+
+CHUNK = 200_000
+"""Most rows in one prediction call."""
+
+
+class Stopwatch:
+    """A time budget that is looked at between fixed pieces of work; it never changes the pieces themselves."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def spent(self) -> bool:
+        """Return whether the budget is used up."""
+        return time.monotonic() > self._end
+
+
+def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a copy of ``base`` with whole columns replaced (the arrays keep their own dtype)."""
+    frame = base.copy(deep=False)
+    for name, values in columns.items():
+        frame[name] = values
+    return frame
+
+
+def repeated(base: pd.DataFrame, times: int) -> pd.DataFrame:
+    """Return ``base`` stacked ``times`` times, block after block, with a fresh index."""
+    return base.iloc[np.tile(np.arange(len(base)), times)].reset_index(drop=True)
+
+
+def predict(model: FittedModel, frame: pd.DataFrame, *, block: int) -> FloatArray:
+    """Return the outputs of stacked rows, in calls of whole blocks of at most `CHUNK` rows.
+
+    Parameters
+    ----------
+    frame : DataFrame of n rows
+    block : int
+        Rows that belong together; a call holds a whole number of blocks (at least one).
+
+    Returns
+    -------
+    ndarray of shape (n, n_outputs)
+    """
+    size = max(CHUNK // max(block, 1), 1) * block
+    if len(frame) <= size:
+        return model.predict(frame)
+    starts = range(0, len(frame), size)
+    return np.concatenate([model.predict(frame.iloc[s : s + size].reset_index(drop=True)) for s in starts])
+
+
+def predict_all(model: FittedModel, frames: Iterable[pd.DataFrame]) -> list[FloatArray]:
+    """Return the outputs of several frames of equal columns, asked for in as few calls as `CHUNK` allows."""
+    waiting: list[pd.DataFrame] = []
+    answers: list[FloatArray] = []
+    rows = 0
+    for frame in frames:
+        if waiting and rows + len(frame) > CHUNK:
+            answers.extend(_ask(model, waiting))
+            waiting, rows = [], 0
+        waiting.append(frame)
+        rows += len(frame)
+    return answers + (_ask(model, waiting) if waiting else [])
+
+
+def _ask(model: FittedModel, frames: list[pd.DataFrame]) -> list[FloatArray]:
+    stacked = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    for name in stacked.columns:
+        wanted = frames[0][name].dtype
+        if stacked[name].dtype != wanted and isinstance(wanted, pd.CategoricalDtype):
+            stacked[name] = stacked[name].astype(wanted)
+    output = model.predict(stacked)
+    return np.split(output, np.cumsum([len(f) for f in frames])[:-1])
