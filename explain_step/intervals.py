@@ -89,7 +89,13 @@ def _mean_and_error(flat: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatA
 
 
 def _studentised(
-    flat: FloatArray, w: FloatArray, *, mean: FloatArray, rng: np.random.Generator, level: float, resamples: int
+    flat: FloatArray,
+    w: FloatArray,
+    *,
+    mean: FloatArray,
+    rng: np.random.Generator,
+    level: float,
+    resamples: int,
 ) -> tuple[FloatArray, FloatArray]:
     n = len(flat)
     centred = flat - mean
@@ -146,9 +152,34 @@ def rank_interval(
     >>> int(low[0]), int(high[0])
     (1, 1)
     """
+    d = values.shape[1]
+    separated, difference = separated_pairs(values, weights=weights, level=level)
+    low = 1 + (separated & (difference < 0)).sum(axis=1)
+    high = d - (separated & (difference > 0)).sum(axis=1)
+    return low.astype(np.int64), high.astype(np.int64)
+
+
+def separated_pairs(
+    values: FloatArray, *, weights: FloatArray | None = None, level: float = LEVEL
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Return which pairs of column means differ significantly (all pairs together, Holm), and the differences.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, d)
+    weights : ndarray of shape (n,), optional
+    level : float
+
+    Returns
+    -------
+    separated : ndarray of bool of shape (d, d)
+    difference : ndarray of shape (d, d)
+        Mean of the row's column minus mean of the column's column.
+    """
     n, d = values.shape
+    separated = np.zeros((d, d), dtype=bool)
     if n < 2 or d < 2:
-        return np.ones(d, dtype=np.int64), np.full(d, d, dtype=np.int64)
+        return separated, np.zeros((d, d))
     w = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
     mean = w @ values
     centred = (values - mean) * w[:, None]
@@ -159,12 +190,9 @@ def rank_interval(
     t = np.where(np.abs(difference) <= floor, 0.0, difference / np.maximum(error, floor))
     upper = np.triu_indices(d, 1)
     adjusted = holm(2 * stats.t.sf(np.abs(t[upper]), max(n - 1, 1)))
-    separated = np.zeros((d, d), dtype=bool)
     separated[upper] = adjusted < 1 - level
     separated |= separated.T
-    low = 1 + (separated & (difference < 0)).sum(axis=1)
-    high = d - (separated & (difference > 0)).sum(axis=1)
-    return low.astype(np.int64), high.astype(np.int64)
+    return separated, difference
 
 
 def holm(p: npt.ArrayLike) -> FloatArray:
@@ -185,7 +213,12 @@ def holm(p: npt.ArrayLike) -> FloatArray:
 
 
 def bootstrap(
-    statistic: Callable[[IntArray], float], *, n: int, rng: np.random.Generator, resamples: int = 200, level: float = LEVEL
+    statistic: Callable[[IntArray], float],
+    *,
+    n: int,
+    rng: np.random.Generator,
+    resamples: int = 200,
+    level: float = LEVEL,
 ) -> tuple[float, float]:
     """Return the percentile-bootstrap interval of ``statistic(row positions)``; NaN where it is not defined.
 
