@@ -54,8 +54,8 @@ def cast(values: FloatArray, series: pd.Series[Any]) -> Any:
 def grid(series: pd.Series[Any], *, config: Config) -> FloatArray:
     """Return the increasing points on which a numeric or date column's effect is shown, at most `POINTS`.
 
-    Quantiles as `privacy.numeric_grid` allows; integer columns get integers, dates whole days; a column that is mostly
-    one value (zero-inflated) gets that value and the quantiles of the rest.
+    Quantiles as `privacy.numeric_grid` allows; integer columns get integers, dates whole days; a column that
+    is mostly one value (zero-inflated) gets that value and the quantiles of the rest.
     """
     values = numbers(series)
     values = values[~np.isnan(values)]
@@ -76,7 +76,8 @@ class Levels:
     Attributes
     ----------
     names : tuple of str
-        Levels that may be named, in the order shown; then `privacy.OTHER` and `privacy.MISSING` where rows have them.
+        Levels that may be named, in the order shown; then `privacy.OTHER` and `privacy.MISSING` where rows
+        have them.
     codes : ndarray of int of shape (n,)
         Position in ``names`` of each row; -1 where the row belongs to none.
     samples : tuple
@@ -92,7 +93,7 @@ class Levels:
 
 
 def levels(series: pd.Series[Any], *, config: Config) -> Levels:
-    """Return the levels of a column: the most frequent `MAX_LEVELS` that may be published, and what is left, pooled."""
+    """Return the levels of a column: the most frequent `MAX_LEVELS` that may be named, the rest pooled."""
     text = privacy.level_names(series).astype(str)
     allowed = privacy.publishable_levels(series, config=config)
     named, ordered = _order(series, allowed[:MAX_LEVELS])
@@ -119,7 +120,7 @@ def _order(series: pd.Series[Any], named: list[str]) -> tuple[list[str], bool]:
         return sorted(named), True
     parsed = [_parsed(name) for name in named]
     if named and all(value is not None for value in parsed):
-        return [name for _, name in sorted(zip(parsed, named, strict=True))], True  # type: ignore[type-var]
+        return [name for _, name in sorted(zip(parsed, named, strict=True))], True
     return named, False
 
 
@@ -138,7 +139,7 @@ def filled(series: pd.Series[Any], sample: Any, *, times: int) -> Any:
 
 
 def value_ranks(series: pd.Series[Any]) -> FloatArray:
-    """Return each row's rank within its column, 0 (lowest) to 1 (highest); NaN for unordered or missing values."""
+    """Return each row's rank in its column, 0 (lowest) to 1 (highest); NaN for unordered or missing values."""
     if kind(series) == "levels":
         if not pd.api.types.is_bool_dtype(series):
             return np.full(len(series), np.nan)

@@ -1,4 +1,4 @@
-"""Many counterfactual rows, few predictions: batched calls on edited copies of rows, and a time budget between them."""
+"""Many counterfactual rows, few predictions: batched calls on edited copies of rows, and a time budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNK = 200_000
 
 
 class Stopwatch:
-    """A time budget that is looked at between fixed pieces of work; it never changes the pieces themselves."""
+    """A time budget, looked at between fixed pieces of work; it never changes the pieces themselves."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds

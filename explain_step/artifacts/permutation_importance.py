@@ -1,0 +1,183 @@
+"""Permutation importance: how much worse the model scores when one raw column is shuffled among the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from explain_step.artifacts import predicting
+from explain_step.config import Config
+from explain_step.errors import NotApplicable, PredictionFailed
+from explain_step.intervals import LEVEL
+from explain_step.metrics import Metric, choose_metrics
+from explain_step.seeds import Seeds
+from explain_step.types import Caveat, FloatArray, IntArray, Response, Subject
+
+MAX_ROWS = 2_000
+MAX_FEATURES = 50
+REPEATS = 5
+GROUPS = 20
+BUDGET_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Permutation:
+    """Permutation importance per feature (shape (d,), NaN where not computed) and how it was made."""
+
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    metric: str | None
+    baseline: float | None
+    rows: int
+    reason: str | None = None
+    caveats: tuple[Caveat, ...] = ()
+
+    def meta(self) -> dict[str, Any]:
+        """Return the strict-JSON description."""
+        if self.reason is not None:
+            return {"reason": self.reason, "metric": self.metric}
+        return {
+            "metric": self.metric,
+            "baseline": self.baseline,
+            "rows": self.rows,
+            "repeats": REPEATS,
+            "features": int(np.isfinite(self.value).sum()),
+            "method": "mean over repeats of the loss of performance (positive: the model scores worse without the column)",
+            "interval": f"95 % Student interval over {GROUPS} groups of rows: delete-a-group jackknife variance over rows "
+            "plus the variance over repeats divided by their number; covers which rows were drawn and how they were "
+            "shuffled",
+        }
+
+
+def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, order: IntArray) -> Permutation:
+    """Return the loss of the chosen metric when a column is shuffled (Breiman 2001, doi:10.1023/A:1010933404324).
+
+    Rows are a seeded sample of at most `MAX_ROWS`; `REPEATS` shuffles, the same for every column, so that a
+    column's number does not depend on the others. All shuffles of a column are one prediction call. Columns
+    are taken in ``order``, at most `MAX_FEATURES`, until a quarter of ``config.budget`` is spent.
+
+    Parameters
+    ----------
+    order : ndarray of int of shape (d,)
+        Feature positions, the most important first.
+    """
+    d = len(subject.model.feature_names)
+    if subject.y is None:
+        return _none(d, "no labels were given, so performance cannot be measured")
+    rng = seeds.rng("permutation_importance")
+    n = len(subject.X)
+    rows = np.sort(rng.choice(n, MAX_ROWS, replace=False)) if n > MAX_ROWS else np.arange(n)
+    sample = subject.take(rows.astype(np.int64))
+    metric, baseline = _metric(sample, config=config)
+    if metric is None:
+        return _none(d, "no chosen metric is defined on these labels (too few rows or one class only)")
+    shuffles = np.stack([rng.permutation(len(rows)) for _ in range(REPEATS)])
+    groups = np.arange(len(rows)) % min(GROUPS, len(rows))
+    judge = _Judge(sample, metric=metric, groups=rng.permutation(groups))
+    out = np.full((3, d), np.nan)
+    watch = predicting.Stopwatch(BUDGET_SHARE * config.budget)
+    wanted = [int(j) for j in order[:MAX_FEATURES]]
+    skipped: list[int] = []
+    for j in wanted:
+        if watch.spent():
+            skipped.append(j)
+            continue
+        try:
+            response = _shuffled(sample, subject.model.feature_names[j], shuffles=shuffles)
+        except PredictionFailed as error:
+            return _none(d, f"the model fails on rows with a shuffled column: {error}", metric=metric.name)
+        out[:, j] = judge.loss(response)
+    return Permutation(
+        value=out[0],
+        low=out[1],
+        high=out[2],
+        metric=metric.name,
+        baseline=baseline,
+        rows=len(rows),
+        caveats=_cut(len(skipped), len(wanted), config=config),
+    )
+
+
+def _none(d: int, reason: str, *, metric: str | None = None) -> Permutation:
+    blank = np.full(d, np.nan)
+    text = f"Permutation importance is missing: {reason}."
+    caveat = Caveat(code="no_permutation_importance", section="importance", message=text)
+    return Permutation(
+        value=blank,
+        low=blank,
+        high=blank,
+        metric=metric,
+        baseline=None,
+        rows=0,
+        reason=reason,
+        caveats=(caveat,),
+    )
+
+
+def _cut(skipped: int, wanted: int, *, config: Config) -> tuple[Caveat, ...]:
+    if not skipped:
+        return ()
+    seconds = BUDGET_SHARE * config.budget
+    text = (
+        f"Permutation importance has {wanted - skipped} of {wanted} features: {seconds:g} s of the budget were used up. "
+        "Raise the option budget for the rest."
+    )
+    return (Caveat(code="permutation_budget", section="importance", message=text, degrades=True),)
+
+
+def _metric(sample: Subject, *, config: Config) -> tuple[Metric | None, float | None]:
+    """Return the first of the chosen metrics that is defined on these rows, and its value."""
+    assert sample.y is not None
+    for metric in choose_metrics(config.metrics, sample.model, sample.response):
+        try:
+            value = metric.score(sample.y, sample.response, sample.model, sample.weights)
+        except NotApplicable:
+            continue
+        if np.isfinite(value):
+            return metric, float(value)
+    return None, None
+
+
+def _shuffled(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp]) -> Response:
+    column = sample.X[feature].take(shuffles.ravel()).array
+    frame = predicting.edited(predicting.repeated(sample.X, len(shuffles)), {feature: column})
+    return sample.model.respond(frame)
+
+
+class _Judge:
+    """Measures how much worse shuffled rows score than the same rows unshuffled."""
+
+    def __init__(self, sample: Subject, *, metric: Metric, groups: IntArray) -> None:
+        self._sample, self._metric = sample, metric
+        count = int(groups.max()) + 1
+        self._kept = [np.flatnonzero(groups != i) for i in range(count)] if count > 1 else []
+        self._every = np.arange(len(groups))
+        self._baseline = self._score(sample.response, self._every)
+        self._baselines = np.array([self._score(sample.response, rows) for rows in self._kept])
+
+    def loss(self, shuffled: Response) -> tuple[float, float, float]:
+        """Return the mean loss over repeats and its interval."""
+        n, g = len(self._every), len(self._kept)
+        answers = [shuffled.take(np.arange(r * n, (r + 1) * n)) for r in range(REPEATS)]
+        sign = 1.0 if self._metric.direction == "higher" else -1.0
+        whole = np.array([sign * (self._baseline - self._score(answer, self._every)) for answer in answers])
+        value = float(whole.mean())
+        if g == 0:
+            return value, float("nan"), float("nan")
+        scores = np.array([np.mean([self._score(a, rows) for a in answers]) for rows in self._kept])
+        deleted = sign * (self._baselines - scores)
+        over_rows = (g - 1) / g * float(((deleted - deleted.mean()) ** 2).sum())
+        over_repeats = float(whole.var(ddof=1)) / REPEATS
+        half = float(stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * float(np.sqrt(over_rows + over_repeats))
+        return value, value - half, value + half
+
+    def _score(self, response: Response, rows: IntArray) -> float:
+        y, weights = self._sample.y, self._sample.weights
+        assert y is not None
+        weight = None if weights is None else weights[rows]
+        return self._metric.score(y[rows], response.take(rows), self._sample.model, weight)
