@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step import config as config_room
-from explain_step import plots, snapshot, tracking
+from explain_step import plots, report, snapshot, tracking
 from explain_step.compute import Explanation, compute, judge
 from explain_step.errors import InvalidInput
 from explain_step.pages import page_context
@@ -145,18 +146,17 @@ def log_explanations(
         tracking.mark(target, status="pending", reason="the explanation was started")
         with tracking.quiet_autologging():
             parsed, data = config_room.load(config, options)
-            fitted = tracking.load_model(target, tracking_uri=tracking_uri) if isinstance(model, str | None) else model
+            fitted = tracking.load_model(target) if isinstance(model, str | None) else model
             explanation = compute(fitted, X, y, config=parsed, **data)
-            ref = tracking.model_ref(target, subject=explanation.subject)
-        with tempfile.TemporaryDirectory(prefix="explain_step_") as folder:
-            shot = _write(explanation, ref=ref, directory=folder, previous=tracking.previous_snapshot_id(target))
-            return tracking.upload(shot, target)
+            ref = tracking.model_ref(target, subject=explanation.subject, config=parsed)
+        previous = tracking.previous_snapshot_id(target)
+        return tracking.upload(_write(explanation, ref=ref, directory=None, previous=previous), target)
     except Exception as error:  # promise 1: a training run is never lost to the explanation
         if on_error == "raise":
-            tracking.mark_failure(target, error=error)
+            tracking.mark_failure(target, error)
             raise
         logger.exception("explain_step: the model was not explained; the run is marked 'failed'")
-        return tracking.mark_failure(target, error=error)
+        return tracking.mark_failure(target, error)
 
 
 def read(source: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
@@ -181,7 +181,7 @@ def _write(
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
     figures = plots.render({a.name: a for a in explanation.artifacts}, labels=labels)
-    context = page_context(explanation, ref=ref, figures=figures, status=status, reason=reason)
+    context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
     parts = snapshot.SnapshotParts(
         model=ref,
         artifacts=explanation.artifacts,
@@ -197,8 +197,8 @@ def _write(
         quantity=quantity(explanation.subject, explanation.attributions),
         events=explanation.events,
         previous=previous,
-        page=context.page,
-        card=context.card,
+        page=lambda identity: report.page(context(snapshot_id=identity)),
+        card=lambda identity: report.card(context(snapshot_id=identity)),
     )
     parent = Path(directory) if directory is not None else Path(tempfile.mkdtemp(prefix="explain_step_"))
     return snapshot.write(parent, parts=parts)
