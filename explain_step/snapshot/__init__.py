@@ -1,0 +1,22 @@
+"""Snapshots: a directory of tables, figures and pages, with a manifest that names every byte.
+
+`write` makes one, `read_directory` gives it back, `verify_directory` checks it offline.
+"""
+
+from explain_step.snapshot.manifest import SCHEMA_VERSION, ModelRef, snapshot_id
+from explain_step.snapshot.read import Snapshot, read_directory, read_manifest
+from explain_step.snapshot.verify import verify_directory
+from explain_step.snapshot.write import SnapshotParts, identify, write
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ModelRef",
+    "Snapshot",
+    "SnapshotParts",
+    "identify",
+    "read_directory",
+    "read_manifest",
+    "snapshot_id",
+    "verify_directory",
+    "write",
+]

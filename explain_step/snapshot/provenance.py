@@ -1,0 +1,255 @@
+"""Where a snapshot came from: environment, code and data. Unknown facts say why; secrets never get in.
+
+Everything here is reading: no network, no import of what is not loaded, and no more than a fraction of a
+second.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.digests import frame_digest
+from explain_step.types import Subject
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "PYTHONHASHSEED",
+    "CUDA_VISIBLE_DEVICES",
+)
+MASK = "***"
+_SECRET_WORD = re.compile(
+    r"token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|(?<![a-z])key|key(?![a-z])", re.I
+)
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#]*@")
+_QUERY = re.compile(r"(?P<name>[?&;][^=&\s]*)=[^&\s#]*")
+_SHAPES = re.compile(
+    r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|hf_\w{16,}|sk-[\w-]{16,}|xox[abprs]-[\w-]{8,}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{20,}|dapi[0-9a-f]{20,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
+)
+_GIT_SECONDS = 2.0
+
+
+def unknown(reason: str) -> dict[str, Any]:
+    """Return the record of a fact that could not be found."""
+    return {"value": None, "reason": reason}
+
+
+def environment() -> dict[str, Any]:
+    """Return machine, interpreter, thread settings and every installed distribution with its version.
+
+    The host and user names are left out.
+    """
+    libc = " ".join(platform.libc_ver()).strip()
+    return {
+        "os": _os_name(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "libc": libc or unknown("the platform does not say"),
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or unknown("the platform does not say"),
+        "cores_usable": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else unknown("not on this platform"),
+        "memory_bytes": _memory(),
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "build": " ".join(platform.python_build()),
+            "compiler": platform.python_compiler(),
+        },
+        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
+        "packages": packages(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Return name and version of every installed distribution; the first on the path wins."""
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version or "")
+    return dict(sorted(found.items()))
+
+
+def _os_name() -> Any:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.platform(terse=True) or unknown("the platform does not say")
+
+
+def _cpu() -> Any:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or unknown("the platform does not say")
+
+
+def _memory() -> Any:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return unknown("the platform does not say")
+
+
+def code(
+    *, seed: int, argv: Sequence[str] | None = None, directory: str | Path | None = None
+) -> dict[str, Any]:
+    """Return what the training code was: commit, dirty state, remote, entry point and masked command line.
+
+    Parameters
+    ----------
+    seed : int
+        The root seed of everything random in the explanation.
+    argv : sequence of str, optional
+        Default: this process's.
+    directory : path, optional
+        Where to look for a git repository. Default: the folder of the entry point, else the working
+        directory.
+    """
+    words = list(sys.argv if argv is None else argv)
+    script = Path(words[0]) if words and words[0] else None
+    is_file = script is not None and script.is_file()
+    where = (
+        Path(directory) if directory is not None else (script.parent if is_file and script else Path.cwd())
+    )
+    entry = script.name if script is not None and script.name else None
+    return {
+        "git": _git(where),
+        "entry_point": entry if entry else unknown("the interpreter was started without a script"),
+        "argv": mask(([entry] if entry else []) + words[1:]),
+        "seed": {
+            "root": seed,
+            "rule": "one child of SeedSequence([root, crc32(stage), crc32(name)]) per consumer",
+        },
+    }
+
+
+def _git(where: Path) -> Any:
+    commit = _git_line(where, "rev-parse", "HEAD")
+    if isinstance(commit, dict):
+        return commit
+    changes = _git_line(where, "status", "--porcelain", "--untracked-files=no")
+    remote = _git_line(where, "config", "--get", "remote.origin.url")
+    return {
+        "commit": commit,
+        "dirty": changes if isinstance(changes, dict) else bool(changes),
+        "remote": remote if isinstance(remote, dict) else mask_text(remote),
+    }
+
+
+def _git_line(where: Path, *arguments: str) -> Any:
+    command = ["git", "-C", str(where), *arguments]
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=False,
+            env=quiet,
+            errors="replace",
+        )
+    except FileNotFoundError:
+        return unknown("git is not installed")
+    except (OSError, subprocess.SubprocessError) as error:
+        return unknown(f"git failed with {type(error).__name__}")
+    if done.returncode != 0:
+        return unknown(f"git {arguments[0]} found nothing here")
+    return done.stdout.strip()
+
+
+def mask(words: Iterable[str]) -> list[str]:
+    """Return a command line without its secrets.
+
+    Masked are the values of options and assignments whose name speaks of a token, secret, password, key or
+    credential (``--api-key x``, ``--token=x``, ``DB_PASSWORD=x``), user names and passwords in URLs, all
+    query values of URLs, and words that look like tokens of well-known services. A secret that is a bare
+    word among the arguments cannot be told from a name: pass secrets through the environment.
+
+    Examples
+    --------
+    >>> mask(["train.py", "--api-key", "abc", "--rows=5", "https://me:pw@host/x?sig=1"])
+    ['train.py', '--api-key', '***', '--rows=5', 'https://***@host/x?sig=***']
+    """
+    masked: list[str] = []
+    hide_next = False
+    for word in words:
+        text = str(word)
+        name, equals, _ = text.partition("=")
+        is_option = text.startswith("-")
+        if hide_next and not (is_option and _SECRET_WORD.search(text)):
+            masked.append(MASK)
+            hide_next = False
+        elif equals and "://" not in name and _SECRET_WORD.search(name):
+            masked.append(f"{name}={MASK}")
+            hide_next = False
+        else:
+            masked.append(mask_text(text))
+            hide_next = is_option and not equals and _SECRET_WORD.search(text) is not None
+    return masked
+
+
+def mask_text(text: str) -> str:
+    """Return a text without URL user names, URL query values and words shaped like tokens."""
+    text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
+    if "://" in text or text.startswith("?"):
+        text = _QUERY.sub(rf"\g<name>={MASK}", text)
+    text = re.sub(r"(?i)\b(bearer|basic)\s+\S+", rf"\1 {MASK}", text)
+    return _SHAPES.sub(MASK, text)
+
+
+def data(subject: Subject) -> dict[str, Any]:
+    """Return what the explained rows are: digests, numbers of rows and the types of the columns.
+
+    No value of any row is in it.
+    """
+    return {
+        "digest": frame_digest(subject.frame),
+        "labels_digest": None
+        if subject.y is None
+        else frame_digest(pd.DataFrame(_two_dimensional(subject.y))),
+        "weights_digest": None
+        if subject.weights is None
+        else frame_digest(pd.DataFrame({"w": subject.weights})),
+        "background_digest": frame_digest(subject.background),
+        "background": subject.background_name,
+        "background_rows": len(subject.background),
+        "rows": len(subject.frame),
+        "target": subject.target_name,
+        "features": list(subject.X.columns),
+        "columns": _columns(subject.frame),
+    }
+
+
+def _two_dimensional(values: Any) -> Any:
+    array = np.asarray(values)
+    return array if array.ndim == 2 else array[:, None]
+
+
+def _columns(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
+    return [
+        {"name": str(name), "type": str(dtype), "missing": int(missing)}
+        for name, dtype, missing in zip(frame.columns, frame.dtypes, frame.isna().sum(), strict=True)
+    ]

@@ -1,0 +1,189 @@
+"""Check a snapshot offline: files, the manifest itself, and the id that the tables give.
+
+Codes
+-----
+====== ==========================================================================
+VER000 everything matches (verdict ``pass``)
+VER001 there is no directory, or no manifest in it
+VER002 the manifest is not strict JSON in the form it was written
+VER003 the manifest has a form or a schema version that cannot be read
+VER004 the manifest does not have its own digest
+VER005 a file is missing
+VER006 a file or directory is there that the manifest does not name
+VER007 a file has other bytes
+VER008 a link or a special file
+VER009 the tables do not give the snapshot id, or a table does not have its digest
+====== ==========================================================================
+
+What is checked says nothing about who wrote it: digests beside the files (level L0) show accidents only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from explain_step.canonical import canonical_json, plain_json
+from explain_step.digests import sha256_bytes, sha256_file, table_digest
+from explain_step.errors import ExplainStepError, SnapshotError
+from explain_step.snapshot.manifest import MANIFEST, check_schema, dump, identity_of, parse, seal
+from explain_step.snapshot.tables import read_parquet
+from explain_step.types import Finding
+
+
+def verify_directory(path: str | Path) -> tuple[Finding, ...]:
+    """Return what is wrong with a snapshot, each file at fault by name; one ``pass`` if nothing is.
+
+    Never raises for what the directory holds, follows no link, and reads no table whose bytes are not the
+    named ones.
+
+    Parameters
+    ----------
+    path : path
+        The snapshot directory.
+
+    Returns
+    -------
+    tuple of Finding
+        ``evidence["path"]`` is the relative path of the file at fault.
+    """
+    root = Path(path)
+    found = list(_directory(root))
+    if found:
+        return tuple(found)
+    manifest, problem = _manifest(root)
+    if manifest is None:
+        return (problem,) if problem is not None else ()
+    findings = [] if problem is None else [problem]
+    findings.extend(_files(root, manifest))
+    if not findings:
+        findings.extend(_identity(root, manifest))
+    return tuple(findings) or (_passed(manifest),)
+
+
+def _fail(code: str, message: str, *, path: str, **evidence: Any) -> Finding:
+    return Finding(code=code, verdict="fail", message=message, evidence={"path": path, **evidence})
+
+
+def _passed(manifest: Mapping[str, Any]) -> Finding:
+    n = len(manifest["files"])
+    return Finding(
+        code="VER000",
+        verdict="pass",
+        message=f"every byte of {n} files and the manifest matches; self-consistent only (L0)",
+        evidence={"snapshot_id": manifest["snapshot_id"], "files": n, "level": "L0"},
+    )
+
+
+def _directory(root: Path) -> Iterator[Finding]:
+    if not root.is_dir():
+        yield _fail("VER001", f"{str(root)!r} is not a directory", path=".")
+        return
+    place = root / MANIFEST
+    try:
+        mode = place.lstat().st_mode
+    except OSError:
+        yield _fail("VER001", f"{MANIFEST} is missing: not a snapshot, or not a finished one", path=MANIFEST)
+        return
+    if not stat.S_ISREG(mode):
+        yield _fail("VER008", f"{MANIFEST} is not a regular file", path=MANIFEST)
+
+
+def _manifest(root: Path) -> tuple[dict[str, Any] | None, Finding | None]:
+    """Return the manifest as far as it can be used, and what is wrong with it."""
+    try:
+        data = (root / MANIFEST).read_bytes()
+        manifest = parse(data)
+    except (OSError, SnapshotError) as error:
+        return None, _fail("VER002", str(error), path=MANIFEST)
+    try:
+        check_schema(manifest)
+        sealed = seal(manifest)["manifest_digest"]
+    except ExplainStepError as error:
+        return None, _fail("VER003", str(error), path=MANIFEST)
+    if sealed != manifest["manifest_digest"]:
+        return manifest, _fail("VER004", f"{MANIFEST} was changed: it lacks its own digest", path=MANIFEST)
+    if dump(manifest) != data:
+        return manifest, _fail("VER002", f"{MANIFEST} has the right values in other bytes", path=MANIFEST)
+    return manifest, None
+
+
+def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    named = {entry["path"]: entry for entry in manifest["files"]}
+    present: set[str] = set()
+    for name, mode, empty in _walk(root, ""):
+        if name == MANIFEST:
+            continue
+        present.add(name)
+        if stat.S_ISDIR(mode):
+            if empty or not any(path.startswith(f"{name}/") for path in named):
+                yield _fail("VER006", f"{name}/ is a directory that the manifest does not name", path=name)
+        elif not stat.S_ISREG(mode):
+            yield _fail("VER008", f"{name} is a link or a special file, not a regular file", path=name)
+        elif name not in named:
+            yield _fail("VER006", f"{name} is an extra file: the manifest does not name it", path=name)
+        else:
+            yield from _content(root, named[name])
+    for name in sorted(set(named) - present):
+        yield _fail("VER005", f"{name} is missing", path=name)
+
+
+def _walk(root: Path, prefix: str) -> Iterator[tuple[str, int, bool]]:
+    """Yield relative path, mode and emptiness of everything below ``root``, in order, following no link."""
+    with os.scandir(root) as scanned:
+        entries = sorted(scanned, key=lambda e: e.name)
+    for entry in entries:
+        name = f"{prefix}{os.fsencode(entry.name).decode('utf-8', 'backslashreplace')}"
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            with os.scandir(entry.path) as inside:
+                yield name, mode, next(inside, None) is None
+            yield from _walk(Path(entry.path), f"{name}/")
+        else:
+            yield name, mode, False
+
+
+def _content(root: Path, entry: Mapping[str, Any]) -> Iterator[Finding]:
+    name = entry["path"]
+    place = root / name
+    try:
+        size = place.stat().st_size
+        digest = sha256_file(place)
+    except OSError as error:
+        yield _fail("VER007", f"{name} cannot be read: {error.strerror}", path=name)
+        return
+    if size != entry["size"]:
+        message = f"{name} was changed: {size} bytes, the manifest says {entry['size']}"
+        yield _fail("VER007", message, path=name, size=size, expected_size=entry["size"])
+    elif digest != entry["sha256"]:
+        expected = entry["sha256"]
+        message = f"{name} was changed: its SHA-256 is {digest[:12]}…, the manifest says {expected[:12]}…"
+        yield _fail("VER007", message, path=name, sha256=digest, expected_sha256=expected)
+
+
+def _identity(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    digests: dict[str, str] = {}
+    for name, entry in sorted(manifest["tables"].items()):
+        path = f"tables/{name}.parquet"
+        try:
+            digests[name] = table_digest(read_parquet((root / path).read_bytes()))
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            yield _fail("VER009", f"{path} cannot be read as a table: {error}", path=path)
+            return
+        if digests[name] != entry["digest"]:
+            yield _fail("VER009", f"{path} does not have the table digest of the manifest", path=path)
+    try:
+        found = identity_of(manifest, tables=digests)
+        config_digest = sha256_bytes(canonical_json(plain_json(manifest["config"])))
+    except (ExplainStepError, KeyError, TypeError, ValueError) as error:
+        yield _fail("VER003", f"{MANIFEST}: the snapshot id cannot be computed: {error}", path=MANIFEST)
+        return
+    if config_digest != manifest["config_digest"]:
+        yield _fail("VER009", f"{MANIFEST}: the config does not have its digest", path=MANIFEST)
+    if found != manifest["snapshot_id"]:
+        expected = manifest["snapshot_id"]
+        message = f"the content gives the snapshot id {found[:12]}…, the manifest says {expected[:12]}…"
+        yield _fail("VER009", message, path=MANIFEST, snapshot_id=found, expected=expected)

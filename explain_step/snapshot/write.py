@@ -1,0 +1,358 @@
+"""Write a snapshot: tables first, then the pages that show them, the manifest last, one rename at the end."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from explain_step.canonical import canonical_json, plain_json
+from explain_step.config import Config
+from explain_step.digests import sha256_bytes
+from explain_step.errors import SnapshotError
+from explain_step.snapshot import provenance
+from explain_step.snapshot.manifest import (
+    ALGORITHMS,
+    MANIFEST,
+    SAFE_NAME,
+    SCHEMA_VERSION,
+    TRUST_LEVEL,
+    ModelRef,
+    dump,
+    score_record,
+    seal,
+    snapshot_id,
+)
+from explain_step.snapshot.read import ATTRIBUTIONS, Snapshot, read_directory, read_manifest
+from explain_step.snapshot.tables import (
+    CSV_ROWS,
+    attributions_table,
+    csv_bytes,
+    digests_of,
+    parquet_bytes,
+    plain_table,
+)
+from explain_step.snapshot.verify import verify_directory
+from explain_step.types import Artifact, Attributions, Caveat, Figure, MethodSpec, Score, Status, Subject
+
+TOP = 10
+"""Features per output in ``summary.json``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotParts:
+    """Everything that goes into a snapshot.
+
+    Attributes
+    ----------
+    page, card : callable, optional
+        Snapshot id to HTML, and to Markdown: the page shows the id, which is known when the tables are.
+    missing : mapping of str to str
+        Sections that could not be made, and why.
+    events : sequence of mappings
+        The step's log, one JSON line each.
+    previous : str, optional
+        Id of the snapshot this one follows.
+    created : str, optional
+        UTC time of writing; default: now. It stays outside the id.
+    """
+
+    model: ModelRef
+    subject: Subject
+    config: Config
+    quantity: Mapping[str, Any]
+    status: Status
+    reason: str
+    artifacts: tuple[Artifact, ...] = ()
+    attributions: Attributions | None = None
+    scores: tuple[Score, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
+    page: Callable[[str], str] | None = None
+    card: Callable[[str], str] | None = None
+    previous: str | None = None
+    created: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _File:
+    path: str
+    role: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Content:
+    """What the id is made of."""
+
+    tables: Mapping[str, pd.DataFrame]
+    digests: Mapping[str, str]
+    data: Mapping[str, Any]
+    withheld: Mapping[str, str]
+    id: str
+
+
+def write(directory: str | Path, *, parts: SnapshotParts) -> Snapshot:
+    """Write a snapshot to ``directory/<snapshot id>`` and return it, read back.
+
+    Parameters
+    ----------
+    directory : path
+        The parent folder; made where it does not exist.
+    parts : SnapshotParts
+
+    Returns
+    -------
+    Snapshot
+        The existing one where the same content is there already and verifies.
+
+    Raises
+    ------
+    SnapshotError
+        A name cannot be a file name, two parts want one file, or the place holds something else.
+
+    Notes
+    -----
+    Files are written to a hidden sibling folder, the manifest last, and the folder is renamed at the end: a
+    snapshot is there as a whole or not at all.
+    """
+    content = _content(parts)
+    parent = Path(directory)
+    target = parent / content.id
+    files = sorted(_files(parts, content), key=lambda f: f.path)
+    manifest = seal(_manifest(parts, content, files=files))
+    if target.exists():
+        return _existing(target, manifest)
+    parent.mkdir(parents=True, exist_ok=True)
+    draft = parent / f".{content.id[:12]}.{uuid.uuid4().hex}"
+    try:
+        _write_files(draft, files)
+        (draft / MANIFEST).write_bytes(dump(manifest))
+        try:
+            draft.rename(target)
+        except OSError:  # another process was first
+            if not target.exists():
+                raise
+            return _existing(target, manifest)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return read_directory(target)
+
+
+def identify(parts: SnapshotParts) -> str:
+    """Return the snapshot id that `write` will give these parts."""
+    return _content(parts).id
+
+
+def _content(parts: SnapshotParts) -> _Content:
+    tables: dict[str, pd.DataFrame] = {}
+    for artifact in parts.artifacts:
+        if not SAFE_NAME.fullmatch(artifact.name) or artifact.name in {*tables, ATTRIBUTIONS}:
+            msg = f"Artifact names must be unique and of a-z, 0-9, '_', '.', '-', got {artifact.name!r}."
+            raise SnapshotError(msg)
+        tables[artifact.name] = plain_table(artifact.table)
+    withheld = {}
+    if parts.attributions is None:
+        withheld[ATTRIBUTIONS] = "no attributions were computed"
+    elif parts.config.privacy == "strict":
+        withheld[ATTRIBUTIONS] = "privacy is strict: no row is published"
+    else:
+        tables[ATTRIBUTIONS] = attributions_table(
+            parts.attributions, subject=parts.subject, seed=parts.config.seed
+        )
+    digests = digests_of(tables)
+    data = provenance.data(parts.subject)
+    identity = snapshot_id(
+        model=asdict(parts.model),
+        data=data,
+        config=parts.config.canonical(),
+        tables=digests,
+        scores=[score_record(score) for score in parts.scores],
+    )
+    return _Content(tables=tables, digests=digests, data=data, withheld=withheld, id=identity)
+
+
+def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
+    for name, table in content.tables.items():
+        yield _File(path=f"tables/{name}.parquet", role="table", data=parquet_bytes(table))
+        if len(table) <= CSV_ROWS and name != ATTRIBUTIONS:
+            yield _File(path=f"tables/{name}.csv", role="table-csv", data=csv_bytes(table))
+    for figure in parts.figures:
+        yield _File(path=figure_path(figure), role="figure", data=figure.png)
+    if parts.page is not None:
+        yield _File(
+            path="report.html", role="page", data=parts.page(content.id).encode("utf-8", "backslashreplace")
+        )
+    if parts.card is not None:
+        yield _File(
+            path="card.md", role="card", data=parts.card(content.id).encode("utf-8", "backslashreplace")
+        )
+    yield _File(path="summary.json", role="summary", data=dump(_summary(parts, content)))
+    records = {
+        "environment": provenance.environment(),
+        "code": provenance.code(seed=parts.config.seed),
+        "data": content.data,
+        "config": parts.config.canonical(),
+    }
+    for name, record in records.items():
+        yield _File(path=f"provenance/{name}.json", role="provenance", data=dump(plain_json(record)))
+    lines = [canonical_json(plain_json({"seq": i, **event})) + b"\n" for i, event in enumerate(parts.events)]
+    yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
+
+
+def figure_path(figure: Figure) -> str:
+    """Return the place of a figure in a snapshot: ``figures/<kind>_<slug>.png``."""
+    name = f"{figure.kind}_{figure.slug}.png"
+    if not SAFE_NAME.fullmatch(name):
+        msg = f"Figure kind and slug must be of a-z, 0-9, '_', '.', '-', got {name!r}; use plots.style.slug."
+        raise SnapshotError(msg)
+    return f"figures/{name}"
+
+
+def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) -> dict[str, Any]:
+    from explain_step import __version__
+
+    config = parts.config.canonical()
+    artifacts = {artifact.name: artifact for artifact in parts.artifacts}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "algorithms": ALGORITHMS,
+        "snapshot_id": content.id,
+        "previous": parts.previous,
+        "status": parts.status,
+        "reason": parts.reason,
+        "sections": _sections(parts),
+        "withheld": content.withheld,
+        "caveats": [asdict(caveat) for caveat in parts.caveats],
+        "quantity": parts.quantity,
+        "model": asdict(parts.model),
+        "data": content.data,
+        "config": config,
+        "config_digest": sha256_bytes(canonical_json(plain_json(config))),
+        "scores": [score_record(score) for score in parts.scores],
+        "tables": {
+            name: {
+                "kind": artifacts[name].kind if name in artifacts else ATTRIBUTIONS,
+                "meta": artifacts[name].meta if name in artifacts else {"quantity": parts.quantity},
+                "rows": len(table),
+                "columns": list(table.columns),
+                "digest": content.digests[name],
+            }
+            for name, table in content.tables.items()
+        },
+        "figures": [
+            {key: value for key, value in {"path": figure_path(f), **asdict(f)}.items() if key != "png"}
+            for f in parts.figures
+        ],
+        "methods": _methods(parts),
+        "files": [
+            {"path": f.path, "role": f.role, "sha256": sha256_bytes(f.data), "size": len(f.data)}
+            for f in files
+        ],
+        "created": {
+            "time": parts.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "tool": f"explain-step {__version__}",
+        },
+        "trust_level": TRUST_LEVEL,
+    }
+    plain: dict[str, Any] = plain_json(manifest)
+    return plain
+
+
+def _sections(parts: SnapshotParts) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    for artifact in parts.artifacts:
+        entry = sections.setdefault(artifact.kind, {"state": "present", "tables": []})
+        entry["tables"].append(artifact.name)
+    for name, reason in parts.missing.items():
+        sections[name] = {**sections.get(name, {"tables": []}), "state": "missing", "reason": reason}
+    return sections
+
+
+def _methods(parts: SnapshotParts) -> list[dict[str, Any]]:
+    specs: list[tuple[str, MethodSpec]] = []
+    if parts.attributions is not None:
+        specs.append((ATTRIBUTIONS, parts.attributions.method))
+    specs.extend((f"{score.name} ({score.variant})", score.method) for score in parts.scores)
+    return [{"of": of, **asdict(spec)} for of, spec in specs]
+
+
+def _summary(parts: SnapshotParts, content: _Content) -> dict[str, Any]:
+    summary: dict[str, Any] = plain_json(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "snapshot_id": content.id,
+            "status": parts.status,
+            "reason": parts.reason,
+            "model": asdict(parts.model),
+            "quantity": parts.quantity,
+            "importance": _top(content.tables.get("importance")),
+            "performance": _records(content.tables.get("performance")),
+            "scores": [
+                {key: value for key, value in score_record(score).items() if key not in ("method", "source")}
+                for score in parts.scores
+            ],
+            "missing": parts.missing,
+            "caveats": [caveat.message for caveat in parts.caveats],
+        }
+    )
+    return summary
+
+
+def _top(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    if table is None or not {"output", "feature", "rank"} <= set(table.columns):
+        return []
+    wanted = (
+        "output",
+        "feature",
+        "rank",
+        "rank_low",
+        "rank_high",
+        "mean_abs_shap",
+        "ci_low",
+        "ci_high",
+        "share",
+    )
+    columns = [name for name in wanted if name in table.columns]
+    ordered = table.sort_values(["output", "rank", "feature"], kind="stable")
+    return _records(ordered.groupby("output", sort=False).head(TOP)[columns])
+
+
+def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    return [] if table is None else [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _write_files(draft: Path, files: list[_File]) -> None:
+    draft.mkdir()
+    for before, file in zip([None, *files], files, strict=False):
+        if before is not None and before.path == file.path:
+            msg = f"Two parts want the file {file.path!r}; kinds and slugs of figures must differ."
+            raise SnapshotError(msg)
+        place = draft / file.path
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(file.data)
+
+
+def _existing(target: Path, manifest: Mapping[str, Any]) -> Snapshot:
+    """Return the snapshot that is there when it is this one; refuse to write over anything else."""
+    broken = [finding.message for finding in verify_directory(target) if finding.verdict == "fail"]
+    if broken:
+        msg = f"{str(target)!r} exists and does not verify ({broken[0]}); move it away or write elsewhere."
+        raise SnapshotError(msg)
+    found = read_manifest(target)
+    for key in ("status", "sections", "withheld"):
+        if found.get(key) != manifest[key]:
+            msg = (
+                f"{str(target)!r} exists with the same tables but another {key} ({found.get(key)!r}, now "
+                f"{manifest[key]!r}); a snapshot is never written over: choose another directory."
+            )
+            raise SnapshotError(msg)
+    return read_directory(target)
