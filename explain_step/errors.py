@@ -26,6 +26,10 @@ class SnapshotError(ExplainStepError):
     """A snapshot cannot be read, or what was read is not a snapshot."""
 
 
+class BindingError(ExplainStepError):
+    """The model in MLflow is not the one that was explained: its predictions differ."""
+
+
 class MissingDependency(ExplainStepError, ImportError):
     """An optional library is needed; the message has the install line."""
 

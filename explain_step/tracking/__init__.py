@@ -1,0 +1,35 @@
+"""The only client-side room that speaks to MLflow. It takes a client, never sets a global URI.
+
+`resolve` finds run, logged model and versions; `mark` writes status tags; `upload` stores a snapshot; `fetch`
+gets one back; `load_model` loads what a URI names; `model_ref` says which model was explained and how sure
+that is; `training_run` judges a run at its end. MLflow itself is imported when one of them is called.
+"""
+
+from __future__ import annotations
+
+from explain_step.tracking.autologging import quiet_autologging
+from explain_step.tracking.binding import binding, model_digest, model_ref
+from explain_step.tracking.fetch import fetch
+from explain_step.tracking.loading import load_model
+from explain_step.tracking.logged import LoggedSnapshot
+from explain_step.tracking.marks import mark, mark_failure, previous_snapshot_id
+from explain_step.tracking.target import Target, resolve
+from explain_step.tracking.training_run import training_run
+from explain_step.tracking.upload import upload
+
+__all__ = [
+    "LoggedSnapshot",
+    "Target",
+    "binding",
+    "fetch",
+    "load_model",
+    "mark",
+    "mark_failure",
+    "model_digest",
+    "model_ref",
+    "previous_snapshot_id",
+    "quiet_autologging",
+    "resolve",
+    "training_run",
+    "upload",
+]

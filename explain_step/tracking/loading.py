@@ -1,0 +1,155 @@
+"""Load a logged model from its files, in its own library where possible."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from explain_step.errors import InvalidInput
+from explain_step.tracking.place import FOLDER, Place, open_place
+from explain_step.tracking.target import Target, resolve
+
+NATIVE = ("sklearn", "xgboost", "lightgbm", "catboost")
+"""Flavors whose native model is explained; any other model answers through its pyfunc."""
+TRUSTED_ROOTS = frozenset({"sklearn", "numpy", "scipy", "xgboost", "lightgbm", "catboost", "collections"})
+"""Packages whose classes a skops file may ask for: MLmodel states the list, so it cannot vouch for itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What the ``MLmodel`` file says: flavors with their settings, and the input columns of the signature."""
+
+    flavors: dict[str, dict[str, Any]]
+    inputs: tuple[str, ...]
+
+    @property
+    def native(self) -> str | None:
+        """The first flavor that loads as a native model."""
+        return next((name for name in NATIVE if name in self.flavors), None)
+
+
+def load_model(source: str | Target, *, tracking_uri: str | None = None) -> Any:
+    """Load the model that a URI or a `Target` names: its native object where possible, else its pyfunc.
+
+    Parameters
+    ----------
+    source : str or Target
+        ``models:/name/3``, ``models:/name@alias``, ``models:/m-<id>``, ``runs:/<id>/<path>``.
+    tracking_uri : str, optional
+        Default: MLflow's current one. It is read, never set.
+
+    Raises
+    ------
+    InvalidInput
+        There is no model, or no files of one.
+
+    Notes
+    -----
+    Loading a model can run code that its files contain, as with MLflow's own ``load_model``; its setting
+    ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false`` is honoured. The evidence beside the model is not
+    downloaded.
+    """
+    target = resolve(model_uri=source, tracking_uri=tracking_uri) if isinstance(source, str) else source
+    place = model_place(target)
+    # A pyfunc may read its files later, so a downloaded copy has to outlive this call.
+    directory = _in_place(place) or _download(place, Path(tempfile.mkdtemp(prefix="explain_step_model_")))
+    described = describe(directory)
+    return load_native(directory, described.native) if described.native else _load_pyfunc(directory)
+
+
+def load_native(directory: Path, flavor: str) -> Any:
+    """Load the native model of a flavor from a local directory."""
+    loader = import_module(f"mlflow.{flavor}")
+    return loader.load_model(str(directory))
+
+
+def _load_pyfunc(directory: Path) -> Any:
+    import mlflow.pyfunc
+
+    return mlflow.pyfunc.load_model(str(directory))
+
+
+def describe(directory: Path) -> Description:
+    """Read the ``MLmodel`` file of a model directory."""
+    file = directory / "MLmodel"
+    if not file.is_file():
+        msg = f"{str(directory)!r} is not a logged model: it has no MLmodel file."
+        raise InvalidInput(msg)
+    facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+    signature = facts.get("signature") or {}
+    columns = yaml.safe_load(signature.get("inputs") or "[]")
+    names = tuple(str(column["name"]) for column in columns if isinstance(column, dict) and "name" in column)
+    return Description(flavors=facts.get("flavors") or {}, inputs=names)
+
+
+def unsafe(described: Description) -> str | None:
+    """Say why loading could run foreign code; None where the format holds data only."""
+    flavor = described.native
+    if flavor is None:
+        logged = ", ".join(sorted(described.flavors)) or "no flavor"
+        return f"only {logged} is logged, which loads by running its code"
+    settings = described.flavors[flavor]
+    if settings.get("code") or described.flavors.get("python_function", {}).get("code"):
+        return "it was logged with code paths, which loading would import"
+    form = settings.get("serialization_format")
+    if flavor == "sklearn" and form != "skops":
+        return f"its format {form or 'pickle'} runs code when it is loaded"
+    if form not in (None, "skops"):
+        return f"its format {form} runs code when it is loaded"
+    foreign = [
+        t for t in settings.get("skops_trusted_types") or () if str(t).split(".")[0] not in TRUSTED_ROOTS
+    ]
+    if foreign:
+        return f"it needs the foreign types {', '.join(foreign[:3])}"
+    declared = str(settings.get("model_class") or "")
+    if declared and declared.partition(".")[0] != flavor:
+        return f"its class {declared} is not one of {flavor}"
+    file = str(settings.get("data") or settings.get("pickled_model") or "")
+    if file.endswith((".pkl", ".pickle", ".joblib")):
+        return f"its file {file} runs code when it is loaded"
+    return None
+
+
+def model_place(target: Target) -> Place:
+    """Return the artifact root of the model's files."""
+    if target.model_location is None:
+        msg = (
+            f"Run {target.run_id} has no logged model that is ready. Log it with mlflow.<flavor>.log_model(...), "
+            "or pass the fitted model itself."
+        )
+        raise InvalidInput(msg)
+    return open_place(target.model_location, tracking_uri=target.client.tracking_uri)
+
+
+@contextmanager
+def model_files(target: Target) -> Iterator[Path]:
+    """Yield a local directory with the model's files (without the evidence when it is a download)."""
+    place = model_place(target)
+    local = _in_place(place)
+    if local is not None:
+        yield local
+        return
+    with tempfile.TemporaryDirectory(prefix="explain_step_model_") as folder:
+        yield _download(place, Path(folder))
+
+
+def _in_place(place: Place) -> Path | None:
+    """Return the directory of a local artifact store. Nothing is written to it."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    local = isinstance(place.repository, LocalArtifactRepository)
+    return Path(place.repository.artifact_dir) if local else None
+
+
+def _download(place: Place, destination: Path) -> Path:
+    for name in place.children():
+        if name != FOLDER:
+            place.get(name, destination=destination)
+    return destination

@@ -1,0 +1,65 @@
+"""What the step hands back after logging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from explain_step.types import Status
+
+if TYPE_CHECKING:
+    from explain_step.snapshot import Snapshot
+    from explain_step.tracking.target import Target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedSnapshot:
+    """A snapshot and where it was logged, or, with status ``failed``, why there is none.
+
+    Attributes
+    ----------
+    status : str
+        ``complete``, ``degraded``, ``incomplete`` or ``failed``.
+    reason : str
+    id : str, optional
+        The snapshot id; None when the step failed.
+    snapshot : Snapshot, optional
+        As it was written locally; None when the step failed.
+    run_id, model_id : str, optional
+    versions : tuple of (name, version)
+    model_uri, run_uri : str, optional
+        ``models:/m-…`` and ``runs:/…``.
+    path : str, optional
+        Folder of the evidence inside the artifacts of the logged model (or of the run without one).
+    manifest_sha256 : str, optional
+        Digest of the stored manifest.
+    url : str, optional
+        Address of the page in the MLflow UI, behind a server.
+    """
+
+    status: Status
+    reason: str
+    id: str | None = None
+    snapshot: Snapshot | None = None
+    run_id: str | None = None
+    model_id: str | None = None
+    versions: tuple[tuple[str, str], ...] = ()
+    model_uri: str | None = None
+    run_uri: str | None = None
+    path: str | None = None
+    manifest_sha256: str | None = None
+    url: str | None = None
+
+
+def page_url(target: Target) -> str | None:
+    """Return the address of the page in the MLflow UI; None without a server.
+
+    A link to a file works on the run's page; the logged model's page takes no path below ``artifacts``.
+    """
+    server = target.client.tracking_uri.rstrip("/")
+    if not server.startswith(("http://", "https://")):
+        return None
+    experiment = f"{server}/#/experiments/{target.experiment_id}"
+    if target.run_id is not None:
+        return f"{experiment}/runs/{target.run_id}/artifacts/explanations/report.html"
+    return f"{experiment}/models/{target.model_id}/artifacts"

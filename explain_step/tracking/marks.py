@@ -1,0 +1,245 @@
+"""Small things left on runs, logged models and versions: status tags, metrics and a note."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from explain_step.tracking.logged import LoggedSnapshot
+from explain_step.types import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from explain_step.snapshot import Snapshot
+    from explain_step.tracking.target import Target
+
+logger = logging.getLogger("explain_step.tracking")
+
+PREFIX = "explain_step."
+TAG_LENGTH = 500
+TOP = 20
+OUTPUTS = 10
+NOTE_TAG = "mlflow.note.content"
+NOTE_LENGTH = 5000
+"""Longer descriptions are cut or refused by some stores; ours steps back rather than cut the user's."""
+BEGIN, END = "<!-- explain_step -->", "<!-- /explain_step -->"
+
+
+def mark(
+    target: Target,
+    *,
+    status: Status,
+    reason: str,
+    snapshot_id: str | None = None,
+    manifest_sha256: str | None = None,
+    schema: str | int | None = None,
+) -> None:
+    """Write the status tags on run, logged model and every registered version; the status itself last.
+
+    Tags that are not given stay as they are: after a failed second attempt ``snapshot_id`` still names the
+    evidence that is there.
+    """
+    facts = {
+        "reason": reason,
+        "snapshot_id": snapshot_id,
+        "manifest_sha256": manifest_sha256,
+        "schema": None if schema is None else str(schema),
+        "evidence": None if snapshot_id is None else f"{target.evidence_uri}/explanations/{snapshot_id}",
+        "status": status,
+    }
+    tags = {f"{PREFIX}{key}": _short(value) for key, value in facts.items() if value is not None}
+    if target.run_id is not None:
+        _tag_run(target, tags)
+    if target.model_id is not None:
+        target.client.set_logged_model_tags(target.model_id, tags)
+    for name, version in target.versions:
+        for key, value in tags.items():
+            target.client.set_model_version_tag(name, version, key, value)
+
+
+def _tag_run(target: Target, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    target.client.log_batch(str(target.run_id), tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _short(text: str) -> str:
+    plain = " ".join(str(text).split())
+    return plain if len(plain) <= TAG_LENGTH else plain[: TAG_LENGTH - 1] + "…"
+
+
+def mark_failure(target: Target | None, error: BaseException, *, status: Status = "failed") -> LoggedSnapshot:
+    """Record that the step failed and why, and return it as a `LoggedSnapshot`. Never raises.
+
+    Without a target the active run, if there is one, is marked. Where the server cannot be reached nothing
+    more is sent to it: the tag stays ``pending``, which counts as incomplete, and the training does not wait
+    a second time.
+    """
+    reason = f"{type(error).__name__}: {error}"
+    known = target
+    try:
+        if unreachable(error):
+            logger.warning(
+                "explain_step: status %r was not written, the server does not answer: %s", status, reason
+            )
+        else:
+            known = target if target is not None else _active_target()
+            if known is not None:
+                mark(known, status=status, reason=reason)
+    except Exception as second:  # noqa: BLE001 - promise 1: the training survives; stores raise types of their own
+        logger.warning(
+            "explain_step: status %r could not be written (%s); its reason was: %s", status, second, reason
+        )
+    return failed(known, reason=reason, status=status)
+
+
+def failed(target: Target | None, *, reason: str, status: Status = "failed") -> LoggedSnapshot:
+    """Return a `LoggedSnapshot` without a snapshot."""
+    if target is None:
+        return LoggedSnapshot(status=status, reason=reason)
+    return LoggedSnapshot(
+        status=status,
+        reason=reason,
+        run_id=target.run_id,
+        model_id=target.model_id,
+        versions=target.versions,
+        model_uri=target.model_uri,
+        run_uri=None if target.run_id is None else f"runs:/{target.run_id}",
+    )
+
+
+def _active_target() -> Target | None:
+    import mlflow
+
+    from explain_step.tracking.target import resolve
+
+    return None if mlflow.active_run() is None else resolve()
+
+
+def unreachable(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, is a server that did not answer."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import RetryError, Timeout
+
+    while error is not None:
+        if isinstance(error, NoConnection | RetryError | Timeout) or str(error).startswith("API request to "):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def previous_snapshot_id(target: Target) -> str | None:
+    """Return the snapshot id that the tags of the logged model, or of the run without one, name so far."""
+    if target.model_id is not None:
+        tags = target.client.get_logged_model(target.model_id).tags or {}
+    elif target.run_id is not None:
+        tags = target.client.get_run(target.run_id).data.tags
+    else:
+        tags = {}
+    found = tags.get(f"{PREFIX}snapshot_id")
+    return None if found is None else str(found)
+
+
+def log_metrics(target: Target, snapshot: Snapshot) -> None:
+    """Log the leading importances and the scores as metrics of run and logged model, in one batch.
+
+    Values that are already there are not logged again.
+    """
+    if target.run_id is None:
+        return
+    from mlflow.entities import Metric
+
+    there = target.client.get_run(target.run_id).data.metrics
+    now = int(time.time() * 1000)
+    new = [
+        Metric(key, value, now, 0, model_id=target.model_id)
+        for key, value in metrics_of(snapshot.tables).items()
+        if there.get(key) != value
+    ]
+    if new:
+        target.client.log_batch(target.run_id, metrics=new)
+
+
+def metrics_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Return the metrics ``explain_step/importance/<feature>`` and ``explain_step/score/<name>``.
+
+    The 20 leading features of each output (at most 10 outputs; their name is part of the key where there are
+    several), and every defined score. Non-finite values are left out.
+    """
+    found: dict[str, float] = {}
+    if "importance" in tables:
+        table = tables["importance"]
+        outputs = list(dict.fromkeys(table["output"].astype(str)))
+        for output in outputs[:OUTPUTS]:
+            rows = table[table["output"].astype(str) == output].nlargest(TOP, "mean_abs_shap")
+            middle = f"{key_part(output)}/" if len(outputs) > 1 else ""
+            for feature, value in zip(rows["feature"], rows["mean_abs_shap"], strict=True):
+                found[f"explain_step/importance/{middle}{key_part(feature)}"] = float(value)
+    if "scores" in tables:
+        table = tables["scores"]
+        several = table["score"].duplicated(keep=False)
+        for name, variant, value, many in zip(
+            table["score"], table["variant"], table["value"], several, strict=True
+        ):
+            last = f"/{key_part(variant)}" if many else ""
+            found[f"explain_step/score/{key_part(name)}{last}"] = (
+                float("nan") if value is None else float(value)
+            )
+    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def key_part(name: Any) -> str:
+    """Return a name as a part of a metric key; one that MLflow refuses becomes a slug and a short hash.
+
+    Examples
+    --------
+    >>> key_part("debt ratio"), key_part("x<y")
+    ('debt ratio', 'x_y-8bfab48e')
+    """
+    text = str(name)
+    if re.fullmatch(r"[A-Za-z0-9_\-][A-Za-z0-9_\-. ]{0,79}", text) and text == text.rstrip(" ."):
+        return text
+    slug = re.sub(r"[^A-Za-z0-9_\-]+", "_", text).strip("_")[:60]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{slug}-{digest}" if slug else digest
+
+
+def write_notes(target: Target, text: str) -> None:
+    """Put a short note into the descriptions of the run and the versions; what stood there stays."""
+    client = target.client
+    if target.run_id is not None:
+        old = client.get_run(target.run_id).data.tags.get(NOTE_TAG, "")
+        new = with_note(old, text)
+        if new != old:
+            client.set_tag(target.run_id, NOTE_TAG, new)
+    for name, version in target.versions:
+        old = client.get_model_version(name, version).description or ""
+        new = with_note(old, text)
+        if new != old:
+            client.update_model_version(name, version, new)
+
+
+def with_note(description: str, text: str) -> str:
+    r"""Return the description with our part added, or replaced where it is already there.
+
+    Examples
+    --------
+    >>> with_note("Trained by Ann.", "Explained.")
+    'Trained by Ann.\n\n<!-- explain_step -->\nExplained.\n<!-- /explain_step -->'
+    >>> with_note(with_note("Trained by Ann.", "Explained."), "Again.").count("explain_step")
+    2
+    """
+    block = f"{BEGIN}\n{text.strip()}\n{END}"
+    ours = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
+    if ours.search(description):
+        new = ours.sub(lambda _: block, description, count=1)
+    else:
+        new = f"{description.rstrip()}\n\n{block}" if description.strip() else block
+    return new if len(new) <= NOTE_LENGTH else description

@@ -1,0 +1,92 @@
+"""One artifact root, of a run or of a logged model: put, list, get, remove."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from explain_step.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from explain_step.tracking.target import Target
+
+FOLDER = "explanations"
+"""Folder of the evidence under a logged model (or run), and of the browsable copy under a run."""
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """An artifact root.
+
+    Files are put one at a time: MLflow publishes a single file atomically, a directory in no stated order
+    and, on a full disk, with a truncated file left behind.
+    """
+
+    location: str
+    repository: Any
+
+    def put(self, file: Path, folder: str) -> None:
+        """Store ``file`` in ``folder`` under its own name."""
+        self.repository.log_artifact(str(file), folder)
+
+    def sizes(self, folder: str) -> dict[str, int | None]:
+        """Return every file under ``folder`` by its relative path, with its size where the store tells."""
+        found: dict[str, int | None] = {}
+        waiting = [folder]
+        while waiting:
+            for entry in self.repository.list_artifacts(waiting.pop()):
+                if entry.is_dir:
+                    waiting.append(entry.path)
+                else:
+                    relative = PurePosixPath(entry.path).relative_to(folder).as_posix()
+                    found[relative] = None if entry.file_size is None else int(entry.file_size)
+        return found
+
+    def children(self, folder: str = "") -> dict[str, bool]:
+        """Return the names directly in ``folder`` and whether each is a folder."""
+        entries = self.repository.list_artifacts(folder or None)
+        return {PurePosixPath(e.path).name: bool(e.is_dir) for e in entries}
+
+    def get(self, path: str, *, destination: Path | None = None) -> Path:
+        """Return a local path of a stored file or folder; without destination a local store is read in place."""
+        if destination is not None:
+            destination.mkdir(parents=True, exist_ok=True)
+        local = self.repository.download_artifacts(path, None if destination is None else str(destination))
+        return Path(local)
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a stored file."""
+        with tempfile.TemporaryDirectory(prefix="explain_step_") as folder:
+            return self.get(path, destination=Path(folder)).read_bytes()
+
+    def remove(self, path: str) -> bool:
+        """Remove a stored file; False where the store cannot."""
+        try:
+            self.repository.delete_artifacts(path)
+        except NotImplementedError:
+            return False
+        return True
+
+
+def open_place(location: str | None, *, tracking_uri: str) -> Place:
+    """Open an artifact root by its location, as MLflow itself would, without a global URI."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if location is None:
+        msg = "There is neither a logged model nor a live run to keep an explanation; log the model first."
+        raise SnapshotError(msg)
+    repository = get_artifact_repository(location, tracking_uri=tracking_uri)
+    return Place(location=location, repository=repository)
+
+
+def evidence_place(target: Target) -> Place:
+    """Return where the evidence is kept: the logged model, or the run without one."""
+    return open_place(target.evidence_location, tracking_uri=target.client.tracking_uri)
+
+
+def run_place(target: Target) -> Place:
+    """Return the artifact root of the run."""
+    return open_place(target.run_location, tracking_uri=target.client.tracking_uri)

@@ -1,0 +1,186 @@
+"""Log a snapshot: evidence under the logged model, a browsable copy on the run, metrics, note, tags."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from explain_step.errors import SnapshotError
+from explain_step.tracking import marks
+from explain_step.tracking.logged import LoggedSnapshot, page_url
+from explain_step.tracking.place import FOLDER, MANIFEST, Place, evidence_place, run_place
+
+if TYPE_CHECKING:
+    from explain_step.snapshot import Snapshot
+    from explain_step.tracking.target import Target
+
+logger = logging.getLogger("explain_step.tracking")
+
+Files = dict[str, Path]
+BROWSABLE = {".html", ".md", ".json", ".csv", ".png", ".txt"}
+"""What the viewer of MLflow's UI shows."""
+
+
+def upload(snapshot: Snapshot, target: Target) -> LoggedSnapshot:
+    """Store a written snapshot in MLflow and tie it to run, logged model and versions.
+
+    Payload first, then a check of what arrived, then ``manifest.json``, then the run's copy, metrics and
+    note, and the tags at the very end. What is already there is not written again.
+
+    Raises
+    ------
+    SnapshotError
+        The folder of this snapshot id holds other content, or the store does not hold what was sent.
+    MlflowException, OSError
+        The store refused.
+    """
+    files = _files(Path(snapshot.path))
+    folder = f"{FOLDER}/{snapshot.id}"
+    manifest = _store(files, evidence_place(target), folder=folder)
+    digest = hashlib.sha256(manifest).hexdigest()
+    facts = json.loads(manifest)
+    reason = _extras(snapshot, target, files=files, reason=str(facts.get("reason") or ""))
+    marks.mark(
+        target,
+        status=snapshot.status,
+        reason=reason or "every required section is present",
+        snapshot_id=snapshot.id,
+        manifest_sha256=digest,
+        schema=facts.get("schema_version"),
+    )
+    return LoggedSnapshot(
+        status=snapshot.status,
+        reason=reason,
+        id=snapshot.id,
+        snapshot=snapshot,
+        run_id=target.run_id,
+        model_id=target.model_id,
+        versions=target.versions,
+        model_uri=target.model_uri,
+        run_uri=None if target.run_id is None else f"runs:/{target.run_id}",
+        path=folder,
+        manifest_sha256=digest,
+        url=page_url(target),
+    )
+
+
+def _files(root: Path) -> Files:
+    files = {p.relative_to(root).as_posix(): p for p in sorted(root.rglob("*")) if p.is_file()}
+    if MANIFEST not in files:
+        msg = f"{str(root)!r} is not a snapshot: there is no {MANIFEST}. Write it with explain_step.explain."
+        raise SnapshotError(msg)
+    return files
+
+
+def _store(files: Files, place: Place, *, folder: str) -> bytes:
+    """Store the files under ``folder`` with the manifest last; return the bytes of the stored manifest."""
+    ours = files[MANIFEST].read_bytes()
+    there = place.sizes(folder)
+    if MANIFEST in there:
+        stored = place.read(f"{folder}/{MANIFEST}")
+        if stored != ours:
+            return _same_content(stored, ours, where=f"{place.location}/{folder}")
+    payload = {name: path for name, path in files.items() if name != MANIFEST}
+    for name, path in payload.items():
+        if MANIFEST not in there or there.get(name) != path.stat().st_size:
+            _put(place, path, f"{folder}/{name}")
+    _check(payload, place, folder=folder)
+    if MANIFEST not in there:
+        place.put(files[MANIFEST], folder)
+    return ours
+
+
+def _same_content(stored: bytes, ours: bytes, *, where: str) -> bytes:
+    """Accept a stored manifest of the same snapshot (another time or host); refuse any other content."""
+    try:
+        same = json.loads(stored)["snapshot_id"] == json.loads(ours)["snapshot_id"]
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if same:
+        return stored
+    msg = f"{where} holds other content under this snapshot id; nothing was overwritten. Remove it."
+    raise SnapshotError(msg)
+
+
+def _put(place: Place, path: Path, name: str) -> None:
+    place.put(path, name.rpartition("/")[0])
+
+
+def _check(payload: Files, place: Place, *, folder: str) -> None:
+    """Compare what the store lists with what was sent; leftovers of an interrupted attempt are removed."""
+    there = place.sizes(folder)
+    for extra in sorted(set(there) - set(payload) - {MANIFEST}):
+        if not place.remove(f"{folder}/{extra}"):
+            where = f"{place.location}/{folder}/{extra}"
+            msg = f"{where} is left of an interrupted attempt and cannot be removed; remove it and log again."
+            raise SnapshotError(msg)
+    wrong = [
+        n for n, path in payload.items() if n not in there or there[n] not in (None, path.stat().st_size)
+    ]
+    if wrong:
+        msg = f"The artifact store {place.location} does not hold what was sent: {', '.join(wrong[:5])}."
+        raise SnapshotError(msg)
+
+
+def _extras(snapshot: Snapshot, target: Target, *, files: Files, reason: str) -> str:
+    """Make the conveniences; the first that fails ends them and is named in the reason."""
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("the copy on the run", lambda: _browsable(files, target)),
+        ("the metrics", lambda: marks.log_metrics(target, snapshot)),
+        ("the note", lambda: marks.write_notes(target, _note(snapshot, target, reason=reason))),
+    )
+    for what, act in steps:
+        try:
+            act()
+        except Exception as error:  # named in the reason; stores raise types of their own
+            if marks.unreachable(error):
+                raise
+            logger.warning("explain_step: the evidence is stored, %s could not be written: %s", what, error)
+            return "; ".join(filter(None, (reason, f"{what} could not be written: {error}")))
+    return reason
+
+
+def _browsable(files: Files, target: Target) -> None:
+    """Put what the viewer shows directly under ``explanations/`` of the run, for the newest snapshot."""
+    if target.run_id is None:
+        return
+    place = run_place(target)
+    shown = {n: p for n, p in files.items() if p.suffix in BROWSABLE and not n.startswith("provenance/")}
+    manifest = shown.pop(MANIFEST)
+    there = {n: s for n, s in place.sizes(FOLDER).items() if n.count("/") <= 1}
+    if MANIFEST in there and place.read(f"{FOLDER}/{MANIFEST}") == manifest.read_bytes():
+        return
+    for name, path in shown.items():
+        _put(place, path, f"{FOLDER}/{name}")
+    for stale in sorted(set(there) - set(shown)):
+        if stale.startswith(("figures/", "tables/")):
+            place.remove(f"{FOLDER}/{stale}")
+    place.put(manifest, FOLDER)
+
+
+def _note(snapshot: Snapshot, target: Target, *, reason: str) -> str:
+    lines = [f"**Explanation: {snapshot.status}**" + (f" ({marks._short(reason)})" if reason else "")]
+    leaders = _leaders(snapshot)
+    if leaders:
+        lines.append(f"Leading columns: {leaders}.")
+    where = (
+        "Artifacts → `explanations/report.html` of the run"
+        if target.run_id
+        else "the logged model's artifacts"
+    )
+    lines.append(f"The page: {where}; snapshot `{snapshot.id[:12]}`.")
+    if target.note:
+        lines.append(target.note)
+    return "\n\n".join(lines)
+
+
+def _leaders(snapshot: Snapshot) -> str:
+    table = snapshot.tables.get("importance")
+    if table is None or table.empty:
+        return ""
+    total = table.groupby("feature", sort=False)["mean_abs_shap"].mean().nlargest(3)
+    return ", ".join("`" + " ".join(str(name).replace("`", "'").split())[:60] + "`" for name in total.index)

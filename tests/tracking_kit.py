@@ -1,0 +1,135 @@
+"""Small models and hand-made snapshot directories for the tests of the MLflow side."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from sklearn.linear_model import LogisticRegression
+
+REQUIREMENTS = ["scikit-learn"]
+"""Given, so that MLflow does not import everything to find out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandMade:
+    """What `upload` reads of a snapshot."""
+
+    id: str
+    status: str
+    path: Path
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def rows(n: int = 80, *, seed: int = 0) -> tuple[pd.DataFrame, pd.Series]:
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame(rng.normal(size=(n, 3)), columns=["income", "debt", "age"])
+    return X, (X["income"] - X["debt"] + rng.normal(scale=0.5, size=n) > 0).astype(int).rename("deny")
+
+
+def fitted(*, seed: int = 0, C: float = 1.0) -> LogisticRegression:
+    return LogisticRegression(C=C).fit(*rows(seed=seed))
+
+
+def log(model: Any, *, name: str = "model", registered: str | None = None) -> Any:
+    """Log a scikit-learn model in the active run."""
+    return mlflow.sklearn.log_model(
+        model, name=name, registered_model_name=registered, pip_requirements=REQUIREMENTS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A tracking store of one test: its URI, a client bound to it, an experiment, and the artifact root."""
+
+    uri: str
+    client: MlflowClient
+    experiment_id: str
+    artifacts: Path
+
+
+@contextlib.contextmanager
+def current_store(uri: str, experiment_id: str) -> Iterator[None]:
+    """Set MLflow's global URI and experiment for a while."""
+    variables = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
+    before = {name: os.environ.get(name) for name in variables}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id=experiment_id)
+    try:
+        yield
+    finally:
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+        mlflow.tracking.fluent._active_experiment_id = None
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+IMPORTANCE = pd.DataFrame(
+    {
+        "output": ["1"] * 4,
+        "feature": ["income", "debt ratio", "../../x<y>", "age\n% 💰"],
+        "mean_abs_shap": [0.4, 0.3, 0.2, float("nan")],
+    }
+)
+SCORES = pd.DataFrame(
+    {
+        "score": ["masking_r2", "gini", "gini"],
+        "variant": ["", "all", "top"],
+        "value": [0.9, 0.5, float("inf")],
+    }
+)
+
+
+def hand_made(
+    folder: Path, *, content: str = "one", created: str = "2026-01-01T00:00:00Z", status: str = "complete"
+) -> HandMade:
+    """Write a snapshot directory without the snapshot room: payload and a manifest that lists it."""
+    snapshot_id = hashlib.sha256(content.encode()).hexdigest()
+    root = folder / snapshot_id
+    payload = {
+        "report.html": f"<!doctype html><title>{content}</title><table id='importance'></table>",
+        "card.md": f"# {content}",
+        "summary.json": json.dumps({"status": status}),
+        "tables/importance.csv": IMPORTANCE.to_csv(index=False),
+        "tables/importance.parquet": f"not really parquet: {content}",
+        f"figures/importance_{content}.png": "png",
+        "provenance/environment.json": json.dumps({"created": created}),
+    }
+    for name, text in payload.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    manifest = {
+        "schema_version": 1,
+        "snapshot_id": snapshot_id,
+        "status": status,
+        "reason": "every required section is present",
+        "created": {"at": created},
+        "files": [{"path": n, "sha256": hashlib.sha256(t.encode()).hexdigest()} for n, t in payload.items()],
+    }
+    (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    tables = {"importance": IMPORTANCE, "scores": SCORES}
+    return HandMade(id=snapshot_id, status=status, path=root, tables=tables)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Return every file of a folder with its digest."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
