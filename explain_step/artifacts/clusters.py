@@ -16,8 +16,9 @@ THRESHOLD = 0.7
 MAX_ROWS = 2_000
 MAX_COLUMNS = 200
 METHOD = (
-    "found by average linkage on 1 - association, cut at association 0.7; association is |Spearman| between numeric "
-    "columns, bias-corrected Cramer's V between levels, and the adjusted correlation ratio of ranks between the two; "
+    "found by average linkage on 1 - association, cut at association 0.7; association is |Spearman| between "
+    "numeric columns, bias-corrected Cramer's V between levels, and the adjusted correlation ratio of ranks "
+    "between the two; "
     "from a sample of at most 2,000 explained rows and the 200 most important columns"
 )
 

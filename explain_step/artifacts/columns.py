@@ -139,7 +139,7 @@ def filled(series: pd.Series[Any], sample: Any, *, times: int) -> Any:
 
 
 def value_ranks(series: pd.Series[Any]) -> FloatArray:
-    """Return each row's rank in its column, 0 (lowest) to 1 (highest); NaN for unordered or missing values."""
+    """Return each row's rank in its column, 0 (lowest) to 1 (highest); NaN for unordered or missing ones."""
     if kind(series) == "levels":
         if not pd.api.types.is_bool_dtype(series):
             return np.full(len(series), np.nan)

@@ -21,13 +21,15 @@ from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntAr
 
 MEAN_OVER_OUTPUTS = "(mean over outputs)"
 FULL_RANKS = 1000
-"""Up to this many features every pair is compared; beyond it, the features after these are ranked as one block."""
+"""Up to this many features every pair is compared; the features after these are ranked as one block."""
 WIDE = 20_000_000
 """Above this many cells (rows times features) fewer resamples are drawn."""
 INTERVAL = (
-    "95 % intervals of the mean over rows (studentised bootstrap, 999 resamples; Student above 20,000 rows): they cover "
-    "which held-out rows were drawn, with this fitted model and background fixed. Rank intervals hold for all features "
-    "at once (paired differences of all pairs, Holm); features that cannot be told apart share a rank."
+    "95 % intervals of the mean over rows (studentised bootstrap, 999 resamples; Student above 20,000 rows): "
+    "they cover which held-out rows were drawn, with this fitted model and background fixed. Rank intervals "
+    "hold for all features at once (paired differences of all pairs, Holm); features that cannot be told "
+    "apart "
+    "share a rank."
 )
 
 
@@ -128,7 +130,7 @@ def _summary(size: FloatArray, *, weights: FloatArray | None, rng: np.random.Gen
     rank_low, rank_high = rank_bounds(size, weights=weights)
     total = float(mean.sum())
     share = mean / total if total > 0 else np.zeros_like(mean)
-    # the share is a ratio of two means; its rows are linearised so that the same interval applies (delta method)
+    # a ratio of two means: its rows are linearised so that the same interval applies (delta method)
     linear = share + (size - share * size.sum(axis=1, keepdims=True)) / (total if total > 0 else 1.0)
     _, share_low, share_high = intervals.mean_interval(linear, rng=rng, weights=weights, resamples=resamples)
     return pd.DataFrame(
@@ -147,7 +149,7 @@ def _summary(size: FloatArray, *, weights: FloatArray | None, rng: np.random.Gen
 
 
 def rank_bounds(size: FloatArray, *, weights: FloatArray | None) -> tuple[IntArray, IntArray]:
-    """Return simultaneous rank intervals; beyond `FULL_RANKS` features the smallest are compared as one block.
+    """Return simultaneous rank intervals; beyond `FULL_RANKS` features the smallest count as one block.
 
     The block is represented by its largest value in each row, which is at least every one of its members: a
     feature separated from it is separated from all of them, so that the intervals stay valid (and become
@@ -175,7 +177,7 @@ def _named(part: pd.DataFrame, features: Sequence[str], *, output: str, label: s
 
 
 def _with_directions(table: pd.DataFrame, X: pd.DataFrame, *, attributions: Attributions) -> pd.DataFrame:
-    """Add Spearman's correlation of value and attribution; NaN for levels, constants, the mean over outputs."""
+    """Add Spearman's correlation of value and attribution; NaN for levels and the mean over outputs."""
     found: dict[tuple[str, str], float] = {}
     for j, feature in enumerate(attributions.feature_names):
         ranks = columns.value_ranks(X[feature])
@@ -221,11 +223,13 @@ def check_groups(groups: Mapping[str, Sequence[str]], features: Sequence[str]) -
         unknown = [m for m in members if m not in set(features)]
         if not members or unknown:
             found = f"has unknown {names(unknown)}" if unknown else "is empty"
-            msg = f"Option feature_groups: group {group!r} must list input columns of the model, it {found}."
+            msg = f"Option feature_groups: group {group!r} must list input columns, it {found}."
             raise InvalidInput(msg)
         for member in members:
             if member in owner:
-                msg = f"Option feature_groups: {member!r} is in {owner[member]!r} and in {group!r}; name it only once."
+                msg = (
+                    f"Option feature_groups: {member!r} is in {owner[member]!r} and {group!r}; name it once."
+                )
                 raise InvalidInput(msg)
             owner[member] = group
     clash = [g for g in groups if g in set(features) and owner.get(g) != g]
@@ -283,7 +287,7 @@ def _views(
         )
         members = {name: json.dumps([features[j] for j in m], ensure_ascii=False) for name, m in partition}
         table.insert(2, "members", [members[name] for name in table[label]])
-        extra = {
+        extra: dict[str, Any] = {
             "method": f"attributions summed per {label}; {label}s {method}",
             "members": "JSON list of columns",
         }
@@ -311,10 +315,12 @@ def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
     top = main.head(5)
     tied = top[top["rank_high"] > top["rank_low"]]
     if len(tied):
-        text = f"Ranks are not settled for {names(list(tied['feature']))}: the rows cannot tell them from a neighbour."
+        tied_names = names(list(tied["feature"]))
+        text = f"Ranks are not settled for {tied_names}: the rows cannot tell them from a neighbour."
         found.append(Caveat(code="tied_ranks", section="importance", message=text))
     if "mean_standard_error" in table:
-        # the mean of |noise| is sqrt(2/pi) of its standard deviation, so that even an unused feature gets this much
+        # the mean of |noise| is sqrt(2/pi) of its standard deviation, so that even an unused feature gets
+        # this much
         floor = np.sqrt(2 / np.pi) * table["mean_standard_error"]
         weak = list(dict.fromkeys(table.loc[table["mean_abs_shap"] < 2 * floor, "feature"]))
         if weak:

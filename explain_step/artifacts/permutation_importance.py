@@ -47,15 +47,17 @@ class Permutation:
             "rows": self.rows,
             "repeats": REPEATS,
             "features": int(np.isfinite(self.value).sum()),
-            "method": "mean over repeats of the loss of performance (positive: the model scores worse without the column)",
-            "interval": f"95 % Student interval over {GROUPS} groups of rows: delete-a-group jackknife variance over rows "
-            "plus the variance over repeats divided by their number; covers which rows were drawn and how they were "
-            "shuffled",
+            "method": "mean over repeats of the loss of performance (positive: the model scores worse "
+            "without it)",
+            "interval": f"95 % Student interval: delete-a-group jackknife variance over {GROUPS} groups of "
+            "rows plus "
+            "the variance over repeats divided by their number; covers which rows were drawn and how they "
+            "were shuffled",
         }
 
 
 def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, order: IntArray) -> Permutation:
-    """Return the loss of the chosen metric when a column is shuffled (Breiman 2001, doi:10.1023/A:1010933404324).
+    """Return the loss of performance when a column is shuffled (Breiman 2001, doi:10.1023/A:1010933404324).
 
     Rows are a seeded sample of at most `MAX_ROWS`; `REPEATS` shuffles, the same for every column, so that a
     column's number does not depend on the others. All shuffles of a column are one prediction call. Columns
@@ -124,7 +126,8 @@ def _cut(skipped: int, wanted: int, *, config: Config) -> tuple[Caveat, ...]:
         return ()
     seconds = BUDGET_SHARE * config.budget
     text = (
-        f"Permutation importance has {wanted - skipped} of {wanted} features: {seconds:g} s of the budget were used up. "
+        f"Permutation importance has {wanted - skipped} of {wanted} features: {seconds:g} s of the budget "
+        "were used up. "
         "Raise the option budget for the rest."
     )
     return (Caveat(code="permutation_budget", section="importance", message=text, degrades=True),)

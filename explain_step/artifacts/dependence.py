@@ -1,0 +1,398 @@
+"""How the prediction depends on each top feature: SHAP dependence, partial dependence with ICE lines, ALE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step import privacy
+from explain_step.artifacts import columns, effect_checks, effects, interactions, predicting
+from explain_step.artifacts.importance import ranking
+from explain_step.config import Config
+from explain_step.errors import NotApplicable
+from explain_step.quantity import quantity
+from explain_step.seeds import Seeds
+from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntArray, Section, Subject
+
+PDP_ROWS = 500
+ALE_ROWS = 2_000
+ICE_LINES = 20
+POINTS = 1_000
+DENSITY_BINS = 30
+SMALLEST_BIN = 10
+BUDGET_SHARE = 0.5
+MORE_COLUMNS = ("level", "line", "x_low", "x_high")
+INTERVAL = (
+    "95 %, each point for itself. shap: mean of the attributions of the explained rows in a bin (studentised "
+    "bootstrap; Student above 500 rows). pdp: mean over reference rows (studentised bootstrap), so it "
+    "covers the "
+    "level as well as the shape. ale: percentile bootstrap over explained rows, 399 resamples. All with "
+    "this fitted "
+    "model fixed."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows:
+    """The rows that the curves of all features share."""
+
+    explained: Subject
+    attributions: Attributions
+    reference: pd.DataFrame
+    local: IntArray
+    config: Config
+    seeds: Seeds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Effect:
+    """One feature's table rows, sampled points and description."""
+
+    table: pd.DataFrame
+    points: pd.DataFrame | None
+    meta: dict[str, Any]
+    caveats: tuple[Caveat, ...]
+
+
+def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
+    """Return ``dependence``, ``interactions`` and, with standard privacy, ``dependence_points``.
+
+    Table ``dependence`` has, beside the columns of the contract, ``level`` (name of a level; ``x`` is then
+    its position), ``line`` (number of an ICE line), ``x_low`` and ``x_high`` (ends of a bin). ``curve`` is
+    ``shap``, ``pdp``, ``ale``, ``ice`` or ``density`` (rows per bin of equal width, no value). Missing
+    values are the level ``(missing)``, off the curve. PDP and ICE are in the explained output space, SHAP
+    and ALE are centred.
+
+    Raises
+    ------
+    NotApplicable
+        There are fewer than two rows, or no top feature has a curve that may be published.
+    """
+    if len(attributions.rows) < 2:
+        msg = f"dependence needs at least 2 explained rows, there are {len(attributions.rows)}"
+        raise NotApplicable(msg)
+    rows = _rows(subject, attributions, config=config, seeds=seeds)
+    order = ranking(attributions, weights=rows.explained.weights)
+    chosen, excluded = _choose(rows, order)
+    done: dict[str, _Effect] = {}
+    watch = predicting.Stopwatch(BUDGET_SHARE * config.budget)
+    for feature in chosen:
+        if done and watch.spent():
+            excluded[feature] = f"half of the budget of {config.budget:g} s was spent"
+            continue
+        done[feature] = _effect(rows, feature)
+    if not done:
+        msg = "no top feature has a curve: " + "; ".join(f"{f}: {r}" for f, r in list(excluded.items())[:5])
+        raise NotApplicable(msg)
+    artifacts, caveats = _assemble(rows, done, excluded=excluded)
+    caveats += effect_checks.sparse(rows.explained.X.iloc[rows.local], list(done), config=config)
+    try:
+        pairs = interactions.build(subject, attributions, config=config, seeds=seeds, order=order)
+    except NotApplicable as error:
+        text = f"Interactions are missing: {error}."
+        pairs = Section(
+            artifacts=(), caveats=(Caveat(code="no_interactions", section="dependence", message=text),)
+        )
+    return Section(artifacts=(*artifacts, *pairs.artifacts), caveats=(*caveats, *pairs.caveats))
+
+
+def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> _Rows:
+    explained = subject.take(attributions.rows)
+    n, m = len(explained.X), len(subject.background)
+    rng = seeds.rng("dependence", "rows")
+    kept = np.sort(rng.choice(m, PDP_ROWS, replace=False)) if m > PDP_ROWS else np.arange(m)
+    local = np.sort(rng.choice(n, ALE_ROWS, replace=False)) if n > ALE_ROWS else np.arange(n)
+    return _Rows(
+        explained=explained,
+        attributions=attributions,
+        reference=subject.background.iloc[kept].reset_index(drop=True),
+        local=local.astype(np.int64),
+        config=config,
+        seeds=seeds,
+    )
+
+
+def _choose(rows: _Rows, order: IntArray) -> tuple[list[str], dict[str, str]]:
+    """Return the top features that can be shown, and why others among them are not."""
+    chosen: list[str] = []
+    excluded: dict[str, str] = {}
+    for j in order:
+        if len(chosen) + len(excluded) >= rows.config.top_features:
+            break
+        feature = rows.attributions.feature_names[int(j)]
+        reason = _why_not(rows, feature)
+        if reason is None:
+            chosen.append(feature)
+        else:
+            excluded[feature] = reason
+    return chosen, excluded
+
+
+def _why_not(rows: _Rows, feature: str) -> str | None:
+    if feature in privacy.hidden(rows.config):
+        return "its values are redacted"
+    series = rows.explained.X[feature]
+    if columns.kind(series) != "levels":
+        few = len(columns.grid(series, config=rows.config)) < 2
+        return "it has fewer than two values that can be shown" if few else None
+    found = columns.levels(series, config=rows.config)
+    named = [i for i, s in enumerate(found.samples) if s is not None]
+    if len(found.names) < 2 or not named:
+        return "it has fewer than two levels that can be shown"
+    if len(series) > 50 and np.isin(found.codes, named).mean() < 0.2:
+        return "almost every row has a level of its own (text or an identifier)"
+    return None
+
+
+def _effect(rows: _Rows, feature: str) -> _Effect:
+    series = rows.explained.X[feature]
+    return _of_levels(rows, feature) if columns.kind(series) == "levels" else _of_numbers(rows, feature)
+
+
+def _of_numbers(rows: _Rows, feature: str) -> _Effect:
+    series, config = rows.explained.X[feature], rows.config
+    values = columns.numbers(series)
+    grid = columns.grid(series, config=config)
+    discrete = len(np.unique(values[~np.isnan(values)])) <= columns.POINTS
+    rng = rows.seeds.rng("dependence", feature)
+    curve, ends = _shap_by_value(rows, feature, values=values, grid=grid, discrete=discrete, rng=rng)
+    m = len(rows.reference)
+    settings = [columns.cast(np.full(m, x), series) for x in grid]
+    pdp, lines = effects.partial_dependence(
+        rows.explained.model, rows.reference, feature, settings=settings, rng=rng
+    )
+    near = effects.nearest(values, grid)
+    count = np.bincount(near[near >= 0], minlength=len(grid)).astype(np.float64)
+    local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
+    ale = effects.accumulated_local_effects(rows.explained.model, local, feature, edges=grid, rng=rng)
+    parts = [
+        _frame(rows, feature, "shap", curve, extra={"x_low": ends[0], "x_high": ends[1]}),
+        _frame(rows, feature, "pdp", pdp, x=grid, count=count),
+        *([] if ale is None else [_frame(rows, feature, "ale", ale)]),
+        _ice(rows, feature, lines, x=grid, rng=rng),
+        _missing(rows, feature, rng=rng),
+        _density(rows, feature, values=values, grid=grid),
+    ]
+    meta = {"kind": columns.kind(series), "discrete": discrete, "ordered": True}
+    return _Effect(
+        table=pd.concat([p for p in parts if len(p)], ignore_index=True),
+        points=_points(rows, feature, values=values),
+        meta=meta,
+        caveats=()
+        if ale is None
+        else effect_checks.disagreement(rows.explained, feature, pdp=pdp.value, ale=ale.value, count=count),
+    )
+
+
+def _shap_by_value(
+    rows: _Rows,
+    feature: str,
+    *,
+    values: FloatArray,
+    grid: FloatArray,
+    discrete: bool,
+    rng: np.random.Generator,
+) -> tuple[effects.Curve, tuple[FloatArray, FloatArray]]:
+    """Return the mean attribution per value (few values) or per bin of the grid, and the ends of the bins."""
+    phi = _phi(rows, feature)
+    weights = rows.explained.weights
+    strict = privacy.is_strict(rows.config)
+    if discrete:
+        codes = effects.nearest(values, grid)
+        curve = effects.group_means(phi, codes, groups=len(grid), weights=weights, rng=rng)
+        return _placed(curve, grid), (grid, grid)
+    smallest = max(SMALLEST_BIN, rows.config.min_segment if strict else 0)
+    codes, ends = effects.bin_codes(values, grid, smallest=smallest)
+    low, high = grid[ends[:-1]], grid[ends[1:]]
+    curve = effects.group_means(phi, codes, groups=len(low), weights=weights, rng=rng)
+    known = codes >= 0
+    mean = np.bincount(codes[known], weights=values[known], minlength=len(low)) / np.maximum(curve.count, 1)
+    return _placed(curve, (low + high) / 2 if strict else mean), (low, high)
+
+
+def _placed(curve: effects.Curve, x: FloatArray) -> effects.Curve:
+    return effects.Curve(x=x, value=curve.value, low=curve.low, high=curve.high, count=curve.count)
+
+
+def _phi(rows: _Rows, feature: str) -> FloatArray:
+    position = rows.attributions.feature_names.index(feature)
+    return np.asarray(rows.attributions.values[:, position, :])
+
+
+def _of_levels(rows: _Rows, feature: str) -> _Effect:
+    series = rows.explained.X[feature]
+    found = columns.levels(series, config=rows.config)
+    rng = rows.seeds.rng("dependence", feature)
+    curve = effects.group_means(
+        _phi(rows, feature), found.codes, groups=len(found.names), weights=rows.explained.weights, rng=rng
+    )
+    names = np.array(found.names, dtype=object)
+    m, model = len(rows.reference), rows.explained.model
+    known = [i for i, s in enumerate(found.samples) if s is not None]
+    settings = [columns.filled(series, found.samples[i], times=m) for i in known]
+    pdp, lines = effects.partial_dependence(model, rows.reference, feature, settings=settings, rng=rng)
+    x = np.array(known, dtype=np.float64)
+    parts = [
+        _frame(rows, feature, "shap", curve, extra={"level": names}),
+        _frame(rows, feature, "pdp", pdp, x=x, count=curve.count[known], extra={"level": names[known]}),
+        _ice(rows, feature, lines, x=x, rng=rng, level=names[known]),
+    ]
+    if len(known) == 2 and len(found.names) == 2:
+        local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
+        ends = [columns.filled(series, found.samples[i], times=len(local)) for i in known]
+        ale = effects.two_level_effect(
+            model, local, feature, settings=ends, codes=found.codes[rows.local], rng=rng
+        )
+        parts.append(_frame(rows, feature, "ale", ale, count=curve.count, extra={"level": names}))
+    meta = {"kind": "levels", "discrete": True, "ordered": found.ordered}
+    if len(found.names) > 2:
+        meta["ale"] = "not defined: accumulated local effects need an order of the levels"
+    table = pd.concat([p for p in parts if len(p)], ignore_index=True)
+    return _Effect(table=table, points=None, meta=meta, caveats=())
+
+
+def _frame(
+    rows: _Rows,
+    feature: str,
+    name: str,
+    curve: effects.Curve,
+    *,
+    x: FloatArray | None = None,
+    count: FloatArray | None = None,
+    extra: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Return a curve as table rows, one block per output; points without rows have no value."""
+    parts = []
+    for k, output in enumerate(rows.attributions.output_names):
+        columns_ = {
+            "output": output,
+            "feature": feature,
+            "curve": name,
+            "x": curve.x if x is None else x,
+            "value": curve.value[:, k],
+            "ci_low": curve.low[:, k],
+            "ci_high": curve.high[:, k],
+            "count": curve.count if count is None else count,
+        }
+        parts.append(pd.DataFrame(columns_ | (extra or {})))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _ice(
+    rows: _Rows,
+    feature: str,
+    lines: FloatArray,
+    *,
+    x: FloatArray,
+    rng: np.random.Generator,
+    level: Any = None,
+) -> pd.DataFrame:
+    """Return the curves of a few reference rows; none under strict privacy (each is a single row)."""
+    if privacy.is_strict(rows.config):
+        return pd.DataFrame()
+    m, g, _ = lines.shape
+    taken = np.sort(rng.choice(m, min(ICE_LINES, m), replace=False))
+    parts = []
+    for k, output in enumerate(rows.attributions.output_names):
+        part = pd.DataFrame({"x": np.tile(x, len(taken)), "value": lines[taken, :, k].ravel()})
+        part["line"] = np.repeat(np.arange(len(taken), dtype=np.float64), g)
+        part = part.assign(output=output, feature=feature, curve="ice")
+        parts.append(part if level is None else part.assign(level=np.tile(level, len(taken))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _missing(rows: _Rows, feature: str, *, rng: np.random.Generator) -> pd.DataFrame:
+    """Return the mean attribution of rows where the column is missing, as a point off the curve."""
+    blank = np.isnan(columns.numbers(rows.explained.X[feature]))
+    smallest = rows.config.min_segment if privacy.is_strict(rows.config) else 1
+    if blank.sum() < smallest:
+        return pd.DataFrame()
+    codes = np.where(blank, 0, -1).astype(np.int64)
+    curve = effects.group_means(_phi(rows, feature), codes, groups=1, weights=rows.explained.weights, rng=rng)
+    return _frame(rows, feature, "shap", curve, x=np.array([np.nan]), extra={"level": privacy.MISSING})
+
+
+def _density(rows: _Rows, feature: str, *, values: FloatArray, grid: FloatArray) -> pd.DataFrame:
+    """Return rows per bin of equal width over the part of the axis that is worth drawing."""
+    low, high = _view(values, grid, strict=privacy.is_strict(rows.config))
+    edges = np.linspace(low, high, DENSITY_BINS + 1)
+    counts = np.histogram(values[(values >= low) & (values <= high)], bins=edges)[0].astype(np.float64)
+    if privacy.is_strict(rows.config):
+        counts[counts < rows.config.min_segment] = 0.0
+    part = pd.DataFrame(
+        {"x": (edges[1:] + edges[:-1]) / 2, "x_low": edges[:-1], "x_high": edges[1:], "count": counts}
+    )
+    parts = [part.assign(output=o, feature=feature, curve="density") for o in rows.attributions.output_names]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _view(values: FloatArray, grid: FloatArray, *, strict: bool) -> tuple[float, float]:
+    """Return the ends of the drawn axis: all of it, or without the outer 1 % where these would fill it."""
+    low, high = float(grid[0]), float(grid[-1])
+    if strict:
+        return low, high
+    inner = np.nanquantile(values, [0.01, 0.99])
+    if inner[1] > inner[0] and high - low > 2 * (inner[1] - inner[0]):
+        return float(max(low, inner[0])), float(min(high, inner[1]))
+    return low, high
+
+
+def _points(rows: _Rows, feature: str, *, values: FloatArray) -> pd.DataFrame | None:
+    """Return sampled (value, attribution) points for the scatter; none under strict privacy."""
+    if privacy.is_strict(rows.config):
+        return None
+    known = np.flatnonzero(~np.isnan(values))
+    rng = rows.seeds.rng("dependence", "points", feature)
+    taken = np.sort(rng.choice(known, POINTS, replace=False)) if len(known) > POINTS else known
+    phi = _phi(rows, feature)
+    parts = [
+        pd.DataFrame({"output": output, "feature": feature, "x": values[taken], "shap": phi[taken, k]})
+        for k, output in enumerate(rows.attributions.output_names)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _assemble(
+    rows: _Rows, done: dict[str, _Effect], *, excluded: dict[str, str]
+) -> tuple[list[Artifact], tuple[Caveat, ...]]:
+    table = pd.concat([e.table for e in done.values()], ignore_index=True)
+    contract = ["output", "feature", "curve", "x", "value", "ci_low", "ci_high", "count"]
+    meta = {
+        "quantity": quantity(rows.explained, rows.attributions),
+        "interval": INTERVAL,
+        "method": f"SHAP means over {len(rows.attributions.rows)} explained rows in quantile bins; PDP and "
+        "ICE over "
+        f"{len(rows.reference)} background rows; ALE over {len(rows.local)} explained rows",
+        "features": {feature: effect.meta for feature, effect in done.items()},
+        "excluded": excluded,
+    }
+    artifacts = [
+        Artifact(
+            name="dependence",
+            kind="dependence",
+            table=table.reindex(columns=[*contract, *MORE_COLUMNS]),
+            meta=meta,
+        )
+    ]
+    points = [e.points for e in done.values() if e.points is not None]
+    if points:
+        extra = {
+            "method": f"a seeded sample of at most {POINTS} explained rows per feature",
+            "interval": "none",
+        }
+        artifacts.append(
+            Artifact(
+                name="dependence_points",
+                kind="dependence",
+                table=pd.concat(points, ignore_index=True),
+                meta={"quantity": meta["quantity"], **extra},
+            )
+        )
+    caveats = tuple(c for e in done.values() for c in e.caveats)
+    if excluded:
+        text = "No dependence curve: " + "; ".join(f"{f!r}, {reason}" for f, reason in excluded.items()) + "."
+        caveats += (Caveat(code="no_dependence_curve", section="dependence", message=text),)
+    return artifacts, caveats

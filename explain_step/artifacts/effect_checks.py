@@ -1,0 +1,77 @@
+"""What makes an effect curve doubtful: methods that disagree, and a grid that leaves the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.artifacts import clusters, columns
+from explain_step.config import Config
+from explain_step.types import Caveat, FloatArray, Subject
+
+AGREEMENT = 0.9
+SPARSE = 0.25
+
+
+def disagreement(
+    explained: Subject, feature: str, *, pdp: FloatArray, ale: FloatArray, count: FloatArray
+) -> tuple[Caveat, ...]:
+    """Return a caveat where PDP and ALE have different shapes (weighted correlation below `AGREEMENT`)."""
+    found = []
+    spread = explained.response.output.std(axis=0)
+    for k, output in enumerate(explained.model.output_names):
+        a, b = (v[:, k] - np.average(v[:, k], weights=count) for v in (pdp, ale))
+        size = [float(np.sqrt(np.average(v**2, weights=count))) for v in (a, b)]
+        # curves that hardly move have no shape to disagree about
+        if max(size) < 0.05 * spread[k] or min(size) == 0:
+            continue
+        agreement = float(np.average(a * b, weights=count)) / (size[0] * size[1])
+        if agreement < AGREEMENT:
+            text = (
+                f"Partial dependence and ALE of {feature!r} (output {output!r}) differ in shape (correlation "
+                f"{agreement:.2f}): other columns move with it, and ALE is the safer reading."
+            )
+            found.append(Caveat(code="method_disagreement", section="dependence", message=text))
+    return tuple(found)
+
+
+def sparse(X: pd.DataFrame, features: list[str], *, config: Config) -> tuple[Caveat, ...]:
+    """Return caveats where partial dependence asks about combinations of numbers that do not occur."""
+    numeric = [f for f in X.columns if columns.kind(X[f]) != "levels"][: clusters.MAX_COLUMNS]
+    if len(X) < 100 or len(numeric) < 2:
+        return ()
+    association = clusters.association_matrix(X[numeric])
+    np.fill_diagonal(association, 0.0)
+    found = []
+    for feature in (f for f in features if f in numeric):
+        position = numeric.index(feature)
+        partner = numeric[int(association[position].argmax())]
+        if association[position].max() < clusters.THRESHOLD:
+            continue
+        grid = columns.grid(X[feature], config=config)
+        empty = empty_share(X[feature], X[partner], grid=grid)
+        if empty > SPARSE:
+            text = (
+                f"{empty:.0%} of the combinations of {feature!r} and {partner!r} (association "
+                f"{association[position].max():.2f}) that partial dependence averages over do not occur in "
+                "the "
+                "data; the model extrapolates there."
+            )
+            found.append(Caveat(code="extrapolated_grid", section="dependence", message=text))
+    return tuple(found)
+
+
+def empty_share(a: pd.Series[Any], b: pd.Series[Any], *, grid: FloatArray) -> float:
+    """Return the share of (grid point, other column's value) combinations in cells without any row."""
+    x, z = columns.numbers(a), columns.numbers(b)
+    known = ~np.isnan(x) & ~np.isnan(z)
+    x, z = x[known], z[known]
+    bins = int(np.clip(np.sqrt(len(x) / 10), 3, 10))
+    edges = [np.unique(np.quantile(v, np.linspace(0, 1, bins + 1)[1:-1])) for v in (x, z)]
+    code = [np.searchsorted(e, v, side="right") for e, v in zip(edges, (x, z), strict=True)]
+    held = np.zeros((len(edges[0]) + 1, len(edges[1]) + 1), dtype=bool)
+    held[code[0], code[1]] = True
+    asked = held[np.searchsorted(edges[0], grid, side="right")][:, code[1]]
+    return float(1 - asked.mean())

@@ -1,0 +1,237 @@
+"""Effect curves of one column: means of attributions, partial dependence, accumulated local effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from explain_step import intervals
+from explain_step.artifacts import columns, predicting
+from explain_step.types import FittedModel, FloatArray, IntArray
+
+STUDENT_ROWS = 500
+"""Bins with more rows use the Student interval: within a bin attributions are nearly normal."""
+RESAMPLES = 399
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A curve over g points for k outputs.
+
+    Attributes
+    ----------
+    x : ndarray of shape (g,)
+    value, low, high : ndarray of shape (g, k)
+    count : ndarray of shape (g,)
+        Explained rows at (or nearest to) each point.
+    """
+
+    x: FloatArray
+    value: FloatArray
+    low: FloatArray
+    high: FloatArray
+    count: FloatArray
+
+
+def nearest(values: FloatArray, grid: FloatArray) -> IntArray:
+    """Return for each value the position of the nearest grid point; -1 for NaN."""
+    middle = (grid[1:] + grid[:-1]) / 2
+    found = np.searchsorted(middle, np.nan_to_num(values), side="left")
+    return np.where(np.isnan(values), -1, found).astype(np.int64)
+
+
+def bin_codes(values: FloatArray, edges: FloatArray, *, smallest: int) -> tuple[IntArray, IntArray]:
+    """Return each value's bin between ``edges``, and the ends of the bins; small bins join the next.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        NaN gets code -1; values beyond the ends belong to the outer bins.
+    edges : ndarray of shape (g,), g >= 2
+    smallest : int
+        Rows that a bin must hold.
+
+    Returns
+    -------
+    codes : ndarray of int of shape (n,)
+    starts : ndarray of int of shape (bins + 1,)
+        Positions in ``edges`` of the bins' ends.
+    """
+    raw = np.clip(np.searchsorted(edges, np.nan_to_num(values), side="right") - 1, 0, len(edges) - 2)
+    counts = np.bincount(raw[~np.isnan(values)], minlength=len(edges) - 1)
+    starts, held = [0], 0
+    for i, c in enumerate(counts.tolist()):
+        held += c
+        if held >= smallest:
+            starts.append(i + 1)
+            held = 0
+    if starts[-1] != len(edges) - 1:
+        starts = [*starts[:-1], len(edges) - 1] if len(starts) > 1 else [0, len(edges) - 1]
+    ends = np.array(starts, dtype=np.int64)
+    codes = np.searchsorted(ends, raw, side="right") - 1
+    return np.where(np.isnan(values), -1, codes).astype(np.int64), ends
+
+
+def group_means(
+    values: FloatArray, codes: IntArray, *, groups: int, weights: FloatArray | None, rng: np.random.Generator
+) -> Curve:
+    """Return the mean of ``values`` (n, k) in each group of rows, with 95 % intervals over rows."""
+    parts = [
+        _mean(values[codes == g], None if weights is None else weights[codes == g], rng)
+        for g in range(groups)
+    ]
+    value, low, high = (np.stack([p[i] for p in parts]) for i in range(3))
+    counts = np.bincount(codes[codes >= 0], minlength=groups).astype(np.float64)
+    return Curve(x=np.arange(groups, dtype=np.float64), value=value, low=low, high=high, count=counts)
+
+
+def _mean(
+    values: FloatArray, weights: FloatArray | None, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    n, k = values.shape
+    if n == 0:
+        blank = np.full(k, np.nan)
+        return blank, blank, blank
+    if n <= STUDENT_ROWS:
+        return intervals.mean_interval(values, rng=rng, weights=weights, resamples=RESAMPLES)
+    w = np.full(n, 1 / n) if weights is None else weights / weights.sum()
+    mean = w @ values
+    half = stats.t.ppf(0.5 + intervals.LEVEL / 2, n - 1) * np.sqrt((w**2) @ (values - mean) ** 2)
+    return mean, mean - half, mean + half
+
+
+def partial_dependence(
+    model: FittedModel,
+    reference: pd.DataFrame,
+    feature: str,
+    *,
+    settings: list[object],
+    rng: np.random.Generator,
+) -> tuple[Curve, FloatArray]:
+    """Return the mean prediction of the reference rows with ``feature`` set to each value.
+
+    Friedman 2001, doi:10.1214/aos/1013203451. All settings are asked for together.
+
+    Parameters
+    ----------
+    reference : DataFrame of m rows
+    settings : list of g arrays
+        Each a pandas array of m equal values in the column's dtype.
+
+    Returns
+    -------
+    curve : Curve over g points
+        ``count`` is NaN; the caller knows the data's density.
+    lines : ndarray of shape (m, g, k)
+        The single rows' curves (individual conditional expectation).
+    """
+    m, g = len(reference), len(settings)
+    answers = predicting.predict_all(model, (predicting.edited(reference, {feature: s}) for s in settings))
+    lines = np.stack(answers, axis=1)
+    k = lines.shape[2]
+    mean, low, high = intervals.mean_interval(lines.reshape(m, g * k), rng=rng, resamples=RESAMPLES)
+    curve = Curve(
+        x=np.arange(g, dtype=np.float64),
+        value=mean.reshape(g, k),
+        low=low.reshape(g, k),
+        high=high.reshape(g, k),
+        count=np.full(g, np.nan),
+    )
+    return curve, lines
+
+
+def accumulated_local_effects(
+    model: FittedModel, rows: pd.DataFrame, feature: str, *, edges: FloatArray, rng: np.random.Generator
+) -> Curve | None:
+    """Return the accumulated local effect of a numeric or date column.
+
+    Apley and Zhu 2020, doi:10.1111/rssb.12377.
+    Each row's prediction changes between the two edges around its own value, with its other columns kept;
+    the changes are averaged per bin, accumulated, and centred to mean zero over the rows. The interval is a
+    percentile bootstrap over rows. None where fewer than two edges or rows with a value exist.
+    """
+    values = columns.numbers(rows[feature])
+    rows, values = rows[~np.isnan(values)], values[~np.isnan(values)]
+    if len(edges) < 2 or len(rows) < 2:
+        return None
+    # a bin holds the values above its lower edge up to its upper one, so that a value on an edge moves
+    # downwards
+    codes = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
+    low, high = (columns.cast(edges[codes + side], rows[feature]) for side in (0, 1))
+    below, above = predicting.predict_all(
+        model, [predicting.edited(rows, {feature: low}), predicting.edited(rows, {feature: high})]
+    )
+    return accumulated(above - below, codes, edges=edges, values=values, rng=rng)
+
+
+def two_level_effect(
+    model: FittedModel,
+    rows: pd.DataFrame,
+    feature: str,
+    *,
+    settings: list[object],
+    codes: IntArray,
+    rng: np.random.Generator,
+) -> Curve:
+    """Return the accumulated local effect of a two-level column: one bin, the mean change across it."""
+    below, above = predicting.predict_all(model, (predicting.edited(rows, {feature: s}) for s in settings))
+    values = codes.astype(np.float64)
+    edges = np.array([0.0, 1.0])
+    return accumulated(
+        above - below, np.zeros(len(rows), dtype=np.int64), edges=edges, values=values, rng=rng
+    )
+
+
+def accumulated(
+    change: FloatArray, codes: IntArray, *, edges: FloatArray, values: FloatArray, rng: np.random.Generator
+) -> Curve:
+    """Return the centred running sum of mean changes per bin, with a percentile-bootstrap interval over rows.
+
+    Parameters
+    ----------
+    change : ndarray of shape (n, k)
+        Each row's change across its bin.
+    codes : ndarray of int of shape (n,)
+        Bin of each row.
+    edges : ndarray of shape (bins + 1,)
+    values : ndarray of shape (n,)
+        The column's values: the curve is centred over them (linear between edges).
+    """
+    n, bins = len(change), len(edges) - 1
+    member = np.zeros((n, bins))
+    member[np.arange(n), codes] = 1.0
+    # share of every edge in the mean of the interpolated curve over the rows
+    inside = np.clip((values - edges[codes]) / (edges[codes + 1] - edges[codes]), 0.0, 1.0)
+    whole = _accumulate(np.ones((1, n)), member, change=change, inside=inside, codes=codes)[0]
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+    drawn = _accumulate(counts, member, change=change, inside=inside, codes=codes)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    at_edge = np.bincount(nearest(values, edges), minlength=bins + 1).astype(np.float64)
+    return Curve(
+        x=edges, value=whole, low=np.minimum(low, whole), high=np.maximum(high, whole), count=at_edge
+    )
+
+
+def _accumulate(
+    counts: FloatArray, member: FloatArray, *, change: FloatArray, inside: FloatArray, codes: IntArray
+) -> FloatArray:
+    """Return centred curves (r, bins + 1, k) of r resamples given as counts (r, n)."""
+    r, bins, k = len(counts), member.shape[1], change.shape[1]
+    held = counts @ member
+    curves = np.zeros((r, bins + 1, k))
+    low_share, high_share = (counts * (1 - inside)) @ member, (counts * inside) @ member
+    share = np.zeros((r, bins + 1))
+    share[:, :-1] += low_share
+    share[:, 1:] += high_share
+    share /= counts.sum(axis=1, keepdims=True)
+    overall = (member.T @ change) / np.maximum(member.sum(axis=0), 1)[:, None]
+    for output in range(k):
+        total = counts @ (member * change[:, [output]])
+        # a bin that a resample missed keeps its overall mean
+        step = np.where(held > 0, total / np.maximum(held, 1), overall[None, :, output])
+        curves[:, 1:, output] = np.cumsum(step, axis=1)
+    centre = (share[:, :, None] * curves).sum(axis=1, keepdims=True)
+    return np.asarray(curves - centre, dtype=np.float64)

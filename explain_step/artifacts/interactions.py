@@ -1,0 +1,236 @@
+"""The strongest interactions of the top features: how far two columns' joint effect is from their sum."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step import intervals, privacy
+from explain_step.artifacts import columns, predicting
+from explain_step.config import Config
+from explain_step.errors import NotApplicable
+from explain_step.quantity import quantity
+from explain_step.seeds import Seeds
+from explain_step.types import (
+    Artifact,
+    Attributions,
+    Caveat,
+    FloatArray,
+    IntArray,
+    Section,
+    Subject,
+)
+
+FEATURES = 8
+ROWS = 300
+CONTEXTS = 8
+BUDGET_SHARE = 0.25
+ROUNDING = 1e-6
+"""Departures below this share of the largest output are the rounding of single-precision models."""
+SURFACE_ROWS = 200
+SURFACE_POINTS = 11
+SURFACE_LINES = 4
+METHOD = (
+    "strength is the root mean square over explained rows of the departure from additivity PD_ab - PD_a - "
+    "PD_b + PD "
+    "(numerator of Friedman and Popescu's H, 2008, doi:10.1214/07-AOAS148) under the declared background, "
+    "estimated "
+    f"from {CONTEXTS} independent background rows per explained row by products of different ones, so that "
+    "noise "
+    "does not add to it; share is its square over the variance of the explained output"
+)
+INTERVAL = (
+    "95 % studentised bootstrap over explained rows of the mean square, then its root (0 where the bound is "
+    "negative); covers which explained and background rows were drawn; each pair for itself"
+)
+
+
+def build(
+    subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds, order: IntArray
+) -> Section:
+    """Return ``interactions`` (every pair of the top features, strongest first) and ``interaction_surface``.
+
+    Parameters
+    ----------
+    order : ndarray of int
+        Feature positions, the most important first.
+
+    Raises
+    ------
+    NotApplicable
+        There are fewer than two features or rows, or the budget does not reach for two background rows per
+        row.
+    """
+    top = [int(j) for j in order[: min(FEATURES, config.top_features)]]
+    if len(top) < 2 or len(attributions.rows) < 2:
+        msg = "interactions need at least two features and two explained rows"
+        raise NotApplicable(msg)
+    explained = subject.take(attributions.rows)
+    rng = seeds.rng("interactions")
+    n = len(explained.X)
+    rows = np.sort(rng.choice(n, ROWS, replace=False)) if n > ROWS else np.arange(n)
+    sample = explained.take(rows.astype(np.int64))
+    departures = _departures(sample, top, rng=rng, watch=predicting.Stopwatch(BUDGET_SHARE * config.budget))
+    table = _table(departures, top, explained=explained, sample=sample, rng=rng)
+    meta = {"quantity": quantity(subject, attributions), "rows": len(rows), "contexts": len(departures)}
+    main = Artifact(
+        name="interactions",
+        kind="dependence",
+        table=table,
+        meta=meta | {"method": METHOD, "interval": INTERVAL, "features": [_name(subject, j) for j in top]},
+    )
+    surface = _surface(explained, table, config=config, seeds=seeds, meta=meta)
+    short = len(departures) < CONTEXTS
+    text = f"Interactions used {len(departures)} of {CONTEXTS} background rows per row: the budget was spent."
+    caveats = (
+        (Caveat(code="interaction_budget", section="dependence", message=text, degrades=True),)
+        if short
+        else ()
+    )
+    return Section(artifacts=(main, *surface), caveats=caveats)
+
+
+def _name(subject: Subject, position: int) -> str:
+    return subject.model.feature_names[position]
+
+
+def _departures(
+    sample: Subject, top: list[int], *, rng: np.random.Generator, watch: predicting.Stopwatch
+) -> list[FloatArray]:
+    """Return for each context the departure of every pair: arrays (pairs, n, k).
+
+    One context gives every explained row an own background row b. The departure of a pair is
+    f(x_a, x_b; b) - f(x_a; b) - f(x_b; b) + f(b), whose mean over b is the departure of the partial
+    dependences.
+    """
+    names = [_name(sample, j) for j in top]
+    pairs = list(combinations(range(len(top)), 2))
+    floor = ROUNDING * float(np.abs(sample.response.output).max(initial=0.0))
+    out: list[FloatArray] = []
+    for _ in range(CONTEXTS):
+        if watch.spent() and len(out) >= 2:
+            break
+        base = sample.background.iloc[rng.integers(0, len(sample.background), len(sample.X))].reset_index(
+            drop=True
+        )
+        sets = [(), *((a,) for a in range(len(top))), *pairs]
+        frames = (predicting.edited(base, {names[i]: sample.X[names[i]].array for i in s}) for s in sets)
+        answers = dict(zip(sets, predicting.predict_all(sample.model, frames), strict=True))
+        found = np.stack([answers[a, b] - answers[(a,)] - answers[(b,)] + answers[()] for a, b in pairs])
+        out.append(np.where(np.abs(found) <= floor, 0.0, found))
+    return out
+
+
+def _table(
+    departures: list[FloatArray],
+    top: list[int],
+    *,
+    explained: Subject,
+    sample: Subject,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    stacked = np.stack(departures)
+    c, pairs, n, k = stacked.shape
+    # mean of products of two different contexts: unbiased for the squared departure, zero where there is none
+    square = (stacked.sum(axis=0) ** 2 - (stacked**2).sum(axis=0)) / (c * (c - 1))
+    flat = square.transpose(1, 0, 2).reshape(n, pairs * k)
+    mean, low, high = (
+        v.reshape(pairs, k) for v in intervals.mean_interval(flat, rng=rng, weights=sample.weights)
+    )
+    centre = np.average(explained.response.output, axis=0, weights=explained.weights)
+    variance = np.average((explained.response.output - centre) ** 2, axis=0, weights=explained.weights)
+    names = [_name(explained, j) for j in top]
+    parts = []
+    for output, label in enumerate(explained.model.output_names):
+        part = pd.DataFrame(
+            [
+                {"output": label, "feature_a": names[a], "feature_b": names[b]}
+                for a, b in combinations(range(len(top)), 2)
+            ]
+        )
+        for column, values in (("strength", mean), ("ci_low", low), ("ci_high", high)):
+            part[column] = np.sqrt(np.maximum(values[:, output], 0.0))
+        spread = float(variance[output])
+        part["share"] = np.maximum(mean[:, output], 0.0) / spread if spread > 0 else np.nan
+        part["n"] = float(n)
+        parts.append(part.sort_values(["strength", "ci_high"], ascending=False, kind="stable"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _surface(
+    explained: Subject, table: pd.DataFrame, *, config: Config, seeds: Seeds, meta: dict[str, Any]
+) -> tuple[Artifact, ...]:
+    """Return the joint partial dependence of the strongest pair of each output that is above zero."""
+    hidden = privacy.hidden(config)
+    parts = []
+    for output in explained.model.output_names:
+        mine = table[(table["output"] == output) & (table["ci_low"] > 0)]
+        shown = [r for r in mine.itertuples() if not {r.feature_a, r.feature_b} & hidden]
+        if shown:
+            pair = (str(shown[0].feature_a), str(shown[0].feature_b))
+            parts.append(_joint(explained, pair, output=output, config=config, seeds=seeds))
+    parts = [p for p in parts if p is not None]
+    if not parts:
+        return ()
+    extra = {
+        "method": f"mean prediction of up to {SURFACE_ROWS} background rows with both columns set; one line "
+        "per value "
+        "of feature_b",
+        "interval": "95 % studentised bootstrap over those background rows of the mean, each point for "
+        "itself",
+    }
+    table = pd.concat(parts, ignore_index=True)
+    return (Artifact(name="interaction_surface", kind="dependence", table=table, meta=meta | extra),)
+
+
+def _joint(
+    explained: Subject, pair: tuple[str, str], *, output: str, config: Config, seeds: Seeds
+) -> pd.DataFrame | None:
+    rng = seeds.rng("interactions", "surface", output)
+    background = explained.background
+    m = min(SURFACE_ROWS, len(background))
+    base = background.iloc[np.sort(rng.choice(len(background), m, replace=False))].reset_index(drop=True)
+    along, lines = pair
+    if columns.kind(explained.X[along]) == "levels" and columns.kind(explained.X[lines]) != "levels":
+        along, lines = lines, along
+    first = _settings(explained.X[along], m, points=SURFACE_POINTS, config=config)
+    second = _settings(explained.X[lines], m, points=SURFACE_LINES, config=config)
+    if len(first) < 2 or len(second) < 2:
+        return None
+    frames = (predicting.edited(base, {along: a[2], lines: b[2]}) for b in second for a in first)
+    k = explained.model.output_names.index(output)
+    answers = np.stack([v[:, k] for v in predicting.predict_all(explained.model, frames)], axis=1)
+    mean, low, high = intervals.mean_interval(answers, rng=rng, resamples=199)
+    cells = [(a, b) for b in second for a in first]
+    return pd.DataFrame(
+        {
+            "output": output,
+            "feature_a": along,
+            "feature_b": lines,
+            "x_a": [a[0] for a, _ in cells],
+            "level_a": [a[1] for a, _ in cells],
+            "x_b": [b[0] for _, b in cells],
+            "level_b": [b[1] for _, b in cells],
+            "value": mean,
+            "ci_low": low,
+            "ci_high": high,
+        }
+    )
+
+
+def _settings(
+    series: pd.Series[Any], m: int, *, points: int, config: Config
+) -> list[tuple[float, str | None, Any]]:
+    """Return (position, level, array of m equal values) for inner quantiles or first levels of a column."""
+    if columns.kind(series) == "levels":
+        found = columns.levels(series, config=config)
+        named = [(n, s) for n, s in zip(found.names, found.samples, strict=True) if s is not None][:points]
+        return [(float(i), n, columns.filled(series, s, times=m)) for i, (n, s) in enumerate(named)]
+    grid = columns.grid(series, config=config)
+    if len(grid) > points:
+        inner = np.quantile(grid, np.linspace(0.1, 0.9, points))
+        grid = np.unique(grid[np.abs(grid[None, :] - inner[:, None]).argmin(axis=1)])
+    return [(float(x), None, columns.cast(np.full(m, x), series)) for x in grid]
