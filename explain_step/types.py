@@ -115,6 +115,8 @@ class FittedModel:
         Class name for display.
     reason : str, optional
         Why ``family`` is "blackbox" although the model is of a known kind (shown to the reader).
+    outputs : callable, optional
+        ``respond(X).output`` alone, where it costs less (no labels, no second question to the model).
     """
 
     respond: Callable[[pd.DataFrame], Response]
@@ -129,10 +131,11 @@ class FittedModel:
     preprocessing: Preprocessing | None = None
     model_class: str = ""
     reason: str | None = None
+    outputs: Callable[[pd.DataFrame], FloatArray] | None = None
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return the explained outputs of the rows of ``X``: array of shape (n, n_outputs)."""
-        return self.respond(X).output
+        return self.respond(X).output if self.outputs is None else self.outputs(X)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,301 @@
+"""From any frame to a `Subject`: aligned rows, labels and weights, a background, and caveats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from explain_step import labels as labels_room
+from explain_step.config import Config
+from explain_step.config import names as quoted
+from explain_step.errors import InvalidInput
+from explain_step.frames import ROWS_CUT, TARGET, to_frame
+from explain_step.labels import take_column
+from explain_step.model_answers import default_targets, infinite_columns
+from explain_step.model_inputs import check_frame, select, text_labels
+from explain_step.types import Caveat, FittedModel, Response, Subject
+
+__all__ = ["split_target", "subject", "take_column", "to_frame"]
+
+REPEAT_ROWS = 64
+SECTION = "data"
+
+
+def split_target(frame: pd.DataFrame, y: Any) -> tuple[pd.DataFrame, Any, str]:
+    """Return the frame without its target, the labels (a Series with the frame's index), and the target's name.
+
+    A target named as a column leaves the frame before the model sees it: it must never be a feature.
+
+    Parameters
+    ----------
+    frame : DataFrame of n rows
+    y : str, array-like of n labels, or None
+        None takes the target that an MLflow dataset declares, if any.
+
+    Raises
+    ------
+    InvalidInput
+        No such column, another number of labels than rows, or labels whose index has the rows' labels in
+        another order.
+
+    Examples
+    --------
+    >>> rest, labels, name = split_target(pd.DataFrame({"age": [1, 2], "deny": ["no", "yes"]}), "deny")
+    >>> rest.columns.tolist(), labels.tolist(), name
+    (['age'], ['no', 'yes'], 'deny')
+    """
+    if y is None:
+        y = frame.attrs.get(TARGET)
+    if y is None:
+        return frame, None, ""
+    if isinstance(y, str):
+        rest, values = take_column(frame, y, argument="y")
+        if rest.shape[1] == 0:
+            msg = f"Argument X must have columns beside the target {y!r}, got none."
+            raise InvalidInput(msg)
+        return rest, values, y
+    labels = labels_room.as_labels(y)
+    labels_room.check_length(labels, len(frame), argument="y")
+    labels_room.check_order(labels, frame, argument="y")
+    name = getattr(labels, "name", None)
+    if isinstance(labels, pd.DataFrame) and labels.shape[1] == 1:
+        name, labels = labels.columns[0], labels.iloc[:, 0]
+    if np.ndim(labels) == 1:
+        labels = pd.Series(np.asarray(labels), index=frame.index, name=name)
+    return frame, labels, "" if name is None else str(name)
+
+
+def subject(
+    model: FittedModel,
+    frame: Any,
+    y: Any = None,
+    *,
+    config: Config,
+    background: Any = None,
+    sample_weight: Any = None,
+) -> tuple[Subject, tuple[Caveat, ...]]:
+    """Return what is explained, and the caveats that the data itself gives cause for.
+
+    Parameters
+    ----------
+    model : FittedModel
+    frame : frame-like of n rows
+        The rows to be explained, with the model's columns and any others.
+    y : array-like of n labels or column name, optional
+        Aligned by position. Labels must be among the model's classes.
+    config : Config
+    background : frame-like, optional
+        Reference rows with the model's columns. Default: the explained rows themselves.
+    sample_weight : array-like of n weights or column name, optional
+        Finite, not negative, not all zero.
+
+    Returns
+    -------
+    Subject, tuple of Caveat
+
+    Raises
+    ------
+    InvalidInput
+        An argument breaks a rule.
+    PredictionFailed
+        The model does not answer on these rows.
+    """
+    rows = to_frame(frame)
+    rows, labels, name = split_target(rows, y)
+    check_frame(rows, argument="X")
+    weights = labels_room.weights(sample_weight, rows)
+    caveats = _cut_caveat(rows)
+    ids = _row_ids(rows)
+    whole = _plain(rows)
+    X, reference, reference_name, more = _background(model, whole, background)
+    model = _named(model, labels, name=name)
+    response = model.respond(X)
+    made = Subject(
+        model=model,
+        X=X,
+        frame=whole,
+        y=labels_room.target(labels, model=model),
+        background=reference,
+        background_name=reference_name,
+        weights=weights,
+        row_ids=ids,
+        target_name=name,
+        response=response,
+    )
+    return made, (
+        *caveats,
+        *more,
+        *_row_caveats(made),
+        *_column_caveats(X),
+        *_repeat_caveat(model, X, response),
+    )
+
+
+# --- rows and background
+
+
+def _named(model: FittedModel, labels: Any, *, name: str) -> FittedModel:
+    """Return the model with its regression outputs named after the target, where they had no names."""
+    if model.task != "regression" or model.output_names != default_targets(len(model.output_names)):
+        return model
+    if isinstance(labels, pd.DataFrame) and labels.shape[1] == len(model.output_names):
+        return replace(model, output_names=tuple(text_labels(labels)))
+    return replace(model, output_names=(name,)) if name and len(model.output_names) == 1 else model
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy with text column names, positions as index and no attributes."""
+    plain = frame.copy()
+    plain.columns = pd.Index(text_labels(frame))
+    plain.index = pd.RangeIndex(len(plain))
+    plain.attrs = {}
+    return plain
+
+
+def _row_ids(frame: pd.DataFrame) -> npt.NDArray[Any]:
+    """Return the index as text; repeated labels get their position added."""
+    index = frame.index
+    if index.equals(pd.RangeIndex(len(frame))):
+        return np.array([str(k) for k in range(len(frame))], dtype=object)
+    repeated = index.duplicated(keep=False)
+    ids = [
+        f"{label} (row {k})" if again else str(label)
+        for k, (label, again) in enumerate(zip(index, repeated, strict=True))
+    ]
+    return np.array(ids, dtype=object)
+
+
+def _background(
+    model: FittedModel, whole: pd.DataFrame, background: Any
+) -> tuple[pd.DataFrame, pd.DataFrame, str, tuple[Caveat, ...]]:
+    """Return the model's columns of rows and background with the same dtypes, and the background's name."""
+    X = select(whole, model.feature_names).copy()
+    if background is None:
+        name = f"the {len(X):,} explained rows themselves"
+        message = (
+            "No background was given, so each prediction is compared with the explained rows themselves; "
+            "give the training "
+            "rows (background=) to compare it with those."
+        )
+        return X, X, name, (Caveat(code="background_is_sample", section=SECTION, message=message),)
+    given = to_frame(background, argument="background")
+    reference = _plain(select(given, model.feature_names, argument="background"))
+    for column in model.feature_names:
+        if X[column].dtype != reference[column].dtype:
+            X[column], reference[column] = _same_dtype(X[column], reference[column], column=column)
+    return X, reference, f"{len(reference):,} background rows", ()
+
+
+def _same_dtype(
+    ours: pd.Series[Any], theirs: pd.Series[Any], *, column: str
+) -> tuple[pd.Series[Any], pd.Series[Any]]:
+    """Return both columns with one dtype, so that values of one can stand in rows of the other."""
+    if isinstance(ours.dtype, pd.CategoricalDtype):
+        levels = _levels(ours, theirs)
+        return ours.cat.set_categories(levels), _categorical(
+            theirs, levels=levels, ordered=ours.dtype.ordered
+        )
+    if _kind(ours) != _kind(theirs) and not ours.isna().all() and not theirs.isna().all():
+        msg = (
+            f"Argument background must have the dtypes of X; column {column!r} is {ours.dtype} in X and "
+            f"{theirs.dtype} in the "
+            "background; convert one of them."
+        )
+        raise InvalidInput(msg)
+    if _kind(ours) == "number":
+        common = pd.concat([ours.iloc[:0], theirs.iloc[:0]]).dtype
+        return ours.astype(common), theirs.astype(common)
+    return ours, theirs.astype(ours.dtype)
+
+
+def _levels(ours: pd.Series[Any], theirs: pd.Series[Any]) -> list[Any]:
+    """Return our levels, then theirs that we lack: codes of our rows do not change."""
+    known = list(ours.cat.categories)
+    found = (
+        theirs.cat.categories if isinstance(theirs.dtype, pd.CategoricalDtype) else theirs.dropna().unique()
+    )
+    return known + [level for level in found if level not in set(known)]
+
+
+def _categorical(values: pd.Series[Any], *, levels: list[Any], ordered: bool | None) -> pd.Series[Any]:
+    return values.astype(pd.CategoricalDtype(levels, ordered=ordered))
+
+
+def _kind(values: pd.Series[Any]) -> str:
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return "number"
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return "datetime"
+    return "text"
+
+
+# --- what a reader must know
+
+
+def _cut_caveat(frame: pd.DataFrame) -> tuple[Caveat, ...]:
+    if ROWS_CUT not in frame.attrs:
+        return ()
+    message = (
+        f"Only the first {frame.attrs[ROWS_CUT]:,} rows were fetched from Spark; the others were not looked "
+        "at."
+    )
+    return (Caveat(code="rows_cut", section=SECTION, message=message),)
+
+
+def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
+    found = []
+    if len(made.X) == 1:
+        message = "There is only one row, so no interval can be computed; give more held-out rows."
+        found.append(Caveat(code="single_row", section=SECTION, message=message, degrades=True))
+    if made.y is not None and made.model.classes is not None and len(made.X) > 1:
+        present = list(dict.fromkeys(made.y.tolist()))
+        if len(present) == 1:
+            message = (
+                f"All labels are {present[0]!r}: performance cannot be judged; give rows of every class."
+            )
+            found.append(Caveat(code="single_class_y", section=SECTION, message=message, degrades=True))
+    return tuple(found)
+
+
+def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
+    empty = [name for name in X.columns if X[name].isna().all()]
+    constant = [name for name in X.columns if name not in set(empty) and _is_constant(X[name])]
+    infinite = infinite_columns(X)
+    found = []
+    if empty:
+        message = f"Columns without any value in the explained rows: {quoted(empty)}."
+        found.append(Caveat(code="empty_columns", section=SECTION, message=message))
+    if constant and len(X) > 1:
+        message = (
+            f"Columns with a single value in the explained rows: {quoted(constant)}; an attribution of zero "
+            "may only mean that "
+            "they never vary here."
+        )
+        found.append(Caveat(code="constant_columns", section=SECTION, message=message))
+    if infinite:
+        message = f"Columns with infinite values, which the model accepts: {quoted(infinite)}."
+        found.append(Caveat(code="infinite_values", section=SECTION, message=message))
+    return tuple(found)
+
+
+def _is_constant(values: pd.Series[Any]) -> bool:
+    return bool(not values.isna().any() and (values == values.iloc[0]).all())
+
+
+def _repeat_caveat(model: FittedModel, X: pd.DataFrame, response: Response) -> tuple[Caveat, ...]:
+    """Ask again for a few rows in another order: answers must not depend on the call or on other rows."""
+    rows = np.arange(min(len(X), REPEAT_ROWS))[::-1]
+    again = model.predict(X.iloc[rows])
+    scale = 1e-5 * max(1.0, float(np.abs(response.output).max()))
+    if np.allclose(again, response.output[rows], rtol=0, atol=scale):
+        return ()
+    message = (
+        "The model's answer for a row changes from call to call or depends on the other rows, so its "
+        "explanation is not well "
+        "defined; make predict deterministic and row by row."
+    )
+    return (Caveat(code="prediction_not_repeatable", section=SECTION, message=message, degrades=True),)

@@ -1,0 +1,179 @@
+"""Any table to a pandas DataFrame with the dtypes pandas itself would use: same rows, same results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.errors import InvalidInput
+from explain_step.model_inputs import check_frame
+
+SPARK_ROWS = 100_000
+"""At most this many rows of a Spark DataFrame are fetched; what was cut is said in the report."""
+DENSE_CELLS = 50_000_000
+TARGET = "explain_step.target"
+ROWS_CUT = "explain_step.rows_cut"
+KINDS = (
+    "a pandas, polars or Spark DataFrame, an Arrow table, a .parquet or .csv path, an MLflow dataset, a "
+    "dict of arrays or "
+    "a two-dimensional array"
+)
+
+
+def to_frame(source: Any, *, argument: str = "X") -> pd.DataFrame:
+    """Return any table as a pandas DataFrame; pandas frames are returned as they are.
+
+    Parameters
+    ----------
+    source : frame-like
+        pandas, polars (also lazy), Spark (the first 100,000 rows) or other frames with the Arrow interface;
+        Arrow table or record batch; path of a Parquet, Feather or CSV file; MLflow dataset (its target is
+        remembered in ``attrs`` for `explain_step.data.split_target`); dict of arrays; list of dicts; NumPy
+        array (columns ``x0``, ``x1``, …) or sparse matrix.
+    argument : str
+        Name for error messages.
+
+    Raises
+    ------
+    InvalidInput
+        Not a table, no such file, no rows, no columns, or two columns with the same name.
+
+    Examples
+    --------
+    >>> to_frame(np.zeros((2, 3))).columns.tolist()
+    ['x0', 'x1', 'x2']
+    """
+    frame = _converted(source, argument=argument)
+    check_frame(frame, argument=argument)
+    return frame
+
+
+def _converted(source: Any, *, argument: str) -> pd.DataFrame:
+    if isinstance(source, pd.DataFrame):
+        return source
+    if isinstance(source, pd.Series):
+        return source.to_frame()
+    if isinstance(source, str | Path):
+        return _read(Path(source), argument=argument)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, argument=argument)
+    if isinstance(source, Mapping) or _is_records(source):
+        return pd.DataFrame(source)
+    if hasattr(source, "toarray") and hasattr(source, "nnz"):
+        return _from_sparse(source, argument=argument)
+    library = type(source).__module__.partition(".")[0]
+    if library == "polars":
+        return _from_polars(source)
+    if library == "pyarrow":
+        return _from_arrow(source, argument=argument)
+    if library == "pyspark":
+        return _from_spark(source)
+    if library == "mlflow" or hasattr(source, "targets"):
+        return _from_dataset(source, argument=argument)
+    if hasattr(source, "__arrow_c_stream__"):
+        import pyarrow
+
+        return _from_arrow(pyarrow.table(source), argument=argument)
+    msg = f"Argument {argument} must be {KINDS}, got {type(source).__name__}."
+    raise InvalidInput(msg)
+
+
+def _is_records(source: Any) -> bool:
+    return isinstance(source, list) and bool(source) and all(isinstance(row, Mapping) for row in source)
+
+
+def _read(path: Path, *, argument: str) -> pd.DataFrame:
+    if not path.exists():
+        msg = f"Argument {argument} must be a table or the path of one; there is no file {str(path)!r}."
+        raise InvalidInput(msg)
+    name = path.name.lower()
+    if name.endswith((".parquet", ".pq")) or path.is_dir():
+        return pd.read_parquet(path)
+    if name.endswith((".csv", ".csv.gz")):
+        return pd.read_csv(path)
+    if name.endswith((".feather", ".arrow")):
+        return pd.read_feather(path)
+    msg = (
+        f"Argument {argument} must be a .parquet, .feather or .csv file, got {path.name!r}; convert it first."
+    )
+    raise InvalidInput(msg)
+
+
+def _from_array(array: Any, *, argument: str) -> pd.DataFrame:
+    if array.dtype.names:
+        return pd.DataFrame({name: array[name] for name in array.dtype.names})
+    if array.ndim != 2:
+        msg = (
+            f"Argument {argument} must have two dimensions (rows, columns), got shape {array.shape}; reshape "
+            "one row with "
+            ".reshape(1, -1), one column with .reshape(-1, 1)."
+        )
+        raise InvalidInput(msg)
+    frame = pd.DataFrame(array, columns=[f"x{k}" for k in range(array.shape[1])], copy=True)
+    return frame.infer_objects() if array.dtype == object else frame
+
+
+def _from_sparse(matrix: Any, *, argument: str) -> pd.DataFrame:
+    if matrix.shape[0] * matrix.shape[1] > DENSE_CELLS:
+        msg = (
+            f"Argument {argument} must have at most {DENSE_CELLS:,} cells as a sparse matrix, got shape "
+            f"{matrix.shape}; explain the "
+            "Pipeline with its vectoriser on the raw text column, or select fewer rows."
+        )
+        raise InvalidInput(msg)
+    return _from_array(matrix.toarray(), argument=argument)
+
+
+def _from_polars(source: Any) -> pd.DataFrame:
+    """Convert polars; unordered categories are sorted, as pandas sorts them."""
+    frame = source.collect() if hasattr(source, "collect") else source
+    frame = frame.to_frame() if type(frame).__name__ == "Series" else frame
+    plain: pd.DataFrame = frame.to_pandas()
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if str(dtype).startswith("Categorical"):
+            levels = sorted(plain[name].dropna().unique())
+            plain[name] = pd.Categorical(plain[name], categories=levels)
+    return plain
+
+
+def _from_arrow(source: Any, *, argument: str) -> pd.DataFrame:
+    if not hasattr(source, "to_pandas") or not hasattr(source, "schema"):
+        msg = f"Argument {argument} must be {KINDS}, got {type(source).__name__}; give a pyarrow.Table."
+        raise InvalidInput(msg)
+    frame: pd.DataFrame = source.to_pandas(date_as_object=False)
+    return frame
+
+
+def _from_spark(source: Any) -> pd.DataFrame:
+    fetched: pd.DataFrame = source.limit(SPARK_ROWS + 1).toPandas()
+    if len(fetched) > SPARK_ROWS:
+        fetched = fetched.iloc[:SPARK_ROWS].copy()
+        fetched.attrs[ROWS_CUT] = SPARK_ROWS
+    return fetched
+
+
+def _from_dataset(source: Any, *, argument: str) -> pd.DataFrame:
+    """Convert an MLflow dataset; the frame remembers the column of the declared targets."""
+    table = getattr(source, "df", None)
+    if table is None:
+        table = getattr(source, "features", None)
+    if table is None or table is source:
+        msg = f"Argument {argument} must be {KINDS}, got {type(source).__name__} without df or features."
+        raise InvalidInput(msg)
+    frame = _converted(table, argument=argument)
+    targets = getattr(source, "targets", None)
+    if targets is None:
+        return frame
+    frame = frame.copy()
+    name = targets if isinstance(targets, str) else "target"
+    if not isinstance(targets, str):
+        values = next(iter(targets.values())) if isinstance(targets, Mapping) else targets
+        while name in frame.columns:
+            name += "_"
+        frame[name] = np.asarray(values)
+    frame.attrs[TARGET] = name
+    return frame

@@ -1,0 +1,163 @@
+"""Labels and weights of the rows: aligned by position, checked, in the type of the model's classes."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from explain_step.config import names as quoted
+from explain_step.errors import InvalidInput
+from explain_step.model_answers import class_array
+from explain_step.model_inputs import text_labels
+from explain_step.types import FittedModel, FloatArray
+
+
+def take_column(frame: pd.DataFrame, name: str, *, argument: str) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """Return the frame without one column, and that column."""
+    given = text_labels(frame)
+    if name not in given:
+        close = difflib.get_close_matches(name, given, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        msg = (
+            f"Argument {argument} must be a column of X or an array; there is no column {name!r} in "
+            f"{quoted(given)}.{hint}"
+        )
+        raise InvalidInput(msg)
+    position = given.index(name)
+    rest = [k for k in range(len(given)) if k != position]
+    return frame.iloc[:, rest], frame.iloc[:, position]
+
+
+def as_labels(y: Any) -> Any:
+    """Return labels as a Series, DataFrame or array (polars, Arrow, lists and others become arrays)."""
+    if isinstance(y, pd.Series | pd.DataFrame | np.ndarray):
+        return y
+    library = type(y).__module__.partition(".")[0]
+    if hasattr(y, "to_pandas") and library in ("polars", "pyarrow"):
+        return y.to_pandas()
+    if isinstance(y, dict):
+        msg = "Argument y must be one array of labels or a column name, got a dict; give the array."
+        raise InvalidInput(msg)
+    return np.asarray(y)
+
+
+def check_length(values: Any, n: int, *, argument: str) -> None:
+    """Raise `InvalidInput` unless there is one entry per row."""
+    if np.ndim(values) == 0 or len(values) != n:
+        found = "a single value" if np.ndim(values) == 0 else f"{len(values)} entries"
+        msg = f"Argument {argument} must have one entry per row of X ({n}), got {found}."
+        raise InvalidInput(msg)
+
+
+def check_order(values: Any, frame: pd.DataFrame, *, argument: str) -> None:
+    """Refuse entries whose index holds the rows' labels in another order."""
+    if not isinstance(values, pd.Series | pd.DataFrame) or values.index.equals(frame.index):
+        return
+    index = values.index
+    if not index.has_duplicates and not frame.index.has_duplicates and index.isin(frame.index).all():
+        msg = (
+            f"Argument {argument} must be in the order of X, but its index has the labels of X's rows in "
+            "another order; give "
+            f"{argument}.loc[X.index] (or {argument}.to_numpy() if the positions are right)."
+        )
+        raise InvalidInput(msg)
+
+
+def target(labels: Any, *, model: FittedModel) -> npt.NDArray[Any] | None:
+    """Return labels in the type of the classes, or numbers for a regression."""
+    if labels is None:
+        return None
+    missing = np.asarray(pd.isna(labels))
+    if missing.any():
+        msg = (
+            f"Argument y must not have missing values, got {int(missing.sum())}; drop those rows from X and "
+            "y."
+        )
+        raise InvalidInput(msg)
+    if model.classes is None:
+        return _numeric_target(labels, targets=len(model.output_names))
+    values = np.asarray(labels, dtype=object)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        msg = f"Argument y must have one label per row for a classifier, got shape {values.shape}."
+        raise InvalidInput(msg)
+    return _class_labels(values, classes=model.classes)
+
+
+def _class_labels(values: npt.NDArray[Any], *, classes: tuple[Any, ...]) -> npt.NDArray[Any]:
+    position = {label: k for k, label in enumerate(classes)}
+    found = [position.get(value.item() if hasattr(value, "item") else value, -1) for value in values]
+    if -1 in found:
+        raise InvalidInput(_unknown_label(values, found, classes=classes))
+    result: npt.NDArray[Any] = class_array(classes)[np.array(found, dtype=np.int64)]
+    return result
+
+
+def _unknown_label(values: npt.NDArray[Any], found: list[int], *, classes: tuple[Any, ...]) -> str:
+    unknown = list(dict.fromkeys(value for value, k in zip(values.tolist(), found, strict=True) if k < 0))
+    by_text = {str(label): label for label in classes}
+    rule = f"Argument y must hold labels among the model's classes {list(classes)!r}"
+    twin = by_text.get(str(unknown[0]))
+    if twin is not None:
+        kinds = f"{type(unknown[0]).__name__}, the class {twin!r} is {type(twin).__name__}"
+        return f"{rule}; the label {unknown[0]!r} is {kinds}; convert y (y.astype({type(twin).__name__}))."
+    remedy = "give y as it was in training"
+    if classes == tuple(range(len(classes))):
+        remedy += ", or name the classes in the order of the probability columns with class_names"
+    return f"{rule}; got {quoted(unknown)}; {remedy}."
+
+
+def _numeric_target(labels: Any, *, targets: int) -> npt.NDArray[Any]:
+    try:
+        values = np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = (
+            f"Argument y must be numbers for a regression, got {np.asarray(labels).dtype}; convert it to "
+            "float."
+        )
+        raise InvalidInput(msg) from error
+    if not np.isfinite(values).all():
+        msg = (
+            f"Argument y must be finite, got {int((~np.isfinite(values)).sum())} infinite values; drop those "
+            "rows."
+        )
+        raise InvalidInput(msg)
+    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    width = 1 if values.ndim == 1 else values.shape[1]
+    if width != targets:
+        msg = f"Argument y must have one column per output of the model ({targets}), got {width}."
+        raise InvalidInput(msg)
+    return values
+
+
+def weights(sample_weight: Any, frame: pd.DataFrame) -> FloatArray | None:
+    """Return sample weights (an array, or a column of the frame) after checking them."""
+    if sample_weight is None:
+        return None
+    values = sample_weight
+    if isinstance(values, str):
+        values = take_column(frame, values, argument="sample_weight")[1]
+    values = as_labels(values)
+    check_length(values, len(frame), argument="sample_weight")
+    check_order(values, frame, argument="sample_weight")
+    try:
+        weights = np.array(pd.Series(np.ravel(values)).astype("float64"), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = "Argument sample_weight must be numbers, one per row of X."
+        raise InvalidInput(msg) from error
+    if (
+        len(weights) != len(frame)
+        or not np.isfinite(weights).all()
+        or (weights < 0).any()
+        or not weights.sum() > 0
+    ):
+        bad = weights[~np.isfinite(weights) | (weights < 0)]
+        found = f"got {bad[0]}" if len(bad) else "all of them are zero"
+        msg = f"Argument sample_weight must be finite, not negative and not all zero; {found}."
+        raise InvalidInput(msg)
+    return weights

@@ -1,0 +1,357 @@
+"""From a model's abilities and the options to a `FittedModel` whose answers are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from explain_step.config import Config
+from explain_step.config import names as quoted
+from explain_step.errors import InvalidInput, PredictionFailed
+from explain_step.model_callables import are_distributions, as_array
+from explain_step.model_families import Abilities, Ask, positive_position
+from explain_step.model_inputs import Columns
+from explain_step.types import FittedModel, FloatArray, OutputSpace, Response, Task
+
+TRIAL_ROWS = 8
+PROBABILITY_SLACK = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Voice:
+    """What is needed to answer: the model's abilities, its columns and the chosen output."""
+
+    abilities: Abilities
+    columns: Columns
+    space: OutputSpace
+    positive: int | None
+    classes: npt.NDArray[Any] | None
+
+
+def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config: Config) -> FittedModel:
+    """Return the model's one interface, after a trial on a few rows.
+
+    Raises
+    ------
+    InvalidInput
+        The options contradict the model.
+    PredictionFailed
+        The trial failed.
+    """
+    task = _task(abilities, config=config)
+    space = _space(abilities, config=config)
+    classes = abilities.classes
+    positive = _positive(classes, task=task, config=config)
+    voice = _Voice(
+        abilities=abilities,
+        columns=columns,
+        space=space,
+        positive=positive,
+        classes=None if classes is None else class_array(classes),
+    )
+    trial = _respond(voice, frame.iloc[:TRIAL_ROWS])
+    blackbox_because = abilities.link if space == "prediction" and abilities.family != "blackbox" else None
+    return FittedModel(
+        respond=lambda rows: _respond(voice, rows),
+        outputs=lambda rows: _outputs(voice, columns.prepare(rows), rows)[0],
+        native=None if blackbox_because else abilities.native,
+        family="blackbox" if blackbox_because else abilities.family,
+        task=task,
+        output_space=space,
+        output_names=_output_names(abilities, positive=positive, count=trial.output.shape[1], config=config),
+        feature_names=columns.names,
+        classes=classes,
+        positive=positive,
+        preprocessing=None if blackbox_because else abilities.preprocessing,
+        model_class=abilities.model_class,
+        reason=_link_reason(abilities) if blackbox_because else abilities.reason,
+    )
+
+
+def class_array(classes: tuple[Any, ...]) -> npt.NDArray[Any]:
+    """Return class labels as an array in which each label keeps its value and type."""
+    kinds = {type(label) for label in classes}
+    if len(kinds) == 1 and kinds <= {int, float, bool}:
+        return np.array(classes)
+    array = np.empty(len(classes), dtype=object)
+    array[:] = classes
+    return array
+
+
+def _link_reason(abilities: Abilities) -> str:
+    return (
+        f"{abilities.model_class} adds up on the {abilities.link} scale, so its prediction is not a sum of "
+        "trees; "
+        "output='margin' is exact where the model has it"
+    )
+
+
+# --- options against the model
+
+
+def _task(abilities: Abilities, *, config: Config) -> Task:
+    classes = abilities.classes
+    found: Task = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
+    if config.task is not None and config.task != found:
+        told = "is a regressor" if classes is None else f"is a classifier of {len(classes)} classes"
+        msg = (
+            f"Option task must fit the model, got {config.task!r}, but {abilities.model_class} {told} (task "
+            f"{found!r}); "
+            "leave task out, or give a callable that returns what you want explained."
+        )
+        raise InvalidInput(msg)
+    if classes is None and config.positive_class is not None:
+        msg = (
+            f"Option positive_class is for classifiers, got {config.positive_class!r}, but the task is "
+            "regression; leave it out."
+        )
+        raise InvalidInput(msg)
+    return found
+
+
+def _space(abilities: Abilities, *, config: Config) -> OutputSpace:
+    wanted = config.output or abilities.preferred
+    available: dict[str, Ask | None] = {
+        "probability": abilities.probability,
+        "margin": abilities.margin,
+        "prediction": abilities.prediction,
+    }
+    if available[wanted] is not None:
+        return wanted
+    possible = [space for space, ask in available.items() if ask is not None]
+    remedy = f"use output={possible[0]!r}"
+    if wanted == "probability" and abilities.kind == "classifier":
+        remedy += (
+            " or calibrate the model (sklearn.calibration.CalibratedClassifierCV; SVC(probability=True))"
+        )
+    msg = (
+        f"Option output must be something the model gives, got {wanted!r}, but {abilities.model_class} is a "
+        f"{abilities.kind} "
+        f"that gives {' and '.join(possible)}; {remedy}."
+    )
+    raise InvalidInput(msg)
+
+
+def _positive(classes: tuple[Any, ...] | None, *, task: Task, config: Config) -> int | None:
+    if classes is None:
+        return None
+    names = config.class_names
+    if names is not None and len(names) != len(classes):
+        msg = (
+            f"Option class_names must have one name per class, got {len(names)} for the classes "
+            f"{list(classes)!r}."
+        )
+        raise InvalidInput(msg)
+    if names is not None and len(set(names)) != len(names):
+        msg = f"Option class_names must be unique, got {list(names)!r}."
+        raise InvalidInput(msg)
+    if task == "multiclass":
+        if config.positive_class is not None:
+            msg = (
+                f"Option positive_class is for two classes, got {config.positive_class!r}, but the model has "
+                f"{len(classes)}; leave "
+                "it out (every class is explained), or give a callable that returns one class's probability "
+                "with task='binary'."
+            )
+            raise InvalidInput(msg)
+        return None
+    return (
+        1 if config.positive_class is None else positive_position(classes, config.positive_class, names=names)
+    )
+
+
+def _output_names(
+    abilities: Abilities, *, positive: int | None, count: int, config: Config
+) -> tuple[str, ...]:
+    if abilities.classes is None:
+        if abilities.output_names is not None and len(abilities.output_names) == count:
+            return abilities.output_names
+        return default_targets(count)
+    names = tuple(str(label) for label in abilities.classes)
+    if config.class_names is not None and set(config.class_names) != set(names):
+        names = config.class_names
+    return names if positive is None else (names[positive],)
+
+
+def default_targets(count: int) -> tuple[str, ...]:
+    """Return output names of a regression whose targets have no names."""
+    return ("target",) if count == 1 else tuple(f"target_{k + 1}" for k in range(count))
+
+
+# --- answers
+
+
+def _respond(voice: _Voice, frame: pd.DataFrame) -> Response:
+    rows = voice.columns.prepare(frame)
+    output, probability = _outputs(voice, rows, frame)
+    if voice.classes is None:
+        return Response(output=output)
+    abilities = voice.abilities
+    if probability is None and abilities.probability is not None:
+        probability = _probability(voice, rows, frame)
+    return Response(
+        output=output, label=_label(voice, rows, frame, output, probability), probability=probability
+    )
+
+
+def _outputs(voice: _Voice, rows: Any, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray | None]:
+    """Return the explained output, and the class probabilities where they were needed for it."""
+    abilities = voice.abilities
+    if voice.space == "probability":
+        probability = _probability(voice, rows, frame)
+        chosen = probability if voice.positive is None else probability[:, [voice.positive]]
+        return np.ascontiguousarray(chosen), probability
+    if voice.space == "prediction":
+        return _numbers(abilities.prediction, "predict", rows, frame, abilities=abilities), None
+    margin = _numbers(abilities.margin, "the margin", rows, frame, abilities=abilities)
+    if voice.classes is None:
+        return margin, None
+    wanted = 1 if voice.positive is not None else len(voice.classes)
+    if margin.shape[1] != wanted:
+        msg = (
+            f"The margin of {abilities.model_class} must have {wanted} column(s) for {len(voice.classes)} "
+            "classes, got "
+            f"{margin.shape[1]}; for SVC use decision_function_shape='ovr'."
+        )
+        raise PredictionFailed(msg)
+    return (-margin if voice.positive == 0 and abilities.whose_probability == "model" else margin), None
+
+
+def _probability(voice: _Voice, rows: Any, frame: pd.DataFrame) -> FloatArray:
+    abilities = voice.abilities
+    assert voice.classes is not None
+    values = _numbers(abilities.probability, "predict_proba", rows, frame, abilities=abilities)
+    if values.shape[1] == 1 and len(voice.classes) == 2:
+        values = np.column_stack([1 - values[:, 0], values[:, 0]])
+    if values.shape[1] != len(voice.classes):
+        msg = (
+            f"The probabilities of {abilities.model_class} must have one column per class "
+            f"({len(voice.classes)}), got "
+            f"{values.shape[1]}."
+        )
+        raise PredictionFailed(msg)
+    outside = ((values < -PROBABILITY_SLACK) | (values > 1 + PROBABILITY_SLACK)).any(axis=1)
+    if outside.any():
+        msg = (
+            f"The probabilities of {abilities.model_class} must lie in [0, 1]; {int(outside.sum())} of "
+            f"{len(values)} rows have others "
+            f"(first: row {int(np.argmax(outside))}); return predict_proba, or use output='margin'."
+        )
+        raise PredictionFailed(msg)
+    if abilities.whose_probability == "callable" and len(values) and not are_distributions(values):
+        msg = f"Each row that {abilities.model_class} returns must sum to 1, as it did on the first rows."
+        raise PredictionFailed(msg)
+    return values
+
+
+def _label(
+    voice: _Voice, rows: Any, frame: pd.DataFrame, output: FloatArray, probability: FloatArray | None
+) -> npt.NDArray[Any]:
+    classes = voice.classes
+    assert classes is not None
+    if voice.abilities.label is not None:
+        answer = np.asarray(_ask(voice.abilities.label, "predict", rows, frame, abilities=voice.abilities))
+        if answer.size != len(frame):
+            msg = (
+                f"predict of {voice.abilities.model_class} must return one label per row, got shape "
+                f"{answer.shape}."
+            )
+            raise PredictionFailed(msg)
+        return np.asarray(classes[label_positions(answer.reshape(-1), tuple(classes.tolist()))])
+    if probability is not None:
+        positions = np.argmax(probability, axis=1)
+    elif voice.positive is None:
+        positions = np.argmax(output, axis=1)
+    else:
+        positions = np.where(output[:, 0] > 0, voice.positive, 1 - voice.positive)
+    return np.asarray(classes[positions])
+
+
+def label_positions(labels: npt.NDArray[Any], classes: tuple[Any, ...]) -> npt.NDArray[np.int64]:
+    """Return positions of predicted labels among the classes: by value, or by text (CatBoost)."""
+    by_value = {label: k for k, label in enumerate(classes)}
+    by_text = {str(label): k for k, label in enumerate(classes)}
+    found = [by_value.get(label, by_text.get(str(label), -1)) for label in labels.tolist()]
+    if -1 in found:
+        msg = (
+            f"predict returned the label {labels[found.index(-1)]!r}, which is not among the classes "
+            f"{list(classes)!r}."
+        )
+        raise PredictionFailed(msg)
+    return np.array(found, dtype=np.int64)
+
+
+def _numbers(
+    ask: Ask | None, question: str, rows: Any, frame: pd.DataFrame, *, abilities: Abilities
+) -> FloatArray:
+    """Ask, and check that the answer is one finite row of numbers per row."""
+    assert ask is not None
+    who = f"{question} of {abilities.model_class}"
+    answer = _ask(ask, question, rows, frame, abilities=abilities)
+    if isinstance(answer, list) and answer and getattr(answer[0], "ndim", 0) == 2:
+        msg = (
+            f"{who} returned one array per output (multi-output classification); explain one output at a "
+            "time."
+        )
+        raise InvalidInput(msg)
+    values = as_array(answer, name=who)
+    if values.dtype.kind not in "fiub":
+        msg = f"{who} must return numbers, got {values.dtype}."
+        raise PredictionFailed(msg)
+    values = values.astype(np.float64)
+    values = values.reshape(len(values), -1)
+    if len(values) != len(frame):
+        msg = f"{who} must return one entry per row, got {len(values)} for {len(frame)} rows."
+        raise PredictionFailed(msg)
+    broken = ~np.isfinite(values).all(axis=1)
+    if broken.any():
+        msg = (
+            f"{who} must return finite numbers, but returned NaN or infinity for {int(broken.sum())} of "
+            f"{len(frame)} rows "
+            f"(first: row {int(np.argmax(broken))}){_suspects(frame)}."
+        )
+        raise PredictionFailed(msg)
+    return values
+
+
+def _ask(ask: Ask, question: str, rows: Any, frame: pd.DataFrame, *, abilities: Abilities) -> Any:
+    """Ask the model; whatever it raises is wrapped with what is known about the rows."""
+    try:
+        return ask(rows)
+    except InvalidInput:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "NotFittedError":
+            msg = f"Argument model must be fitted, but {abilities.model_class} says: {error}"
+            raise InvalidInput(msg) from error
+        told = f"{type(error).__name__}: {str(error)[:500]}"
+        msg = f"{question} of {abilities.model_class} raised on {len(frame)} rows ({told}){_suspects(frame)}."
+        raise PredictionFailed(msg) from error
+
+
+def _suspects(frame: pd.DataFrame) -> str:
+    """Return a hint at columns with infinite or missing values."""
+    infinite = infinite_columns(frame)
+    missing = [str(label) for label, some in zip(frame.columns, frame.isna().any(), strict=True) if some]
+    parts = []
+    if infinite:
+        parts.append(f"infinite values in {quoted(infinite)}")
+    if missing:
+        parts.append(f"missing values in {quoted(missing)}")
+    return f"; the rows have {' and '.join(parts)}" if parts else ""
+
+
+def infinite_columns(frame: pd.DataFrame) -> list[str]:
+    """Return names of the columns that hold infinity."""
+    found = []
+    for position, label in enumerate(frame.columns):
+        column = frame.iloc[:, position]
+        if not pd.api.types.is_float_dtype(column.dtype):
+            continue
+        if np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any():
+            found.append(str(label))
+    return found

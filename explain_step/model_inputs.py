@@ -1,0 +1,138 @@
+"""From the caller's frame to what the model was trained on: column names, order, container."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from explain_step.config import names as quoted
+from explain_step.errors import InvalidInput
+
+Container = Literal["frame", "array", "series"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The raw columns a model reads.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names as the package uses them.
+    labels : tuple
+        The frame's own labels, which the model gets (they need not be text).
+    container : {"frame", "array", "series"}
+        What the model is handed: a DataFrame, an ndarray (fitted without names), or one Series (text
+        pipelines).
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[Any, ...]
+    container: Container = "frame"
+
+    def prepare(self, frame: pd.DataFrame) -> Any:
+        """Return the model's columns of ``frame`` in its container: a copy, so a model cannot change ours."""
+        picked = select(frame, self.names).copy()
+        if self.container == "array":
+            return to_array(picked)
+        if self.container == "series":
+            return picked.iloc[:, 0]
+        picked.columns = pd.Index(self.labels)
+        return picked
+
+
+def text_labels(frame: pd.DataFrame) -> list[str]:
+    """Return the column labels as text."""
+    return [str(label) for label in frame.columns]
+
+
+def check_frame(frame: pd.DataFrame, *, argument: str) -> None:
+    """Raise `InvalidInput` for a frame without rows or columns, or with two columns of the same name."""
+    if frame.shape[1] == 0:
+        msg = f"Argument {argument} must have at least one column, got none."
+        raise InvalidInput(msg)
+    if frame.shape[0] == 0:
+        msg = f"Argument {argument} must have at least one row, got none; give held-out rows."
+        raise InvalidInput(msg)
+    labels = pd.Index(text_labels(frame))
+    if labels.has_duplicates:
+        twice = list(dict.fromkeys(labels[labels.duplicated()]))
+        msg = (
+            f"Column names of argument {argument} must be unique, got {quoted(twice)} more than once; "
+            "rename or drop the duplicates."
+        )
+        raise InvalidInput(msg)
+
+
+def select(frame: pd.DataFrame, names: Sequence[str], *, argument: str = "X") -> pd.DataFrame:
+    """Return the named columns in order; labels are compared as text.
+
+    Raises
+    ------
+    InvalidInput
+        Columns are missing; near names are suggested.
+    """
+    given = text_labels(frame)
+    if given == list(names):
+        return frame
+    where = {label: position for position, label in enumerate(given)}
+    absent = [name for name in names if name not in where]
+    if absent:
+        raise InvalidInput(missing_message(absent, given, argument=argument))
+    return frame.iloc[:, [where[name] for name in names]]
+
+
+def missing_message(absent: Sequence[str], given: Sequence[str], *, argument: str) -> str:
+    """Return the message about columns that the model reads and the frame lacks."""
+    hints = []
+    for name in absent[:5]:
+        close = difflib.get_close_matches(name, given, n=1)
+        if close:
+            hints.append(f"{close[0]!r} for {name!r}")
+    hint = f" Did you mean {', '.join(hints)}?" if hints else ""
+    return (
+        f"Argument {argument} must have every column the model reads; {quoted(absent)} "
+        f"{'is' if len(absent) == 1 else 'are'} missing among {quoted(given)}.{hint} "
+        "Give the raw columns the model was fitted on."
+    )
+
+
+def to_array(frame: pd.DataFrame) -> npt.NDArray[Any]:
+    """Return the values as one array: numbers in a common type (missing = NaN), otherwise objects."""
+    if all(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes):
+        plain = [dtype for dtype in frame.dtypes if isinstance(dtype, np.dtype)]
+        if len(plain) == frame.shape[1]:
+            return frame.to_numpy(dtype=np.result_type(*plain), copy=True)
+        return frame.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    return frame.to_numpy(dtype=object, copy=True)
+
+
+def named_columns(frame: pd.DataFrame, wanted: Iterable[Any]) -> Columns:
+    """Return the columns of a model that knows their names."""
+    names = tuple(str(name) for name in wanted)
+    picked = select(frame, names)
+    return Columns(names=names, labels=tuple(picked.columns))
+
+
+def counted_columns(frame: pd.DataFrame, count: int | None, *, container: Container) -> Columns:
+    """Return all columns of the frame, for a model that knows at most how many there were."""
+    if count is not None and count != frame.shape[1]:
+        msg = (
+            f"Argument X must have exactly the {count} columns the model was fitted on, in that order, "
+            "because the model "
+            f"does not know their names; got {frame.shape[1]} columns: {quoted(text_labels(frame))}. "
+            "Drop the others, or fit the model on a DataFrame."
+        )
+        raise InvalidInput(msg)
+    return Columns(names=tuple(text_labels(frame)), labels=tuple(frame.columns), container=container)
+
+
+def all_text(labels: Iterable[Any]) -> bool:
+    """Return whether every label is text."""
+    return all(isinstance(label, str) for label in labels)
