@@ -1,0 +1,139 @@
+"""Linear models in their linear output: interventional Shapley values in closed form.
+
+For ``f(x) = intercept + sum_j coef_j z_j(x)`` the value of column j is ``coef_j (z_j(x) - mean_b z_j(b))``,
+whatever the dependence between columns (Strumbelj and Kononenko 2014, doi:10.1007/s10115-013-0679-x; Lundberg
+and Lee 2017, arXiv:1705.07874). Derived columns (one-hot, scaled, text) are summed into the raw column they
+come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.config import Config
+from explain_step.explainers import masking
+from explain_step.seeds import Seeds
+from explain_step.types import Attributions, FittedModel, FloatArray, MethodSpec, Subject
+
+VERSION = "1"
+PROBE_ROWS = 50
+LINK_MODELS = {
+    "PoissonRegressor": "a log link",
+    "GammaRegressor": "a log link",
+    "TweedieRegressor": "a link function",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The explainer for models whose explained output is a weighted sum of (derived) columns."""
+
+    name: str = "linear"
+
+    def why_not(self, subject: Subject) -> str | None:
+        """Return why the closed form does not hold for ``subject``, or None where it does."""
+        model = subject.model
+        if model.family != "linear" or model.native is None:
+            return (
+                f"the model is not of the linear family ({model.reason or model.model_class or model.family})"
+            )
+        if model.output_space == "probability":
+            return "a probability is not a weighted sum of the columns; output='margin' is exact"
+        if getattr(model.native, "coef_", None) is None:
+            return f"{type(model.native).__name__} has no coefficients"
+        return _differs(subject)
+
+    def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
+        """Return exact attributions of all rows, in closed form."""
+        model = subject.model
+        weights = _weights(model)
+        shown = _derived(model, subject.X)
+        reference = _derived(model, subject.background)
+        centre = np.asarray(reference.mean(axis=0), dtype=np.float64).ravel()
+        values = np.empty((len(subject.X), len(model.feature_names), len(weights)))
+        for k, (coef, _) in enumerate(weights):
+            folded = _folding(model, coef)
+            values[:, :, k] = _product(shown, folded) - centre @ folded
+        base = np.array([centre @ coef + intercept for coef, intercept in weights])
+        return Attributions(
+            values=values,
+            base_values=np.tile(base, (len(values), 1)),
+            feature_names=model.feature_names,
+            output_names=model.output_names,
+            output_space=model.output_space,
+            rows=np.arange(len(values), dtype=np.int64),
+            method=MethodSpec(
+                name=self.name,
+                version=VERSION,
+                params={
+                    "rows": len(values),
+                    "background_rows": len(subject.background),
+                    "derived": len(centre),
+                },
+            ),
+        )
+
+
+def _weights(model: FittedModel) -> tuple[tuple[FloatArray, float], ...]:
+    """Return coefficients and intercept of each explained output; empty where they do not fit the outputs."""
+    coef = np.atleast_2d(_dense(model.native.coef_))
+    intercept = np.ravel(np.asarray(getattr(model.native, "intercept_", 0.0), dtype=np.float64))
+    intercept = np.resize(intercept, len(coef)) if len(intercept) == 1 else intercept
+    if len(coef) != len(model.output_names) or len(intercept) != len(coef):
+        return ()
+    # a binary classifier's coefficients speak of its second class
+    sign = -1.0 if model.task == "binary" and model.positive == 0 else 1.0
+    return tuple((sign * c, sign * float(i)) for c, i in zip(coef, intercept, strict=True))
+
+
+def _dense(values: Any) -> FloatArray:
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
+
+
+def _derived(model: FittedModel, X: pd.DataFrame) -> Any:
+    """Return the matrix that the coefficients apply to: a float array or a sparse matrix."""
+    matrix: Any = X if model.preprocessing is None else model.preprocessing.transform(X)
+    if hasattr(matrix, "tocsr"):
+        return matrix.tocsr()
+    return np.asarray(matrix, dtype=np.float64)
+
+
+def _folding(model: FittedModel, coef: FloatArray) -> Any:
+    """Return the sparse (derived, raw) matrix that weighs derived columns and sums them by raw column."""
+    from scipy import sparse
+
+    sources = range(len(coef)) if model.preprocessing is None else model.preprocessing.sources
+    place = (np.arange(len(coef)), np.asarray(list(sources)))
+    return sparse.csr_array((coef, place), shape=(len(coef), len(model.feature_names)))
+
+
+def _product(matrix: Any, folded: Any) -> FloatArray:
+    return _dense(matrix @ folded)
+
+
+def _differs(subject: Subject) -> str | None:
+    """Return why the weighted sum is not the explained output, judged on some rows."""
+    model = subject.model
+    weights = _weights(model)
+    kind = type(model.native).__name__
+    if not weights:
+        return f"the coefficients of {kind} do not match the {len(model.output_names)} explained outputs"
+    some = subject.background.iloc[:PROBE_ROWS]
+    output = np.concatenate([subject.response.output[:PROBE_ROWS], masking.predict(model, some)])
+    for k, (coef, intercept) in enumerate(weights):
+        parts = (_derived(model, subject.X.iloc[:PROBE_ROWS]), _derived(model, some))
+        if any(part.shape[1] != len(coef) for part in parts):
+            return f"{kind} has {len(coef)} coefficients for {parts[0].shape[1]} derived columns"
+        linear = np.concatenate([np.asarray(part @ coef) for part in parts]) + intercept
+        scale = max(1.0, float(np.abs(output[:, k]).max()))
+        if not float(np.abs(linear - output[:, k]).max()) <= 1e-6 * scale:
+            link = LINK_MODELS.get(kind, "a link function or another transformation")
+            return f"the prediction of {kind} is not the weighted sum of the columns ({link})"
+    return None
+
+
+LINEAR = Linear()

@@ -1,0 +1,221 @@
+"""Predictions on mixed rows: some columns from an explained row, the others from a background row.
+
+The mixed rows are made column by column with ``take``, so that every dtype (category, string, boolean,
+datetime, nullable) reaches the model as it was given. Calls are large and of sizes fixed by counts: the
+machine's speed changes no number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from explain_step.errors import ExplainStepError, PredictionFailed
+from explain_step.types import FittedModel, FloatArray, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
+FIRST_CALL = 256
+CALL_ROWS = 200_000
+CALL_CELLS = 8_000_000
+"""Largest prediction call: this many rows, and not more cells than this (64 MB of float64)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """Explained and background rows in one store of d columns.
+
+    Attributes
+    ----------
+    columns : tuple of arrays
+        Per column the n explained values, then the m background values.
+    matrix : ndarray of shape (n + m, d), optional
+        The same as one block, where all columns share one numpy dtype.
+    codes : ndarray of int of shape (n + m, d)
+        Equal codes = equal values (missing equals missing).
+    """
+
+    model: FittedModel
+    names: pd.Index
+    n: int
+    m: int
+    columns: tuple[Any, ...]
+    matrix: npt.NDArray[Any] | None
+    codes: IntArray
+
+    def varying(self) -> BoolArray:
+        """Return for each column whether any explained row differs from any background row in it."""
+        first = self.codes[self.n : self.n + 1]
+        return np.asarray((self.codes != first).any(axis=0))
+
+    def switched(self) -> int:
+        """Return the mean number of columns in which an explained and a background row differ, rounded up."""
+        differing = 0.0
+        for column in self.codes.T:
+            counts = np.zeros((2, int(column.max()) + 2))
+            np.add.at(counts[0], column[: self.n] + 1, 1.0)
+            np.add.at(counts[1], column[self.n :] + 1, 1.0)
+            differing += 1.0 - float(counts[0] @ counts[1]) / (self.n * self.m)
+        return int(np.ceil(differing))
+
+
+@dataclass(slots=True)
+class Clock:
+    """The time budget of estimated work, in seconds. It only ever cuts; it never makes a call larger."""
+
+    budget: float
+    started: float = field(default_factory=time.perf_counter)
+
+    def allows(self, work: int, *, done: int) -> bool:
+        """Return whether ``work`` more rows would end in time, at the speed of the ``done`` ones."""
+        spent = time.perf_counter() - self.started
+        expected = spent * work / done if done else 0.0
+        return spent + expected <= self.budget
+
+
+def pool(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame) -> Pool:
+    """Return the store of mixed rows of ``X`` (n rows) and ``background`` (m rows, the same columns)."""
+    columns = tuple(_joined(X.iloc[:, j], background.iloc[:, j]) for j in range(X.shape[1]))
+    codes = np.empty((len(X) + len(background), len(columns)), dtype=np.int64)
+    for j, column in enumerate(columns):
+        codes[:, j] = pd.factorize(column)[0]
+    dtypes = {getattr(column, "dtype", None) for column in columns}
+    block = len(dtypes) == 1 and all(isinstance(c, np.ndarray) and c.dtype.kind in "fiub" for c in columns)
+    return Pool(
+        model=model,
+        names=X.columns,
+        n=len(X),
+        m=len(background),
+        columns=columns,
+        matrix=np.column_stack(columns) if block else None,
+        codes=codes,
+    )
+
+
+def _joined(upper: pd.Series[Any], lower: pd.Series[Any]) -> Any:
+    """Return the values of two columns one below the other, in the first one's dtype where they share it."""
+    if isinstance(upper.dtype, pd.CategoricalDtype) and isinstance(lower.dtype, pd.CategoricalDtype):
+        # the explained rows' categories come first: their codes are what the model has seen in its answer on
+        # them
+        extra = lower.dtype.categories.difference(upper.dtype.categories, sort=False)
+        dtype = pd.CategoricalDtype([*upper.dtype.categories, *extra], ordered=upper.dtype.ordered)
+        dtype = upper.dtype if not len(extra) else dtype
+        return pd.concat([upper.astype(dtype), lower.astype(dtype)], ignore_index=True).array
+    if upper.dtype == lower.dtype:
+        return _plain(pd.concat([upper, lower], ignore_index=True))
+    if isinstance(upper.dtype, np.dtype) and isinstance(lower.dtype, np.dtype):
+        return np.concatenate([upper.to_numpy(), lower.to_numpy()])
+    both = np.empty(len(upper) + len(lower), dtype=object)
+    both[: len(upper)] = upper.to_numpy(dtype=object)
+    both[len(upper) :] = lower.to_numpy(dtype=object)
+    return both
+
+
+def _plain(values: pd.Series[Any]) -> Any:
+    return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.array
+
+
+def mixed(pool: Pool, rows: IntArray, partners: IntArray, mask: BoolArray) -> pd.DataFrame:
+    """Return e mixed rows: of each, the masked columns (e, d) come from an explained row.
+
+    The others come from its partner, a background row.
+    """
+    if pool.matrix is not None:
+        block = np.where(mask, pool.matrix[rows], pool.matrix[pool.n + partners])
+        return pd.DataFrame(block, columns=pool.names)
+    picked = {
+        j: column.take(np.where(mask[:, j], rows, pool.n + partners)) for j, column in enumerate(pool.columns)
+    }
+    frame = pd.DataFrame(picked, copy=False)
+    frame.columns = pool.names
+    return frame
+
+
+def predict(model: FittedModel, frame: pd.DataFrame) -> FloatArray:
+    """Return the model's outputs (n, n_outputs), checked.
+
+    Raises
+    ------
+    PredictionFailed
+        The model raised, or returned another shape or values that are not finite.
+    """
+    try:
+        output = np.asarray(model.predict(frame), dtype=np.float64)
+    except ExplainStepError:
+        raise
+    except Exception as error:
+        msg = (
+            f"The model raised {type(error).__name__} in predict on {len(frame)} rows mixed from explained "
+            f"and background rows: {str(error)[:300]}. It must accept every combination of the given values."
+        )
+        raise PredictionFailed(msg) from error
+    wanted = (len(frame), len(model.output_names))
+    if output.shape != wanted:
+        msg = f"The model must return an array of shape {wanted} for {len(frame)} rows, got {output.shape}."
+        raise PredictionFailed(msg)
+    bad = int((~np.isfinite(output)).any(axis=1).sum())
+    if bad:
+        msg = (
+            f"The model must return finite outputs, got NaN or infinity on {bad} of {len(frame)} rows mixed "
+            f"from explained and background rows; remove or impute what causes them."
+        )
+        raise PredictionFailed(msg)
+    return output
+
+
+def calls(total: int, columns: int) -> Iterator[slice]:
+    """Return the calls that cover ``total`` rows: the sizes grow from small to the largest, by counts alone.
+
+    Examples
+    --------
+    >>> [(s.start, s.stop) for s in calls(1000, 5)]
+    [(0, 256), (256, 768), (768, 1000)]
+    """
+    largest = max(1, min(CALL_ROWS, CALL_CELLS // max(columns, 1)))
+    start, size = 0, min(FIRST_CALL, largest)
+    while start < total:
+        yield slice(start, min(start + size, total))
+        start, size = start + size, min(2 * size, largest)
+
+
+def evaluate(
+    pool: Pool,
+    *,
+    rows: IntArray,
+    partners: IntArray,
+    masks: Callable[[slice], BoolArray],
+    clock: Clock | None = None,
+    at_least: int = 0,
+) -> FloatArray:
+    """Return the outputs of mixed rows, in order; fewer than asked where the clock does not allow the rest.
+
+    Parameters
+    ----------
+    pool : Pool
+    rows, partners : ndarray of int of shape (e,)
+        Explained row and background row of each mixed row.
+    masks : callable
+        Slice of the e mixed rows to their mask, of shape (length, d).
+    clock : Clock, optional
+        Without one, everything is evaluated.
+    at_least : int
+        This many mixed rows are evaluated whatever the clock says.
+
+    Returns
+    -------
+    ndarray of shape (done, n_outputs)
+    """
+    done = 0
+    outputs = np.empty((len(rows), len(pool.model.output_names)))
+    for part in calls(len(rows), len(pool.names)):
+        if clock is not None and done >= at_least and not clock.allows(part.stop - part.start, done=done):
+            break
+        frame = mixed(pool, rows[part], partners[part], masks(part))
+        outputs[part] = predict(pool.model, frame)
+        done = part.stop
+    return outputs[:done]
