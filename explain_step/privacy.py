@@ -264,6 +264,8 @@ def bin_label(position: int, edges: FloatArray) -> str:
     >>> [bin_label(i, np.array([0.2, 0.4])) for i in range(3)]
     ['below 0.2', '[0.2, 0.4)', '0.4 or more']
     """
+    if len(edges) == 0:
+        return "all values"
     if position == 0:
         return f"below {render(float(edges[0]))}"
     if position == len(edges):

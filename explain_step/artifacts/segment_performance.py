@@ -1,0 +1,156 @@
+"""A performance metric on a segment and its difference to the rest, with bootstrap intervals.
+
+Resamples are drawn as counts per row, and the common metrics are computed for all resamples at once; the
+others go through the metric's own function with the counts as weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from explain_step.errors import NotApplicable
+from explain_step.metrics import Metric
+from explain_step.types import FloatArray, IntArray, Subject
+
+RESAMPLES = 200
+BLOCK = 4_000_000
+"""Resample counts held in memory at a time."""
+ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
+"""Metrics that are a function of a mean over rows."""
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draws:
+    """A metric on some rows and on resamples of them (NaN where it is not defined)."""
+
+    value: float
+    resampled: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A value with its interval and, for a difference, its two-sided p-value."""
+
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    p: float = NAN
+
+
+def row_losses(metric: str, subject: Subject) -> FloatArray | None:
+    """Return each row's share of a metric that is a mean over rows (rmse: before the root), or None."""
+    y, response, model = np.asarray(subject.y), subject.response, subject.model
+    if metric == "accuracy":
+        return None if response.label is None else np.asarray(y == response.label, dtype=np.float64)
+    if metric in ("log_loss", "brier"):
+        if response.probability is None or model.classes is None:
+            return None
+        hits = np.stack([y == label for label in model.classes], axis=1)
+        if metric == "log_loss":
+            own = (np.clip(response.probability, 1e-15, 1.0) * hits).sum(axis=1)
+            return np.asarray(-np.log(np.where(hits.any(axis=1), own, np.nan)), dtype=np.float64)
+        scale = 0.5 if model.task == "binary" else 1.0
+        return np.asarray(((response.probability - hits) ** 2).sum(axis=1) * scale, dtype=np.float64)
+    if metric in ("rmse", "mae"):
+        error = response.output - y.reshape(response.output.shape).astype(np.float64)
+        return np.asarray((error**2 if metric == "rmse" else np.abs(error)).mean(axis=1), dtype=np.float64)
+    return None
+
+
+def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Generator) -> Draws:
+    """Return the metric on the given rows and on `RESAMPLES` bootstrap resamples of them."""
+    part = subject.take(rows)
+    weights = np.ones(len(rows)) if part.weights is None else part.weights
+    value = value_on(metric, part)
+    n = len(rows)
+    if n < 2:
+        return Draws(value=value, resampled=np.full(RESAMPLES, np.nan))
+    block = max(1, min(RESAMPLES, BLOCK // n))
+    found = []
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
+        counts = np.stack([np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(size)])
+        found.append(resampled(metric, part, counts * weights))
+    return Draws(value=value, resampled=np.concatenate(found))
+
+
+def value_on(metric: Metric, part: Subject) -> float:
+    """Return the metric on all rows of ``part``; NaN where it is not defined."""
+    if len(part.X) == 0 or part.y is None:
+        return NAN
+    return float(metric.score(part.y, part.response, part.model, part.weights))
+
+
+def resampled(metric: Metric, part: Subject, weights: FloatArray) -> FloatArray:
+    """Return the metric of each weighting of the rows: weights of shape (r, n) to values of shape (r,)."""
+    if metric.name in ROW_METRICS:
+        losses = row_losses(metric.name, part)
+        if losses is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = (weights @ losses) / weights.sum(axis=1)
+            return np.asarray(np.sqrt(mean) if metric.name == "rmse" else mean, dtype=np.float64)
+    if metric.name == "roc_auc" and part.model.task == "binary":
+        return _areas(part, weights)
+    return np.array([_one(metric, part, w) for w in weights])
+
+
+def _one(metric: Metric, part: Subject, weights: FloatArray) -> float:
+    drawn = np.flatnonzero(weights > 0)
+    some = part.take(drawn)
+    if some.y is None or len(drawn) == 0:
+        return NAN
+    return float(metric.score(some.y, some.response, some.model, weights[drawn]))
+
+
+def _areas(part: Subject, weights: FloatArray) -> FloatArray:
+    """Return the weighted area under the ROC curve of each row of ``weights``, ties counted half."""
+    model, response = part.model, part.response
+    if model.classes is None or part.y is None:
+        msg = "the model has no classes"
+        raise NotApplicable(msg)
+    positive = model.positive or 0
+    score = response.output[:, 0] if response.probability is None else response.probability[:, positive]
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
+    hit = (part.y == model.classes[positive])[order]
+    ordered = weights[:, order]
+    up = np.add.reduceat(ordered * hit, starts, axis=1)
+    down = np.add.reduceat(ordered * ~hit, starts, axis=1)
+    below = np.cumsum(down, axis=1) - down / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
+    return np.asarray(area, dtype=np.float64)
+
+
+def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
+    """Return value and percentile interval; no interval when over half of the resamples are undefined."""
+    known = drawn.resampled[np.isfinite(drawn.resampled)]
+    if len(known) < RESAMPLES / 2 or not np.isfinite(drawn.value):
+        return Estimate(value=drawn.value)
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=drawn.value, low=float(low), high=float(high))
+
+
+def difference(inside: Draws, rest: Draws, *, level: float = 0.95) -> Estimate:
+    """Return inside minus rest with a normal interval and p-value from the bootstrap standard error.
+
+    Inside and rest are disjoint, so their resamples are independent.
+    """
+    gap = inside.value - rest.value
+    error = float(np.hypot(_error(inside), _error(rest)))
+    if not np.isfinite(gap + error):
+        return Estimate(value=gap if np.isfinite(gap) else NAN)
+    if error <= 1e-12 * max(abs(inside.value), abs(rest.value), 1e-300):
+        return Estimate(value=gap, low=gap, high=gap, p=1.0 if gap == 0 else 0.0)
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    p = float(2 * stats.norm.sf(abs(gap) / error))
+    return Estimate(value=gap, low=gap - z * error, high=gap + z * error, p=p)
+
+
+def _error(drawn: Draws) -> float:
+    known = drawn.resampled[np.isfinite(drawn.resampled)]
+    return float(np.std(known, ddof=1)) if len(known) >= RESAMPLES / 2 else NAN

@@ -1,0 +1,161 @@
+"""Segments: whether the model performs as well, and reasons alike, in every part of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step import privacy
+from explain_step.artifacts.segment_cells import SECTION, Cell, cells_of, view_of
+from explain_step.artifacts.segment_rates import rates_artifact
+from explain_step.artifacts.segment_rules import FEW, Partition, check, name_of, partition, sensitive_columns
+from explain_step.artifacts.segment_rules import columns_of as read_columns
+from explain_step.artifacts.segment_search import search_artifact
+from explain_step.artifacts.segment_suppression import withheld
+from explain_step.artifacts.segment_table import table_artifact
+from explain_step.config import Config, SegmentDeclaration
+from explain_step.errors import NotApplicable
+from explain_step.seeds import Seeds
+from explain_step.types import Artifact, Attributions, Caveat, Section, Subject
+
+AUTOMATIC = 8
+"""Columns used when no segment is declared."""
+BINNED = 3
+"""Numeric columns cut into quartiles where fewer columns than this have few levels."""
+
+
+def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
+    """Return performance and importance by segment, with differences to the rest of the data.
+
+    Parameters
+    ----------
+    subject : Subject
+        Segments are cut on ``subject.frame``; performance uses all rows with labels.
+    attributions : Attributions
+        Importance uses the explained rows.
+    config : Config
+        ``segments``, ``sensitive``, ``min_segment``, ``top_features``, ``metrics``, ``privacy``, ``redact``.
+    seeds : Seeds
+
+    Returns
+    -------
+    Section
+        ``segments``; ``segment_rates`` for classifiers; ``segment_search`` where no segment is declared.
+
+    Raises
+    ------
+    InvalidInput
+        A declared segment cannot be read.
+    NotApplicable
+        There is nothing to cut by.
+    """
+    check(config, list(subject.frame.columns))
+    partitions, caveats = _partitions(subject, attributions, config=config)
+    artifacts: list[Artifact] = []
+    if partitions:
+        view = view_of(subject, attributions, config=config)
+        cells = cells_of(partitions, subject, view, config=config, seeds=seeds)
+        artifacts.append(table_artifact(cells, subject, attributions, view=view, config=config, seeds=seeds))
+        caveats = [*caveats, *_cell_caveats(cells, config=config)]
+        rates = rates_artifact(partitions, subject, attributions, config=config)
+        artifacts.extend([rates] if rates is not None else [])
+    if not config.segments:
+        search, said = search_artifact(subject, attributions, config=config, seeds=seeds)
+        artifacts.extend([search] if search is not None else [])
+        caveats.extend(said)
+    if not partitions and not artifacts:
+        msg = "no segment is declared and no column has few levels or numbers to cut; name one in 'segments'"
+        raise NotApplicable(msg)
+    if subject.y is None:
+        caveats.append(
+            _caveat("no_labels", "Segments have no performance: no labels were given.", degrades=True)
+        )
+    return Section(artifacts=tuple(artifacts), caveats=tuple(caveats))
+
+
+def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
+    return Caveat(code=code, section=SECTION, message=message, degrades=degrades)
+
+
+def _partitions(
+    subject: Subject, attributions: Attributions, *, config: Config
+) -> tuple[list[Partition], list[Caveat]]:
+    frame, columns = subject.frame, list(subject.frame.columns)
+    wanted: dict[str, tuple[SegmentDeclaration, Any]] = {}
+    for declaration in config.segments:
+        wanted.setdefault(name_of(declaration), (declaration, "declared"))
+    for name in sensitive_columns(config, columns):
+        wanted.setdefault(name, (name, "sensitive"))
+    if not config.segments:
+        for name in _automatic(subject, attributions, config=config):
+            wanted.setdefault(name, (name, "found"))
+    partitions: list[Partition] = []
+    caveats: list[Caveat] = []
+    for name, (declaration, origin) in wanted.items():
+        if read_columns(declaration, columns) & privacy.hidden(config):
+            text = f"Segment {name!r} is not reported: it reads a column listed in 'redact'."
+            caveats.append(_caveat("segment_redacted", text))
+        else:
+            partitions.append(partition(declaration, frame, config=config, origin=origin))
+    return _worth_showing(partitions, config=config), caveats
+
+
+def _worth_showing(partitions: list[Partition], *, config: Config) -> list[Partition]:
+    """Drop found columns that would be withheld but for one level; keep at most `AUTOMATIC` found ones."""
+    hidden = withheld(partitions, smallest=config.min_segment)
+    shown = {p.name: int((~gone).sum()) for p, gone in zip(partitions, hidden, strict=True)}
+    found = [p.name for p in partitions if p.origin == "found" and shown[p.name] > 1][:AUTOMATIC]
+    return [p for p in partitions if p.origin != "found" or p.name in found]
+
+
+def _automatic(subject: Subject, attributions: Attributions, *, config: Config) -> list[str]:
+    """Return columns with few levels, the most important first; some numeric ones where these are too few."""
+    order = _by_importance(subject, attributions)
+    usable = [c for c in order if c != subject.target_name and c not in privacy.hidden(config)]
+    few = [c for c in usable if 2 <= _levels(subject.frame[c]) <= FEW]
+    cut = [c for c in usable if c not in few and _is_cut(subject.frame[c])][: max(0, BINNED - len(few))]
+    return [*few[: 3 * AUTOMATIC], *cut]
+
+
+def _levels(series: pd.Series[Any]) -> int:
+    try:
+        return int(series.nunique(dropna=False))
+    except TypeError:  # cells that cannot be hashed, such as lists
+        return len(series)
+
+
+def _is_cut(series: pd.Series[Any]) -> bool:
+    return privacy.is_numeric(series) and _levels(series) > FEW
+
+
+def _by_importance(subject: Subject, attributions: Attributions) -> list[str]:
+    """Return the columns of the frame: the model's by mean absolute attribution, then the others."""
+    strength = np.abs(attributions.values).mean(axis=(0, 2)) if len(attributions.rows) else np.zeros(0)
+    ranked = sorted(zip(-strength, attributions.feature_names, strict=False))
+    model = [name for _, name in ranked if name in subject.frame.columns]
+    return [*model, *(str(c) for c in subject.frame.columns if c not in set(model))]
+
+
+def _cell_caveats(cells: list[Cell], *, config: Config) -> list[Caveat]:
+    caveats = []
+    for cell in cells:
+        if cell.n == 0:
+            text = f"Segment {cell.partition.name!r} selects no row."
+            caveats.append(_caveat("empty_segment", text))
+    hidden = [c for c in cells if c.withheld is not None and c.n > 0]
+    if hidden:
+        text = (
+            f"{len(hidden)} segment level(s) are withheld: they have under {config.min_segment} rows, or "
+            "would reveal "
+            "by subtraction a group that has."
+        )
+        caveats.append(_caveat("segments_withheld", text))
+    thin = [c for c in cells if c.withheld is None and c.hides_importance]
+    if thin:
+        text = (
+            f"{len(thin)} segment level(s) have too few explained rows for importance; performance is given."
+        )
+        caveats.append(_caveat("segments_few_explained", text))
+    return caveats
