@@ -39,19 +39,37 @@ def _positive_score(response: Response, model: FittedModel) -> FloatArray:
     return response.output[:, 0]
 
 
-def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
-    from sklearn.metrics import roc_auc_score
+def auc(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray | None = None) -> float:
+    """Return the area under the ROC curve: the share of (hit, miss) pairs ranked rightly, ties counted half.
 
+    The same number as `sklearn.metrics.roc_auc_score` without its checks, which cost more than the area itself when it
+    is asked for thousands of times (intervals, permutations).
+
+    Examples
+    --------
+    >>> auc(np.array([False, True, True]), np.array([0.1, 0.1, 0.8]))
+    0.75
+    """
+    w = np.ones(len(score)) if weights is None else np.asarray(weights, dtype=np.float64)
+    _, place = np.unique(score, return_inverse=True)
+    hits = np.bincount(place, weights=w * hit)
+    misses = np.bincount(place, weights=w * ~hit)
+    below = np.cumsum(misses) - misses
+    total = hits.sum() * misses.sum()
+    return float((hits * (below + misses / 2)).sum() / total) if total > 0 else float("nan")
+
+
+def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
     if model.task == "binary":
         hit = y == _classes(model)[model.positive or 0]
         if hit.all() or not hit.any():
             return float("nan")
-        return float(roc_auc_score(hit, _positive_score(r, model), sample_weight=w))
+        return auc(hit, _positive_score(r, model), weights=w)
     aucs = []
     for k, label in enumerate(_classes(model)):
         hit = y == label
         if hit.any() and not hit.all():
-            aucs.append(roc_auc_score(hit, _probability(r)[:, k], sample_weight=w))
+            aucs.append(auc(hit, _probability(r)[:, k], weights=w))
     return float(np.mean(aucs)) if aucs else float("nan")
 
 
