@@ -51,7 +51,8 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "figures": list,
     "methods": list,
     "files": list,
-    "created": dict,
+    "created_at": str,
+    "tool": str,
     "trust_level": str,
     "manifest_digest": str,
 }

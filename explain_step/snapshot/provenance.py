@@ -220,6 +220,17 @@ def mask_text(text: str) -> str:
     return _SHAPES.sub(MASK, text)
 
 
+def masked(value: Any) -> Any:
+    """Return a plain JSON value with `mask_text` on every text: an error may quote a URL with a password."""
+    if isinstance(value, str):
+        return mask_text(value)
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    if isinstance(value, dict):
+        return {key: masked(item) for key, item in value.items()}
+    return value
+
+
 def data(subject: Subject) -> dict[str, Any]:
     """Return what the explained rows are: digests, numbers of rows and the types of the columns.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from explain_step.snapshot.manifest import (
     snapshot_id,
 )
 from explain_step.snapshot.read import ATTRIBUTIONS, Snapshot, read_directory, read_manifest
+from explain_step.snapshot.summary import summarise
 from explain_step.snapshot.tables import (
     CSV_ROWS,
     attributions_table,
@@ -40,9 +41,6 @@ from explain_step.snapshot.tables import (
 )
 from explain_step.snapshot.verify import verify_directory
 from explain_step.types import Artifact, Attributions, Caveat, Figure, MethodSpec, Score, Status, Subject
-
-TOP = 10
-"""Features per output in ``summary.json``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +57,7 @@ class SnapshotParts:
         The step's log, one JSON line each.
     previous : str, optional
         Id of the snapshot this one follows.
-    created : str, optional
+    created_at : str, optional
         UTC time of writing; default: now. It stays outside the id.
     """
 
@@ -79,7 +77,7 @@ class SnapshotParts:
     page: Callable[[str], str] | None = None
     card: Callable[[str], str] | None = None
     previous: str | None = None
-    created: str | None = None
+    created_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +193,18 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         yield _File(
             path="card.md", role="card", data=parts.card(content.id).encode("utf-8", "backslashreplace")
         )
-    yield _File(path="summary.json", role="summary", data=dump(_summary(parts, content)))
+    summary = summarise(
+        snapshot_id=content.id,
+        status=parts.status,
+        reason=parts.reason,
+        model=parts.model,
+        quantity=parts.quantity,
+        tables=content.tables,
+        scores=parts.scores,
+        caveats=parts.caveats,
+        missing=parts.missing,
+    )
+    yield _File(path="summary.json", role="summary", data=dump(provenance.masked(summary)))
     records = {
         "environment": provenance.environment(),
         "code": provenance.code(seed=parts.config.seed),
@@ -204,7 +213,10 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
     }
     for name, record in records.items():
         yield _File(path=f"provenance/{name}.json", role="provenance", data=dump(plain_json(record)))
-    lines = [canonical_json(plain_json({"seq": i, **event})) + b"\n" for i, event in enumerate(parts.events)]
+    lines = [
+        canonical_json(provenance.masked(plain_json({"seq": i, **event}))) + b"\n"
+        for i, event in enumerate(parts.events)
+    ]
     yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
 
 
@@ -257,13 +269,13 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
             {"path": f.path, "role": f.role, "sha256": sha256_bytes(f.data), "size": len(f.data)}
             for f in files
         ],
-        "created": {
-            "time": parts.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "tool": f"explain-step {__version__}",
-        },
+        "created_at": parts.created_at or datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "tool": f"explain-step {__version__}",
         "trust_level": TRUST_LEVEL,
     }
     plain: dict[str, Any] = plain_json(manifest)
+    for key in ("reason", "sections", "model"):
+        plain[key] = provenance.masked(plain[key])
     return plain
 
 
@@ -283,51 +295,6 @@ def _methods(parts: SnapshotParts) -> list[dict[str, Any]]:
         specs.append((ATTRIBUTIONS, parts.attributions.method))
     specs.extend((f"{score.name} ({score.variant})", score.method) for score in parts.scores)
     return [{"of": of, **asdict(spec)} for of, spec in specs]
-
-
-def _summary(parts: SnapshotParts, content: _Content) -> dict[str, Any]:
-    summary: dict[str, Any] = plain_json(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "snapshot_id": content.id,
-            "status": parts.status,
-            "reason": parts.reason,
-            "model": asdict(parts.model),
-            "quantity": parts.quantity,
-            "importance": _top(content.tables.get("importance")),
-            "performance": _records(content.tables.get("performance")),
-            "scores": [
-                {key: value for key, value in score_record(score).items() if key not in ("method", "source")}
-                for score in parts.scores
-            ],
-            "missing": parts.missing,
-            "caveats": [caveat.message for caveat in parts.caveats],
-        }
-    )
-    return summary
-
-
-def _top(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    if table is None or not {"output", "feature", "rank"} <= set(table.columns):
-        return []
-    wanted = (
-        "output",
-        "feature",
-        "rank",
-        "rank_low",
-        "rank_high",
-        "mean_abs_shap",
-        "ci_low",
-        "ci_high",
-        "share",
-    )
-    columns = [name for name in wanted if name in table.columns]
-    ordered = table.sort_values(["output", "rank", "feature"], kind="stable")
-    return _records(ordered.groupby("output", sort=False).head(TOP)[columns])
-
-
-def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    return [] if table is None else [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _write_files(draft: Path, files: list[_File]) -> None:

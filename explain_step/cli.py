@@ -1,0 +1,388 @@
+"""The command line: arguments to the Python functions, results to text or JSON, outcomes to exit codes.
+
+Exit codes: 0 yes; 1 no (incomplete, no snapshot, does not verify, another model); 2 wrong usage; 3 could not
+decide (a server does not answer); 4 failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from explain_step import __version__
+from explain_step.errors import (
+    BindingError,
+    InvalidInput,
+    MissingDependency,
+    SnapshotError,
+)
+
+if TYPE_CHECKING:
+    from explain_step.snapshot import Snapshot
+    from explain_step.tracking import LoggedSnapshot
+
+YES, NO, USAGE, UNDECIDED, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+URI_SCHEMES = ("models:/", "runs:/")
+COLOURS = {"complete": "green", "degraded": "yellow", "incomplete": "red", "failed": "red"}
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error: the one place where errors become exit codes."""
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, click.UsageError | InvalidInput | MissingDependency):
+        return USAGE
+    if isinstance(error, SnapshotError | BindingError):
+        return NO
+    return UNDECIDED if _no_answer(error) else FAILED
+
+
+def _no_answer(error: BaseException) -> bool:
+    from explain_step.tracking.marks import unreachable
+
+    databases = [t for t in type(error).__mro__ if t.__module__.startswith("sqlalchemy.exc")]
+    return unreachable(error) or any(t.__name__ == "OperationalError" for t in databases)
+
+
+def common(command: Command) -> Command:
+    """Add the options that every command has."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Show the log and the origin of errors."),
+        click.option(
+            "--tracking-uri", metavar="URI", help="MLflow tracking server. Default: MLflow's own setting."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="explain-step")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Explain trained models, and show and verify the explanations.
+
+    Exit codes: 0 yes, 1 no (incomplete, does not verify), 2 wrong usage, 3 could not decide (server
+    unreachable), 4 failed.
+    """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("data", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--target", help="Column of DATA with the labels. Without it, performance is missing: degraded."
+)
+@click.option(
+    "--segments", multiple=True, metavar="A,B", help="Columns or expressions, e.g. 'afam,age < 30'."
+)
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False), help="YAML or JSON file with options."
+)
+@click.option(
+    "--background", type=click.Path(exists=True, dir_okay=False), help="Reference rows (Parquet, CSV)."
+)
+@click.option("--sample-weight", metavar="COLUMN", help="Column of DATA with weights.")
+@click.option(
+    "--output", type=click.Choice(["probability", "margin", "prediction"]), help="Explained quantity."
+)
+@click.option("--positive-class", help="Class whose probability is explained.")
+@click.option("--metrics", multiple=True, metavar="A,B", help="Performance metrics; the first one leads.")
+@click.option("--redact", multiple=True, metavar="A,B", help="Columns whose values are published nowhere.")
+@click.option(
+    "--privacy", type=click.Choice(["standard", "strict"]), help="strict: no raw row, no rare level."
+)
+@click.option("--max-rows", type=click.IntRange(min=1), help="Explain at most this many rows.")
+@click.option("--budget", metavar="SECONDS", help="Time for estimated work, e.g. 60 or 5m.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
+@click.option("--run-id", help="MLflow run to log to. Default: the run of the model.")
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the snapshot. Default: 'explanations'; none for a model in MLflow.",
+)
+@common
+def run(
+    model: str, data: Path, *, as_json: bool, tracking_uri: str | None, verbose: bool, **given: Any
+) -> int:
+    """Explain MODEL on the rows of DATA (Parquet or CSV).
+
+    MODEL is models:/name/1, models:/name@alias, models:/m-…, runs:/…/model, or the directory of an MLflow
+    model. A model in MLflow gets its explanation logged there. A directory is loaded as it is: loading a
+    pickled model runs its code.
+    """
+    options = _options(given)
+    arguments = {"config": given["config"], **options}
+    if model.startswith(URI_SCHEMES):
+        with _working(verbose=verbose):
+            logged = _log(model, data, given, tracking_uri=tracking_uri, arguments=arguments)
+        _report_run(_logged_facts(logged, given["output_dir"]), as_json=as_json)
+        return NO if logged.status == "incomplete" else YES
+    if given["run_id"] is not None:
+        msg = "--run-id needs a model in MLflow (models:/… or runs:/…); a model directory is not logged."
+        raise click.UsageError(msg)
+    with _working(verbose=verbose):
+        shot = _explain(model, data, given, arguments=arguments)
+    facts = {"status": shot.status, "reason": shot.reason, "snapshot_id": shot.id, "path": str(shot.path)}
+    _report_run(facts, as_json=as_json)
+    return NO if shot.status == "incomplete" else YES
+
+
+PLAIN_OPTIONS = (
+    "background",
+    "sample_weight",
+    "output",
+    "positive_class",
+    "privacy",
+    "max_rows",
+    "budget",
+    "seed",
+)
+LIST_OPTIONS = ("segments", "metrics", "redact")
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the given options only: what is not given is left to the config file and the defaults."""
+    options = {key: given[key] for key in PLAIN_OPTIONS if given[key] is not None}
+    for key in LIST_OPTIONS:
+        parts = [part.strip() for text in given[key] for part in text.split(",")]
+        if any(parts):
+            options[key] = tuple(part for part in parts if part)
+    return options
+
+
+def _log(
+    model: str, data: Path, given: dict[str, Any], *, tracking_uri: str | None, arguments: dict[str, Any]
+) -> LoggedSnapshot:
+    from explain_step import step
+
+    return step.log_explanations(
+        model,
+        str(data),
+        given["target"],
+        run_id=given["run_id"],
+        tracking_uri=tracking_uri,
+        on_error="raise",
+        **arguments,
+    )
+
+
+def _explain(model: str, data: Path, given: dict[str, Any], *, arguments: dict[str, Any]) -> Snapshot:
+    from explain_step import step
+    from explain_step.tracking.loading import describe, load_native
+
+    place = Path(model)
+    if not place.is_dir():
+        msg = f"MODEL must be models:/…, runs:/… or the directory of an MLflow model, got {model!r}."
+        raise click.UsageError(msg)
+    fitted = load_native(place, describe(place).native or "pyfunc")
+    folder = given["output_dir"] or Path("explanations")
+    return step.explain(fitted, str(data), given["target"], directory=folder, **arguments)
+
+
+def _logged_facts(logged: LoggedSnapshot, output_dir: Path | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "status": logged.status,
+        "reason": logged.reason,
+        "snapshot_id": logged.id,
+        "path": None,
+        "run_id": logged.run_id,
+        "model_id": logged.model_id,
+        "versions": [list(version) for version in logged.versions],
+        "url": logged.url,
+    }
+    if logged.snapshot is not None:
+        written = logged.snapshot.path
+        if output_dir is not None:
+            kept = output_dir / logged.snapshot.id
+            shutil.copytree(written, kept, dirs_exist_ok=True)
+            facts["path"] = str(kept)
+        if written.parent.name.startswith("explain_step_"):  # the step's own temporary folder
+            shutil.rmtree(written.parent, ignore_errors=True)
+    return facts
+
+
+def _report_run(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(facts)
+        return
+    from explain_step.terminal import clean
+
+    _print_status(facts["status"], clean(facts["reason"]))
+    for label, key in (("snapshot", "snapshot_id"), ("directory", "path"), ("page", "url")):
+        if facts.get(key):
+            click.echo(f"{label:<10}{facts[key]}")
+    for name, version in facts.get("versions", []):
+        click.echo(f"{'version':<10}models:/{clean(name)}/{clean(version)}")
+
+
+@cli.command()
+@click.argument("source")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=12, show_default=True, help="Features shown per output."
+)
+@common
+def show(source: str, *, top: int, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+    """Summarise a snapshot: status, importances with intervals and shared ranks, performance, scores.
+
+    SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias.
+    """
+    from explain_step import snapshot
+
+    with _working(verbose=verbose), _fetched(source, tracking_uri) as path:
+        shot = snapshot.read_directory(path)
+    if as_json:
+        summary = {**_summary_of(shot, top=top), "created_at": shot.manifest["created_at"]}
+        _print_json(summary)
+        return YES
+    from explain_step import terminal
+
+    first, _, rest = terminal.summary(shot, top=top).partition("\n")
+    status, _, reason = first.partition(": ")
+    _print_status(status, reason)
+    click.echo(rest)
+    return YES
+
+
+def _summary_of(shot: Snapshot, *, top: int) -> dict[str, Any]:
+    from explain_step.snapshot import summarise
+
+    return summarise(
+        snapshot_id=shot.id,
+        status=shot.status,
+        reason=shot.reason,
+        model=shot.model,
+        quantity=shot.manifest["quantity"],
+        tables=shot.tables,
+        scores=shot.scores,
+        caveats=shot.caveats,
+        missing={k: v["reason"] for k, v in shot.manifest["sections"].items() if v.get("state") == "missing"},
+        top=top,
+    )
+
+
+@cli.command()
+@click.argument("source")
+@common
+def verify(source: str, *, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+    """Check every byte of a snapshot against its manifest; exit code 1 when anything differs.
+
+    SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. Each missing, extra or
+    changed file is named. Digests that stand beside the files show accidents, not a writer who changes both.
+    """
+    from explain_step import snapshot
+
+    with _working(verbose=verbose), _fetched(source, tracking_uri, unread=True) as path:
+        findings = snapshot.verify_directory(path)
+    passed = all(finding.verdict == "pass" for finding in findings)
+    if as_json:
+        plain = [asdict(finding) for finding in findings]
+        _print_json({"source": source, "verified": passed, "findings": plain})
+        return YES if passed else NO
+    from explain_step.terminal import clean
+
+    for finding in findings:
+        mark = click.style(finding.verdict, fg="green" if finding.verdict == "pass" else "red")
+        click.echo(f"{mark}  {finding.code}  {clean(finding.message)}")
+    return YES if passed else NO
+
+
+@contextmanager
+def _fetched(source: str, tracking_uri: str | None, *, unread: bool = False) -> Iterator[Path]:
+    """Give the directory of a source; what had to be downloaded is removed at the end.
+
+    ``unread``: a plain directory is given as it is, even without a manifest: verify says what is wrong.
+    """
+    path = Path(source)
+    if unread and path.is_dir() and not list(path.glob("*/manifest.json")):
+        yield path
+        return
+    from explain_step import tracking
+
+    with tempfile.TemporaryDirectory(prefix="explain_step_fetched_") as folder:
+        yield tracking.fetch(source, tracking_uri=tracking_uri, destination=folder)
+
+
+@contextmanager
+def _working(*, verbose: bool) -> Iterator[None]:
+    """Keep standard output for the result; show the log on standard error, on a terminal or when asked."""
+    logger = logging.getLogger("explain_step")
+    before = logger.level
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.INFO if verbose or sys.stderr.isatty() else logging.WARNING)
+    logger.addHandler(handler)
+    logger.setLevel(min(before or logging.INFO, logging.INFO))
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _print_status(status: str, reason: str) -> None:
+    click.echo(f"{click.style(status, fg=COLOURS.get(status), bold=True)}: {reason}")
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; nothing is raised.
+
+    Examples
+    --------
+    >>> invoke(["verify", "/no/such/place"])
+    1
+    """
+    try:
+        result = cli.main(args=arguments, prog_name="explain-step", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error gets its exit code
+        return _report_error(error, arguments)
+    return result if isinstance(result, int) else YES
+
+
+def _report_error(error: BaseException, arguments: list[str]) -> int:
+    from explain_step.snapshot.provenance import mask_text
+
+    number = exit_code(error)
+    message = mask_text(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    if "--json" in arguments:
+        _print_json({"error": type(error).__name__, "message": message, "exit_code": number})
+    if number == INTERRUPTED:
+        message = "interrupted"
+    if number == FAILED and {"-v", "--verbose"} & set(arguments):
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    click.echo(f"explain-step: {message or type(error).__name__}", err=True)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
+    return number
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    # this process is ours: an unreachable server is reported in seconds, not minutes, and downloads are quiet
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    sys.exit(invoke(sys.argv[1:]))
