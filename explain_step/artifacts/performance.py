@@ -1,0 +1,114 @@
+"""Performance: how good the model is on the held-out rows, by each metric, with an interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step import intervals, metrics
+from explain_step.artifacts import Builder
+from explain_step.config import Config
+from explain_step.errors import NotApplicable
+from explain_step.metrics import Metric
+from explain_step.quantity import quantity
+from explain_step.seeds import Seeds
+from explain_step.types import Artifact, Attributions, Caveat, IntArray, Section, Subject
+
+MANY_ROWS = 10_000
+INTERVAL = (
+    "95% interval over drawing other held-out rows, for this fitted model: percentile bootstrap of the rows; "
+    "Wilson score interval for unweighted accuracy. Refitting the model is not covered."
+)
+
+
+def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
+    """Return the table ``performance``: metric, value, ci_low, ci_high, direction, n.
+
+    All labelled rows are used, also those that were not explained; sample weights count. A metric that is not
+    defined on these rows (one class only, constant labels) stays in the table without a value, and a caveat
+    names it.
+
+    Raises
+    ------
+    NotApplicable
+        There are no labels.
+    InvalidInput
+        ``config.metrics`` names a metric that the task does not have.
+    """
+    if subject.y is None:
+        msg = "no labels were given (argument y), so the model's performance is not known"
+        raise NotApplicable(msg)
+    chosen = metrics.choose_metrics(config.metrics, subject.model, subject.response)
+    if not chosen:
+        names = ", ".join(config.metrics)
+        msg = f"none of the metrics {names} can be computed: the model gives no probabilities"
+        raise NotApplicable(msg)
+    rows = [_row(subject, metric, seeds=seeds) for metric in chosen]
+    table = pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "direction", "n"])
+    meta = {
+        "quantity": quantity(subject, attributions),
+        "interval": INTERVAL,
+        "method": {"resamples": _resamples(len(subject.X)), "weighted": subject.weights is not None},
+    }
+    caveats = tuple(
+        Caveat(
+            code="metric_undefined",
+            section="performance",
+            message=f"The metric {row['metric']} is not defined on these rows ({_why(subject)}).",
+            degrades=True,
+        )
+        for row in rows
+        if np.isnan(row["value"])
+    )
+    return Section(
+        artifacts=(Artifact(name="performance", kind="performance", table=table, meta=meta),), caveats=caveats
+    )
+
+
+def _row(subject: Subject, metric: Metric, *, seeds: Seeds) -> dict[str, Any]:
+    n = len(subject.X)
+    everything = np.arange(n, dtype=np.int64)
+    value = _value(subject, metric, everything)
+    if metric.name == "accuracy" and subject.weights is None:
+        low, high = intervals.wilson(value * n, n)
+    elif np.isfinite(value):
+        low, high = intervals.bootstrap(
+            lambda rows: _value(subject, metric, rows),
+            n=n,
+            rng=seeds.rng("performance", metric.name),
+            resamples=_resamples(n),
+        )
+    else:
+        low = high = float("nan")
+    return {
+        "metric": metric.name,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "direction": metric.direction,
+        "n": float(n),
+    }
+
+
+def _value(subject: Subject, metric: Metric, rows: IntArray) -> float:
+    y = subject.y
+    weights = None if subject.weights is None else subject.weights[rows]
+    if y is None or (weights is not None and not weights.sum() > 0):
+        return float("nan")
+    return metric.score(y[rows], subject.response.take(rows), subject.model, weights)
+
+
+def _resamples(n: int) -> int:
+    """Fewer resamples where each costs more and the interval is narrow anyway."""
+    return 500 if n <= MANY_ROWS else 200
+
+
+def _why(subject: Subject) -> str:
+    if subject.y is not None and len(pd.unique(np.ravel(subject.y))) == 1:
+        return "all labels are equal"
+    return f"{len(subject.X)} rows do not determine it"
+
+
+PERFORMANCE = Builder(name="performance", required=False, build=build)

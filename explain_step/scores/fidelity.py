@@ -1,0 +1,232 @@
+"""Masking R squared: how well sums of attributions predict the model under masking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from explain_step.config import Config
+from explain_step.errors import NotApplicable
+from explain_step.explainers import masking
+from explain_step.explainers.masking import BoolArray, Clock
+from explain_step.explainers.sampling import spread_rows, stratified_partners
+from explain_step.scores import base
+from explain_step.scores.base import CONTROL, ROWS_INTERVAL, Scorer
+from explain_step.seeds import Seeds
+from explain_step.types import Attributions, FloatArray, IntArray, Score, Subject
+
+PREDICTIONS = 200_000
+CELLS = 200_000_000
+PARTNERS = 40
+SIZES = 12
+ROWS = 250
+ORDERS = 10
+BACKGROUND_ROWS = 5_000
+SURE_WALKS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Masked:
+    """Masked outputs of w walks: coalitions that grow along a random order of the columns.
+
+    Attributes
+    ----------
+    row : ndarray of int of shape (w,)
+        Position in the attributions.
+    order : ndarray of int of shape (w, d)
+    sizes : ndarray of int of shape (t,)
+        Coalition sizes.
+    first, second : ndarray of shape (w, t, n_outputs)
+        Mean output over two independent sets of background rows; both are the whole background where it is
+        small.
+    planned : int
+        Walks planned; fewer are here where the budget cut.
+    """
+
+    row: IntArray
+    order: IntArray
+    sizes: IntArray
+    first: FloatArray
+    second: FloatArray
+    planned: int
+
+
+def _score(
+    scorer: Scorer, subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds
+) -> tuple[Score, ...]:
+    """Return R squared over rows and proper prefixes S of random orders, and the control's.
+
+    It is ``1 - sum (v(S) - base - sum_S phi)^2 / sum (v(S) - mean v)^2``, where
+    ``v(S)`` is the mean output with the columns of S kept and the others replaced by background rows. It is
+    measured on two independent sets of background rows, and squares are products of the two, which keeps the
+    noise of the drawn background rows out of numerator and denominator. Mean over outputs.
+    """
+    if len(attributions.feature_names) < 2:
+        msg = "a single column has no proper subset to mask"
+        raise NotApplicable(msg)
+    masked = measure(subject, attributions, config=config, seeds=seeds)
+    rows = np.unique(masked.row)
+    rng = seeds.rng("scores", scorer.name, "bootstrap")
+    weights = np.ones(len(rows)) if subject.weights is None else subject.weights[attributions.rows[rows]]
+    # paired: the explanation and its control are compared on the same resamples
+    resamples = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=base.RESAMPLES) * weights
+    cut = (
+        None
+        if len(masked.row) == masked.planned
+        else (f"{config.budget:g} s reached {len(masked.row)} of {masked.planned} walks")
+    )
+    scores = []
+    for variant, values in (
+        ("interventional", attributions.values),
+        (CONTROL, base.random_attributions(attributions, seeds=seeds)),
+    ):
+        sums = row_sums(masked, values, attributions.base_values, rows=rows)
+        value = float(base.over_outputs(r_squared(sums, weights[None]))[0])
+        scores.append(
+            scorer.result(
+                variant,
+                value,
+                interval=base.percentiles(base.over_outputs(r_squared(sums, resamples)))
+                if len(rows) > 1
+                else None,
+                n=len(rows),
+                seeds=seeds,
+                params={
+                    "rows": len(rows),
+                    "walks": len(masked.row),
+                    "coalition_sizes": [int(t) for t in masked.sizes],
+                    "background_rows_per_walk": min(PARTNERS, len(subject.background)),
+                    "outputs": "mean over outputs",
+                    "cap": "values above 1, which only chance can give, are shown as 1",
+                    "interval": ROWS_INTERVAL,
+                },
+                budget=cut,
+                reason="the model's output does not change when columns are replaced by background values"
+                if not np.isfinite(value)
+                else "an interval needs two rows",
+            )
+        )
+    return tuple(scores)
+
+
+def measure(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Masked:
+    """Predict the masked rows, ``PREDICTIONS`` at most; ``config.budget`` seconds cut, by walks."""
+    d = len(attributions.feature_names)
+    rng = seeds.rng("scores", "masking_r2", "background")
+    keep = np.arange(len(subject.background))
+    if len(keep) > BACKGROUND_ROWS:
+        keep = np.sort(rng.choice(keep, size=BACKGROUND_ROWS, replace=False))
+    background = subject.background.iloc[keep]
+    sizes = np.unique(np.linspace(1, d - 1, min(SIZES, d - 1)).round().astype(np.int64))
+    per_walk = len(sizes) * min(PARTNERS, len(background))
+    walks = max(2, min(PREDICTIONS // per_walk, CELLS // (per_walk * d)))
+    output = subject.response.output[attributions.rows]
+    rows = spread_rows(output, min(ROWS, max(2, walks // 2)), rng=seeds.rng("scores", "masking_r2", "rows"))
+    turn = seeds.rng("scores", "masking_r2", "turn").permutation(rows)
+    row = np.tile(turn, min(ORDERS, max(1, walks // len(rows))))
+    identity = np.broadcast_to(np.arange(d), (len(row), d))
+    order = seeds.rng("scores", "masking_r2", "orders").permuted(identity, axis=1)
+    partners = _partners(subject, background, walks=len(row), seeds=seeds)
+    return _predict(
+        subject,
+        attributions,
+        background,
+        row=row,
+        order=order,
+        partners=partners,
+        sizes=sizes,
+        budget=config.budget,
+    )
+
+
+def _partners(subject: Subject, background: pd.DataFrame, *, walks: int, seeds: Seeds) -> IntArray:
+    """Return background rows per walk (walks, p): all, or two independent stratified halves side by side."""
+    m = len(background)
+    if m <= PARTNERS:
+        return np.broadcast_to(np.arange(m, dtype=np.int64), (walks, m))
+    start = masking.predict(subject.model, background)
+    halves = [
+        stratified_partners(
+            start, rows=walks, draws=PARTNERS // 2, rng=seeds.rng("scores", "masking_r2", half)
+        )
+        for half in ("first", "second")
+    ]
+    return np.concatenate(halves, axis=1)
+
+
+def _predict(
+    subject: Subject,
+    attributions: Attributions,
+    background: pd.DataFrame,
+    *,
+    row: IntArray,
+    order: IntArray,
+    partners: IntArray,
+    sizes: IntArray,
+    budget: float,
+) -> Masked:
+    pool = masking.pool(subject.model, subject.X.iloc[attributions.rows], background)
+    rank = np.argsort(order, axis=1)
+    per_walk, p = len(sizes) * partners.shape[1], partners.shape[1]
+
+    def masks(part: slice) -> BoolArray:
+        e = np.arange(part.start, part.stop)
+        size = sizes[(e % per_walk) // p]
+        return np.asarray(rank[e // per_walk] < size[:, None])
+
+    output = masking.evaluate(
+        pool,
+        rows=np.repeat(row, per_walk),
+        partners=np.repeat(partners, len(sizes), axis=0).reshape(len(row), len(sizes), p).reshape(-1),
+        masks=masks,
+        clock=Clock(budget),
+        at_least=min(SURE_WALKS, len(row)) * per_walk,
+    )
+    done = len(output) // per_walk
+    v = output[: done * per_walk].reshape(done, len(sizes), p, -1)
+    whole = len(background) <= PARTNERS
+    half = slice(None) if whole else slice(0, p // 2)
+    other = slice(None) if whole else slice(p // 2, p)
+    return Masked(
+        row=row[:done],
+        order=order[:done],
+        sizes=sizes,
+        first=v[:, :, half].mean(axis=2),
+        second=v[:, :, other].mean(axis=2),
+        planned=len(row),
+    )
+
+
+def row_sums(masked: Masked, values: FloatArray, base_values: FloatArray, *, rows: IntArray) -> FloatArray:
+    """Return per row the sums over its coalitions that R squared needs: (rows, 4, n_outputs).
+
+    Product of the two prediction errors, product of the two outputs, mean output, number of coalitions.
+    """
+    ordered = np.take_along_axis(values[masked.row], masked.order[:, :, None], axis=1)
+    said = base_values[masked.row][:, None] + ordered.cumsum(axis=1)[:, masked.sizes - 1]
+    wrong = (masked.first - said) * (masked.second - said)
+    mean = (masked.first + masked.second) / 2
+    parts = np.stack([wrong, masked.first * masked.second, mean, np.ones_like(mean)], axis=2).sum(axis=1)
+    sums = np.zeros((len(rows), *parts.shape[1:]))
+    np.add.at(sums, np.searchsorted(rows, masked.row), parts)
+    return sums
+
+
+def r_squared(sums: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return R squared, at most 1, (r, n_outputs) of rows weighted in r ways; NaN where v(S) never varies."""
+    wrong, square, mean, count = np.moveaxis(np.einsum("ri,iqk->rqk", weights.astype(np.float64), sums), 1, 0)
+    spread = square - np.divide(mean**2, count, out=np.zeros_like(mean), where=count > 0)
+    defined = spread > 1e-12 * np.maximum(square, 1e-300)
+    ratio = np.divide(wrong, spread, out=np.full(wrong.shape, np.nan), where=defined)
+    return np.asarray(np.minimum(1.0 - ratio, 1.0))
+
+
+FIDELITY = Scorer(
+    name="masking_r2",
+    direction="higher",
+    source="infidelity under masking: Yeh et al. 2019, arXiv:1901.09392; Covert, Lundberg and Lee 2021, "
+    "arXiv:2011.14878",
+    score=_score,
+)
