@@ -40,26 +40,6 @@ def _positive_score(response: Response, model: FittedModel) -> FloatArray:
 
 
 def auc(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray | None = None) -> float:
-    """Return the area under the ROC curve: the share of (hit, miss) pairs ranked rightly, ties counted half.
-
-    The same number as `sklearn.metrics.roc_auc_score` without its checks, which cost more than the area itself when it
-    is asked for thousands of times (intervals, permutations).
-
-    Examples
-    --------
-    >>> auc(np.array([False, True, True]), np.array([0.1, 0.1, 0.8]))
-    0.75
-    """
-    w = np.ones(len(score)) if weights is None else np.asarray(weights, dtype=np.float64)
-    _, place = np.unique(score, return_inverse=True)
-    hits = np.bincount(place, weights=w * hit)
-    misses = np.bincount(place, weights=w * ~hit)
-    below = np.cumsum(misses) - misses
-    total = hits.sum() * misses.sum()
-    return float((hits * (below + misses / 2)).sum() / total) if total > 0 else float("nan")
-
-
-def auc(hit: npt.NDArray[np.bool_], score: FloatArray, weights: FloatArray | None = None) -> float:
     """Return the area under the ROC curve: the chance that a hit outscores a miss, ties counted half; NaN for one class.
 
     Own code because resampling calls it thousands of times.
@@ -81,8 +61,8 @@ def auc(hit: npt.NDArray[np.bool_], score: FloatArray, weights: FloatArray | Non
 
 def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
     if model.task == "binary":
-        return auc(y == _classes(model)[model.positive or 0], _positive_score(r, model), w)
-    aucs = [auc(y == label, _probability(r)[:, k], w) for k, label in enumerate(_classes(model))]
+        return auc(y == _classes(model)[model.positive or 0], _positive_score(r, model), weights=w)
+    aucs = [auc(y == label, _probability(r)[:, k], weights=w) for k, label in enumerate(_classes(model))]
     known = [value for value in aucs if value == value]
     return float(np.mean(known)) if known else float("nan")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from explain_step.artifacts import dependence, examples, importance, interactions, performance, segments
 from explain_step.types import Section
 
 Build = Callable[..., Section]
@@ -15,8 +16,20 @@ class Builder:
     """One section of a snapshot.
 
     ``build(subject, attributions, *, config, seeds)`` returns a `Section` or raises `NotApplicable` with the reason.
+    A ``required`` section that is missing makes the snapshot incomplete.
     """
 
     name: str
     required: bool
     build: Build
+
+
+BUILDERS: tuple[Builder, ...] = (
+    Builder(name="performance", required=False, build=performance.build),
+    Builder(name="importance", required=True, build=importance.build),
+    Builder(name="dependence", required=True, build=dependence.build),
+    Builder(name="interactions", required=False, build=interactions.build),
+    Builder(name="segments", required=True, build=segments.build),
+    Builder(name="examples", required=True, build=examples.build),
+)
+"""The sections, in the order they are made and shown. A caller may pass a tuple of its own to ``compute``."""
