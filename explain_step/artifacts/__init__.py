@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from explain_step.artifacts import dependence, examples, importance, interactions, performance, segments
-from explain_step.types import Section
+from explain_step.artifacts.builder import Builder
 
-Build = Callable[..., Section]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Builder:
-    """One section of a snapshot.
-
-    ``build(subject, attributions, *, config, seeds)`` returns a `Section` or raises `NotApplicable` with the reason.
-    A ``required`` section that is missing makes the snapshot incomplete.
-    """
-
-    name: str
-    required: bool
-    build: Build
-
+__all__ = ["BUILDERS", "Builder"]
 
 BUILDERS: tuple[Builder, ...] = (
     Builder(name="performance", required=False, build=performance.build),

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from explain_step import intervals, metrics
-from explain_step.artifacts import Builder
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.metrics import Metric
@@ -111,4 +110,3 @@ def _why(subject: Subject) -> str:
     return f"{len(subject.X)} rows do not determine it"
 
 
-PERFORMANCE = Builder(name="performance", required=False, build=build)
