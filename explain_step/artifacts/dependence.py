@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step import privacy
-from explain_step.artifacts import columns, effect_checks, effects, interactions, predicting
+from explain_step.artifacts import columns, effect_checks, effects, predicting
 from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
@@ -58,7 +58,7 @@ class _Effect:
 
 
 def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
-    """Return ``dependence``, ``interactions`` and, with standard privacy, ``dependence_points``.
+    """Return ``dependence`` and, with standard privacy, ``dependence_points``.
 
     Table ``dependence`` has, beside the columns of the contract, ``level`` (name of a level; ``x`` is then
     its position), ``line`` (number of an ICE line), ``x_low`` and ``x_high`` (ends of a bin). ``curve`` is
@@ -89,14 +89,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         raise NotApplicable(msg)
     artifacts, caveats = _assemble(rows, done, excluded=excluded)
     caveats += effect_checks.sparse(rows.explained.X.iloc[rows.local], list(done), config=config)
-    try:
-        pairs = interactions.build(subject, attributions, config=config, seeds=seeds, order=order)
-    except NotApplicable as error:
-        text = f"Interactions are missing: {error}."
-        pairs = Section(
-            artifacts=(), caveats=(Caveat(code="no_interactions", section="dependence", message=text),)
-        )
-    return Section(artifacts=(*artifacts, *pairs.artifacts), caveats=(*caveats, *pairs.caveats))
+    return Section(artifacts=tuple(artifacts), caveats=caveats)
 
 
 def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> _Rows:

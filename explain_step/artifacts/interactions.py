@@ -10,6 +10,7 @@ import pandas as pd
 
 from explain_step import intervals, privacy
 from explain_step.artifacts import columns, predicting
+from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.quantity import quantity
@@ -48,15 +49,8 @@ INTERVAL = (
 )
 
 
-def build(
-    subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds, order: IntArray
-) -> Section:
+def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
     """Return ``interactions`` (every pair of the top features, strongest first) and ``interaction_surface``.
-
-    Parameters
-    ----------
-    order : ndarray of int
-        Feature positions, the most important first.
 
     Raises
     ------
@@ -64,11 +58,12 @@ def build(
         There are fewer than two features or rows, or the budget does not reach for two background rows per
         row.
     """
+    explained = subject.take(attributions.rows)
+    order = ranking(attributions, weights=explained.weights)
     top = [int(j) for j in order[: min(FEATURES, config.top_features)]]
-    if len(top) < 2 or len(attributions.rows) < 2:
+    if len(top) < 2 or len(explained.X) < 2:
         msg = "interactions need at least two features and two explained rows"
         raise NotApplicable(msg)
-    explained = subject.take(attributions.rows)
     rng = seeds.rng("interactions")
     n = len(explained.X)
     rows = np.sort(rng.choice(n, ROWS, replace=False)) if n > ROWS else np.arange(n)

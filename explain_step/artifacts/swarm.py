@@ -14,7 +14,7 @@ from explain_step.types import Attributions, FloatArray, IntArray, Subject
 
 FEATURES = 20
 OUTPUTS = 10
-BINS = 80
+BINS = 100
 BANDS = 5
 """Rows of one bin are told apart by the fifth of the column that their value lies in."""
 SMALLEST = 5

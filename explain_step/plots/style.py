@@ -174,7 +174,8 @@ def one_line(text: str) -> str:
     """
     kept = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
     kept = "".join(c for c in kept if unicodedata.category(c) not in {"Cf", "Cs"})
-    return re.sub(r"\s+", " ", kept).strip()
+    # a no-break space stays, so that "deny = yes" is not torn apart
+    return re.sub(r"[^\S\u00a0]+", " ", kept).strip()
 
 
 def slug(name: str) -> str:
@@ -337,3 +338,41 @@ def footnote(figure: Figure, text: str) -> None:
     figure.supxlabel(
         paragraph(text, 100), x=0.012, ha="left", fontsize=SMALL - 0.5, color=GREY, linespacing=1.3
     )
+
+
+SPACES = {"probability": "predicted probability", "margin": "margin (raw score)", "prediction": "prediction"}
+
+
+def effect_words(quantity: Mapping[str, Any], output: str) -> str:
+    r"""Return one explained output in words, from an artifact's ``meta["quantity"]``.
+
+    Examples
+    --------
+    >>> effect_words({"output_space": "probability", "target": "deny"}, "yes")
+    'predicted probability of deny\xa0=\xa0yes'
+    """
+    words = SPACES.get(str(quantity.get("output_space")), "output")
+    target = str(quantity.get("target") or "")
+    if output.startswith("("):
+        return f"{words} of {target}, mean over outputs" if target else f"{words}, mean over outputs"
+    if quantity.get("output_space") == "prediction" and target in {"", output}:
+        return f"{words} of {output}"
+    return f"{words} of {target}\u00a0=\u00a0{output}" if target else f"{words} of {output}"
+
+
+def declared(quantity: Mapping[str, Any]) -> str:
+    """Return how a quantity was made, for the small type under a figure."""
+    kind = "exact" if quantity.get("exact") else "estimated"
+    rows = f"{int(quantity.get('rows', 0)):,} rows explained"
+    against = quantity.get("background", "the background")
+    return f"{rows}, against {against}; {kind} ({quantity.get('method', '')})"
+
+
+def row_height(names_: list[str], *, one: float = 0.25, more: float = 0.13) -> float:
+    """Return the height in inches of rows whose names take one or more lines."""
+    return sum(one + more * name.count("\n") for name in names_)
+
+
+def shortened(name: str, room: int) -> str:
+    """Return ``name`` on one line in at most ``room`` characters, cut in the middle."""
+    return _shorten(one_line(name), room=room)

@@ -1,0 +1,175 @@
+"""Figures of interactions: pairs ranked by strength, and the joint effect of the strongest pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.plots import style
+from explain_step.types import Artifact, Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PAIRS = 10
+OUTPUTS = 4
+LINES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (1, 1)))
+SHADES = ("#9db4d8", "#6c8bbf", style.ACCENT, style.INK)
+
+
+def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
+    """Draw the ranked pairs of each output and the joint effect of its strongest pair."""
+    figures = []
+    if "interactions" in artifacts:
+        outputs = list(dict.fromkeys(artifacts["interactions"].table["output"]))
+        figures += [
+            _pairs(artifacts["interactions"], o, of=len(outputs), labels=labels) for o in outputs[:OUTPUTS]
+        ]
+    if "interaction_surface" in artifacts:
+        surface = artifacts["interaction_surface"]
+        outputs = list(dict.fromkeys(surface.table["output"]))
+        figures += [_joint(surface, o, of=len(outputs), labels=labels) for o in outputs[:OUTPUTS]]
+    return tuple(figures)
+
+
+def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str]) -> Figure:
+    table = artifact.table[artifact.table["output"] == output]
+    top = table.head(PAIRS)
+    a, b = (style.names(list(top[c]), labels=labels, width=18, lines=1) for c in ("feature_a", "feature_b"))
+    names = [f"{x} \u00d7 {y}" for x, y in zip(a, b, strict=True)]
+    figure = style.blank_figure(style.WIDTH, 1.35 + style.row_height(names))
+    axes = figure.add_subplot()
+    y = np.arange(len(top), dtype=np.float64)
+    found = (top["ci_low"] > 0).to_numpy()
+    axes.hlines(y, top["ci_low"], top["ci_high"], color=style.INK, linewidth=1.2)
+    fill = [style.ACCENT if f else "white" for f in found]
+    axes.scatter(top["strength"], y, s=30, c=fill, edgecolors=style.ACCENT, linewidths=1.2, zorder=3)
+    axes.set_yticks(y, names)
+    axes.set_ylim(len(top) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=style.FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlim(left=0)
+    words = style.effect_words(artifact.meta["quantity"], output)
+    axes.set_xlabel(style.paragraph(f"typical departure from a sum of two separate effects, {words}", 70))
+    title = "Which columns act together" + (f": {output}" if of > 1 else "")
+    style.heading(figure, title)
+    more = (
+        f"The strongest {len(top)} of {len(table)} pairs of the top columns. "
+        if len(table) > len(top)
+        else ""
+    )
+    style.footnote(
+        figure,
+        f"{more}Filled: the 95 % interval excludes zero. {int(artifact.meta['rows'])} explained rows, "
+        f"{int(artifact.meta['contexts'])} background rows each.",
+    )
+    listed = "; ".join(
+        f"{_full(r, labels)} {style.number(r['strength'])} ({style.number(r['ci_low'])} to "
+        f"{style.number(r['ci_high'])})"
+        for r in top.to_dict("records")
+    )
+    alt = f"Interaction strengths of pairs of columns on the {words}, with 95 % intervals: {listed}."
+    return style.finish(
+        figure, kind="dependence", slug=f"interactions-{style.slug(output)}", title=title, alt=alt
+    )
+
+
+def _full(row: Mapping[Any, Any], labels: Mapping[str, str]) -> str:
+    a, b = str(row["feature_a"]), str(row["feature_b"])
+    return f"{labels.get(a, a)} and {labels.get(b, b)}"
+
+
+def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str]) -> Figure:
+    """Draw the effect of one column at several values of the other; parallel lines: no interaction."""
+    table = artifact.table[artifact.table["output"] == output]
+    a, b = str(table["feature_a"].iloc[0]), str(table["feature_b"].iloc[0])
+    name_a, name_b = labels.get(a, a), labels.get(b, b)
+    figure, axes = style.new_figure(style.WIDTH, 3.1)
+    groups = [g for _, g in table.groupby("x_b", sort=True)]
+    for i, group in enumerate(groups):
+        _line(axes, group, place=i, of=len(groups), quiet=len(groups) == 1)
+    levels = table.drop_duplicates("x_a").sort_values("x_a")
+    if levels["level_a"].notna().all():
+        axes.set_xticks(levels["x_a"], [style.wrap(str(v), 12) for v in levels["level_a"]])
+        axes.margins(x=0.12)
+    words = style.effect_words(artifact.meta["quantity"], output)
+    axes.set_xlabel(style.wrap(name_a, 60))
+    axes.set_ylabel(style.paragraph(words, 34))
+    axes.grid(axis="y", color=style.FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(
+        title=style.wrap(name_b, 22, lines=3),
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        title_fontsize=style.SMALL,
+        alignment="left",
+        reverse=bool(table["level_b"].isna().all()),
+    )
+    short = [style.shortened(n, 28) for n in (name_a, name_b)]
+    title = f"The effect of {short[0]} changes with {short[1]}" + (f": {output}" if of > 1 else "")
+    style.heading(figure, title)
+    style.footnote(
+        figure, "Mean prediction with both columns set; 95 % bands. Parallel lines would mean no interaction."
+    )
+    return style.finish(
+        figure,
+        kind="dependence",
+        slug=f"joint-{style.slug(output)}",
+        title=title,
+        alt=f"Lines of the mean {words} against {name_a}, one per value of {name_b}: {_ends(groups)}.",
+    )
+
+
+def _value(group: pd.DataFrame) -> str:
+    level = group["level_b"].iloc[0]
+    return str(level) if isinstance(level, str) else style.number(float(group["x_b"].iloc[0]))
+
+
+def _line(axes: Axes, group: pd.DataFrame, *, place: int, of: int, quiet: bool) -> None:
+    shade = (
+        SHADES[::-1][0]
+        if quiet
+        else SHADES[min(place + len(SHADES) - of, len(SHADES) - 1)]
+        if of <= 4
+        else style.INK
+    )
+    style_ = LINES[(of - 1 - place) % len(LINES)]
+    apart = group["level_a"].notna().all()
+    if apart:
+        x = group["x_a"] + 0.06 * (place - (of - 1) / 2)
+        error = np.stack([group["value"] - group["ci_low"], group["ci_high"] - group["value"]])
+        axes.errorbar(
+            x,
+            group["value"],
+            yerr=np.maximum(np.nan_to_num(error), 0),
+            color=shade,
+            linestyle=style_,
+            linewidth=1.1,
+            marker="o",
+            markersize=4.5,
+            capsize=2,
+            label=style.wrap(_value(group), 20),
+        )
+        return
+    axes.fill_between(group["x_a"], group["ci_low"], group["ci_high"], color=shade, alpha=0.14, linewidth=0)
+    axes.plot(
+        group["x_a"],
+        group["value"],
+        color=shade,
+        linestyle=style_,
+        linewidth=1.7,
+        label=style.wrap(_value(group), 20),
+    )
+
+
+def _ends(groups: list[pd.DataFrame]) -> str:
+    return "; ".join(
+        f"at {_value(g)} from {style.number(float(g['value'].iloc[0]))} to "
+        f"{style.number(float(g['value'].iloc[-1]))}"
+        for g in groups
+    )
