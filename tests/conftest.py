@@ -101,6 +101,7 @@ def mlflow_server(_migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         *("--artifacts-destination", (folder / "artifacts").as_uri()),
     ]
     quiet = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven more processes that nothing here needs
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=subprocess.STDOUT, cwd=folder, env=quiet, start_new_session=True

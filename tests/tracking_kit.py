@@ -41,10 +41,10 @@ def fitted(*, seed: int = 0, C: float = 1.0) -> LogisticRegression:
     return LogisticRegression(C=C).fit(*rows(seed=seed))
 
 
-def log(model: Any, *, name: str = "model", registered: str | None = None) -> Any:
+def log(model: Any, *, name: str = "model", registered: str | None = None, **settings: Any) -> Any:
     """Log a scikit-learn model in the active run."""
     return mlflow.sklearn.log_model(
-        model, name=name, registered_model_name=registered, pip_requirements=REQUIREMENTS
+        model, name=name, registered_model_name=registered, pip_requirements=REQUIREMENTS, **settings
     )
 
 
@@ -118,7 +118,7 @@ def hand_made(
         "snapshot_id": snapshot_id,
         "status": status,
         "reason": "every required section is present",
-        "created": {"at": created},
+        "created_at": created,
         "files": [{"path": n, "sha256": hashlib.sha256(t.encode()).hexdigest()} for n, t in payload.items()],
     }
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

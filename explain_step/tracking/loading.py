@@ -121,7 +121,7 @@ def model_place(target: Target) -> Place:
     """Return the artifact root of the model's files."""
     if target.model_location is None:
         msg = (
-            f"Run {target.run_id} has no logged model that is ready. Log it with mlflow.<flavor>.log_model(...), "
+            f"Run {target.run_id} has no logged model that is ready. Log it with mlflow.<flavor>.log_model, "
             "or pass the fitted model itself."
         )
         raise InvalidInput(msg)

@@ -124,12 +124,15 @@ def _active_target() -> Target | None:
 
 
 def unreachable(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it came from, is a server that did not answer."""
+    """Tell whether an error comes from a server that did not answer; one that answers 500 may take a tag."""
     from requests.exceptions import ConnectionError as NoConnection
-    from requests.exceptions import RetryError, Timeout
+    from requests.exceptions import Timeout
 
     while error is not None:
-        if isinstance(error, NoConnection | RetryError | Timeout) or str(error).startswith("API request to "):
+        text = str(error)
+        if "error responses" in text:
+            return False
+        if isinstance(error, NoConnection | Timeout) or text.startswith("API request to "):
             return True
         error = error.__cause__ or error.__context__
     return False

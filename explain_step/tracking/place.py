@@ -51,7 +51,7 @@ class Place:
         return {PurePosixPath(e.path).name: bool(e.is_dir) for e in entries}
 
     def get(self, path: str, *, destination: Path | None = None) -> Path:
-        """Return a local path of a stored file or folder; without destination a local store is read in place."""
+        """Return a local path of a file or folder; without destination a local store is read in place."""
         if destination is not None:
             destination.mkdir(parents=True, exist_ok=True)
         local = self.repository.download_artifacts(path, None if destination is None else str(destination))
