@@ -8,6 +8,7 @@ or grid points asks here, so that the rule is the same on tables, figures and pa
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ MISSING = "(missing)"
 OTHER = "other levels"
 REDACTED = "(redacted)"
 NOT_SHOWN = "(not shown)"
+SINGLE = 2.0**-24
+"""Relative precision of single-precision numbers: digits beyond are dust of the storage."""
 TAIL = 0.05
 """Share of the values beyond each end of a strict grid, at least."""
 STEPS = 40
@@ -47,7 +50,7 @@ def hidden(config: Config) -> frozenset[str]:
 def render(value: Any) -> str:
     """Return one cell as text: the shortest faithful number, ISO dates, ``(missing)``.
 
-    Numbers that were stored in single precision are written as such: 3.9, not 3.900000095367432.
+    Digits beyond single precision are left out: 3.9, not 3.900000095367432.
 
     Examples
     --------
@@ -74,21 +77,31 @@ def _is_missing(value: Any) -> bool:
 
 
 def _render_float(value: float) -> str:
+    """Return the shortest decimal within single precision of ``value``, with an exponent only at extremes."""
     if not math.isfinite(value):
         return str(value)
-    with np.errstate(over="ignore"):
-        single = np.float32(value)
-    number: Any = single if abs(float(single) - value) <= 1e-15 * abs(value) else np.float64(value)
+    short = next(d for d in range(1, 18) if abs(float(f"{value:.{d}g}") - value) <= SINGLE * abs(value))
+    number = np.float64(f"{value:.{short}g}")
     if value != 0 and not 1e-4 <= abs(value) < 1e15:
-        return np.format_float_scientific(number, unique=True, trim="-")
-    return np.format_float_positional(number, unique=True, trim="-")
+        return str(np.format_float_scientific(number, unique=True, trim="-"))
+    return str(np.format_float_positional(number, unique=True, trim="-"))
 
 
 def level_names(values: Any) -> npt.NDArray[np.object_]:
-    """Return the cells of a column as text (`render`): object array of shape (n,) of str."""
+    """Return the cells of a column as text (`render`): object array of shape (n,) of str.
+
+    Different numbers that read alike are written in full, so that they stay different levels.
+    """
     series = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values))
-    codes, uniques = pd.factorize(series, use_na_sentinel=True)
-    names = np.array([*(render(u) for u in uniques), MISSING], dtype=object)
+    try:
+        codes, uniques = pd.factorize(series, use_na_sentinel=True)
+    except TypeError:  # cells that cannot be hashed, such as lists
+        codes, uniques = pd.factorize(series.map(str))
+    texts = [render(u) for u in uniques]
+    if len(set(texts)) < len(texts):
+        seen = Counter(texts)
+        texts = [str(u) if seen[t] > 1 else t for t, u in zip(texts, uniques, strict=True)]
+    names = np.array([*texts, MISSING], dtype=object)
     return np.asarray(names[codes], dtype=object)
 
 

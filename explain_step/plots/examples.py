@@ -1,0 +1,263 @@
+"""Waterfalls: how one row's prediction comes about, from the background's average to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.plots import style
+from explain_step.types import Artifact, Figure, FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BARS = 10
+TITLES = {
+    "correct": "A typical correct prediction",
+    "incorrect": "A typical wrong prediction",
+    "borderline": "A close call",
+    "largest_error": "One of the largest errors",
+    "prototype": "A prototype",
+}
+HALF = 0.34
+"""Half the height of a bar."""
+LABEL_ROOM = 0.115
+"""Share of the axis that a number beside a bar needs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Waterfall:
+    """The bars of one example and output, the strongest first."""
+
+    names: list[str]
+    effects: FloatArray
+    errors: FloatArray
+    base: float
+    prediction: float
+
+    @property
+    def starts(self) -> FloatArray:
+        """Where each bar starts: the weakest one at the base value."""
+        upward = self.effects[::-1]
+        return np.asarray((self.base + np.r_[0.0, np.cumsum(upward)[:-1]])[::-1], dtype=np.float64)
+
+
+def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
+    """Draw one waterfall per example, for its first output (of a classifier: the predicted class)."""
+    artifact = artifacts.get("examples")
+    if artifact is None or artifact.table.empty:
+        return ()
+    quantity = artifact.meta.get("quantity", {})
+    groups = (rows for _, rows in artifact.table.groupby("example", sort=False))
+    firsts = (rows[rows["output"] == rows["output"].iloc[0]] for rows in groups)
+    return tuple(_draw(rows, quantity=quantity, labels=labels) for rows in firsts)
+
+
+def _draw(rows: pd.DataFrame, *, quantity: Mapping[str, Any], labels: Mapping[str, str]) -> Figure:
+    first = rows.iloc[0]
+    fall = _waterfall(rows, labels=labels)
+    lines = sum(1 + name.count("\n") for name in fall.names)
+    figure, axes = style.new_figure(style.WIDTH, 1.55 + 0.15 * lines + 0.17 * len(fall.names))
+    _bars(axes, fall)
+    _ends(axes, fall)
+    phrase = _phrase(quantity, str(first["output"]))
+    title = f"{_title(first)}: {_outcome(first)}"
+    style.heading(figure, title)
+    style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity))
+    return style.finish(
+        figure,
+        kind="examples",
+        slug=f"{first['example']}_{style.slug(str(first['output']))}",
+        alt=f"{title}. {_alt(rows, phrase=phrase, labels=labels)}",
+        title=title,
+    )
+
+
+def _waterfall(rows: pd.DataFrame, *, labels: Mapping[str, str]) -> _Waterfall:
+    effects = rows["shap"].to_numpy(dtype=np.float64)
+    errors = rows["standard_error"].to_numpy(dtype=np.float64)
+    order = np.argsort(-np.abs(effects), kind="stable")
+    shown = order if len(order) <= BARS else order[: BARS - 1]
+    rest = order[len(shown) :]
+    names = [_name(rows.iloc[int(i)], labels=labels) for i in shown]
+    sizes = effects[shown]
+    spread = errors[shown]
+    if len(rest):
+        names.append(f"{len(rest)} others")
+        sizes = np.r_[sizes, effects[rest].sum()]
+        spread = np.r_[spread, np.nan]
+    first = rows.iloc[0]
+    return _Waterfall(
+        names=names,
+        effects=sizes,
+        errors=spread,
+        base=float(first["base_value"]),
+        prediction=float(first["prediction"]),
+    )
+
+
+def _name(row: pd.Series[Any], *, labels: Mapping[str, str]) -> str:
+    """Return "feature = value" in at most two lines."""
+    name = style.wrap(labels.get(row["feature"], row["feature"]), 26, lines=1)
+    value = style.wrap(_value(str(row["feature_value"])), 26, lines=1)
+    joined = f"{name} = {value}"
+    return joined if len(joined) <= 28 else f"{name}\n= {value}"
+
+
+def _value(text: str) -> str:
+    """Shorten a number to four significant digits; anything else stays."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    whole = number == int(number) if np.isfinite(number) else False
+    return text if whole and abs(number) < 1e7 else style.number(number, 4)
+
+
+def _bars(axes: Axes, fall: _Waterfall) -> None:
+    from matplotlib.patches import Polygon
+
+    count = len(fall.names)
+    low, high = _limits(fall)
+    span, decimals = high - low, _decimals(fall.effects)
+    for i, (start, effect) in enumerate(zip(fall.starts, fall.effects, strict=True)):
+        y, end = count - 1 - i, start + effect
+        tip = min(0.012 * span, abs(effect)) * np.sign(effect)
+        corners = [
+            (start, y - HALF),
+            (end - tip, y - HALF),
+            (end, y),
+            (end - tip, y + HALF),
+            (start, y + HALF),
+        ]
+        colour = style.RED if effect > 0 else style.BLUE
+        axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=3))
+        if i + 1 < count:
+            axes.plot([start, start], [y - 1 + HALF, y - HALF], color=style.LIGHT, linewidth=0.8, zorder=2)
+        if np.isfinite(fall.errors[i]) and fall.errors[i] > 0:
+            _whisker(axes, end, y, half=1.96 * float(fall.errors[i]))
+        _number(axes, start, end, y, span=span, decimals=decimals)
+    axes.set_xlim(low, high)
+    axes.set_ylim(-1.15, count + 0.1)
+    axes.set_yticks(range(count), fall.names[::-1])
+    axes.tick_params(axis="y", length=0, pad=5)
+    axes.spines["left"].set_visible(False)
+
+
+def _whisker(axes: Axes, end: float, y: float, *, half: float) -> None:
+    axes.plot(
+        [end - half, end + half], [y, y], color=style.INK, linewidth=0.9, zorder=5, solid_capstyle="butt"
+    )
+
+
+def _limits(fall: _Waterfall) -> tuple[float, float]:
+    """Return axis limits with room for a number on either side."""
+    ends = np.r_[fall.starts, fall.starts + fall.effects, fall.base, fall.prediction]
+    low, high = float(ends.min()), float(ends.max())
+    span = max(high - low, 1e-9 * max(abs(low), abs(high), 1e-12), 1e-12)
+    room = span * LABEL_ROOM / (1 - 2 * LABEL_ROOM)
+    return low - room, high + room
+
+
+def _number(axes: Axes, start: float, end: float, y: float, *, span: float, decimals: int) -> None:
+    effect = end - start
+    text = _signed(effect, decimals)
+    inside = abs(effect) > (LABEL_ROOM + 0.01) * span
+    side = 1 if effect >= 0 else -1
+    place = (start + end) / 2 if inside else end + side * 0.008 * span
+    axes.text(
+        place,
+        y,
+        text,
+        ha="center" if inside else ("left" if side > 0 else "right"),
+        va="center_baseline",
+        fontsize=style.SMALL,
+        color="white" if inside else style.INK,
+        fontweight="bold" if inside else "normal",
+        zorder=6,
+    )
+
+
+def _decimals(effects: FloatArray) -> int:
+    """Return decimals for all numbers of a figure: three digits for the largest one."""
+    largest = float(np.abs(effects).max(initial=0.0))
+    return int(np.clip(2 - np.floor(np.log10(largest)), 0, 12)) if largest > 0 else 0
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = f"{value:+,.{decimals}f}".replace("-", "\u2212")
+    return "\u2248 0" if not text.strip("+\u22120.,") else text
+
+
+def _ends(axes: Axes, fall: _Waterfall) -> None:
+    """Mark the average below the bars and the model's answer above them."""
+    count = len(fall.names)
+    line: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": (0, (3, 2)), "zorder": 1}
+    axes.plot([fall.base, fall.base], [-0.55, HALF], **line)
+    axes.plot([fall.prediction, fall.prediction], [count - 1 - HALF, count - 0.45], **line)
+    low, high = axes.get_xlim()
+    for value, y, text, va in (
+        (fall.base, -0.6, f"E[f(x)] = {style.number(fall.base)} (average)", "top"),
+        (fall.prediction, count - 0.4, f"f(x) = {style.number(fall.prediction)}", "bottom"),
+    ):
+        share = (value - low) / (high - low)
+        align = "left" if share < 0.25 else "right" if share > 0.75 else "center"
+        axes.text(value, y, text, ha=align, va=va, fontsize=style.SMALL, color=style.INK)
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+
+def _title(first: pd.Series[Any]) -> str:
+    title = TITLES.get(str(first["kind"]), str(first["kind"]))
+    share = first.get("share")
+    return f"{title} (nearest to {share:.0%} of rows)" if share is not None and pd.notna(share) else title
+
+
+def _outcome(first: pd.Series[Any]) -> str:
+    """Return "predicted no, truly yes", as far as these are known."""
+    said = []
+    if pd.notna(first["y_pred"]):
+        said.append(f"predicted {_value(str(first['y_pred']))}")
+    if pd.notna(first["y_true"]):
+        said.append(f"truth {_value(str(first['y_true']))}")
+    if not said:
+        said.append(style.number(float(first["prediction"])))
+    row = style.one_line(str(first["row_id"])) if pd.notna(first["row_id"]) else ""
+    return ", ".join(said) + (f" (row {row[:40]})" if row else "")
+
+
+def _phrase(quantity: Mapping[str, Any], output: str) -> str:
+    """Return the explained output in words, for this output."""
+    phrase, outputs = str(quantity.get("phrase", "prediction")), list(quantity.get("outputs", []))
+    if outputs and phrase.endswith(outputs[0]) and output in outputs:
+        return phrase[: len(phrase) - len(outputs[0])] + output
+    return phrase
+
+
+def _note(fall: _Waterfall, *, phrase: str, quantity: Mapping[str, Any]) -> str:
+    exact = "exact" if quantity.get("exact") else "estimated"
+    whisker = " Thin lines: 95 % Monte Carlo interval." if np.isfinite(fall.errors).any() else ""
+    return (
+        f"From the average over the background ({quantity.get('background', 'background')}) to this row's "
+        f"{phrase}, "
+        f"f(x). Red raises it, blue lowers it ({exact}).{whisker}"
+    )
+
+
+def _alt(rows: pd.DataFrame, *, phrase: str, labels: Mapping[str, str]) -> str:
+    first = rows.iloc[0]
+    order = np.argsort(-np.abs(rows["shap"].to_numpy(dtype=np.float64)), kind="stable")[: BARS - 1]
+    parts = []
+    for row in (rows.iloc[int(i)] for i in order):
+        name, value = labels.get(row["feature"], row["feature"]), _value(str(row["feature_value"]))
+        parts.append(f"{name} = {value}: {style.number(float(row['shap']), 2)}")
+    more = f" and {len(rows) - len(parts)} others" if len(rows) > len(parts) else ""
+    return (
+        f"Waterfall of the {phrase}, from the average {style.number(float(first['base_value']))} to "
+        f"{style.number(float(first['prediction']))}: {'; '.join(parts)}{more}."
+    )
