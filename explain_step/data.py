@@ -15,8 +15,9 @@ from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 from explain_step.frames import ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
-from explain_step.model_answers import default_targets, infinite_columns
+from explain_step.model_answers import infinite_columns
 from explain_step.model_inputs import check_frame, select, text_labels
+from explain_step.model_options import default_targets
 from explain_step.types import Caveat, FittedModel, Response, Subject
 
 __all__ = ["split_target", "subject", "take_column", "to_frame"]
@@ -26,7 +27,7 @@ SECTION = "data"
 
 
 def split_target(frame: pd.DataFrame, y: Any) -> tuple[pd.DataFrame, Any, str]:
-    """Return the frame without its target, the labels (a Series with the frame's index), and the target's name.
+    """Return the frame without its target, the labels (with the frame's index), and the target's name.
 
     A target named as a column leaves the frame before the model sees it: it must never be a feature.
 

@@ -42,6 +42,8 @@ def as_labels(y: Any) -> Any:
     if isinstance(y, dict):
         msg = "Argument y must be one array of labels or a column name, got a dict; give the array."
         raise InvalidInput(msg)
+    if isinstance(y, list | tuple) and not any(isinstance(entry, list | tuple | np.ndarray) for entry in y):
+        return pd.Series(list(y), dtype=object).infer_objects()  # np.asarray would turn [1, "a"] into text
     return np.asarray(y)
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import model_options
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_callables import are_distributions, as_array
-from explain_step.model_families import Abilities, Ask, positive_position
+from explain_step.model_families import Abilities, Ask
 from explain_step.model_inputs import Columns
-from explain_step.types import FittedModel, FloatArray, OutputSpace, Response, Task
+from explain_step.types import FittedModel, FloatArray, OutputSpace, Response
 
 TRIAL_ROWS = 8
 PROBABILITY_SLACK = 1e-6
@@ -42,10 +43,10 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
     PredictionFailed
         The trial failed.
     """
-    task = _task(abilities, config=config)
-    space = _space(abilities, config=config)
+    task = model_options.task(abilities, config=config)
+    space = model_options.space(abilities, config=config)
     classes = abilities.classes
-    positive = _positive(classes, task=task, config=config)
+    positive = model_options.positive(classes, task=task, config=config)
     voice = _Voice(
         abilities=abilities,
         columns=columns,
@@ -57,18 +58,20 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
     blackbox_because = abilities.link if space == "prediction" and abilities.family != "blackbox" else None
     return FittedModel(
         respond=lambda rows: _respond(voice, rows),
-        outputs=lambda rows: _outputs(voice, columns.prepare(rows), rows)[0],
-        native=None if blackbox_because else abilities.native,
+        outputs=lambda rows: _outputs(voice, rows)[0],
+        native=None if blackbox_because or abilities.family == "blackbox" else abilities.native,
         family="blackbox" if blackbox_because else abilities.family,
         task=task,
         output_space=space,
-        output_names=_output_names(abilities, positive=positive, count=trial.output.shape[1], config=config),
+        output_names=model_options.output_names(
+            abilities, positive=positive, count=trial.output.shape[1], config=config
+        ),
         feature_names=columns.names,
         classes=classes,
         positive=positive,
         preprocessing=None if blackbox_because else abilities.preprocessing,
         model_class=abilities.model_class,
-        reason=_link_reason(abilities) if blackbox_because else abilities.reason,
+        reason=model_options.link_reason(abilities) if blackbox_because else abilities.reason,
     )
 
 
@@ -82,132 +85,33 @@ def class_array(classes: tuple[Any, ...]) -> npt.NDArray[Any]:
     return array
 
 
-def _link_reason(abilities: Abilities) -> str:
-    return (
-        f"{abilities.model_class} adds up on the {abilities.link} scale, so its prediction is not a sum of "
-        "trees; "
-        "output='margin' is exact where the model has it"
-    )
-
-
-# --- options against the model
-
-
-def _task(abilities: Abilities, *, config: Config) -> Task:
-    classes = abilities.classes
-    found: Task = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
-    if config.task is not None and config.task != found:
-        told = "is a regressor" if classes is None else f"is a classifier of {len(classes)} classes"
-        msg = (
-            f"Option task must fit the model, got {config.task!r}, but {abilities.model_class} {told} (task "
-            f"{found!r}); "
-            "leave task out, or give a callable that returns what you want explained."
-        )
-        raise InvalidInput(msg)
-    if classes is None and config.positive_class is not None:
-        msg = (
-            f"Option positive_class is for classifiers, got {config.positive_class!r}, but the task is "
-            "regression; leave it out."
-        )
-        raise InvalidInput(msg)
-    return found
-
-
-def _space(abilities: Abilities, *, config: Config) -> OutputSpace:
-    wanted = config.output or abilities.preferred
-    available: dict[str, Ask | None] = {
-        "probability": abilities.probability,
-        "margin": abilities.margin,
-        "prediction": abilities.prediction,
-    }
-    if available[wanted] is not None:
-        return wanted
-    possible = [space for space, ask in available.items() if ask is not None]
-    remedy = f"use output={possible[0]!r}"
-    if wanted == "probability" and abilities.kind == "classifier":
-        remedy += (
-            " or calibrate the model (sklearn.calibration.CalibratedClassifierCV; SVC(probability=True))"
-        )
-    msg = (
-        f"Option output must be something the model gives, got {wanted!r}, but {abilities.model_class} is a "
-        f"{abilities.kind} "
-        f"that gives {' and '.join(possible)}; {remedy}."
-    )
-    raise InvalidInput(msg)
-
-
-def _positive(classes: tuple[Any, ...] | None, *, task: Task, config: Config) -> int | None:
-    if classes is None:
-        return None
-    names = config.class_names
-    if names is not None and len(names) != len(classes):
-        msg = (
-            f"Option class_names must have one name per class, got {len(names)} for the classes "
-            f"{list(classes)!r}."
-        )
-        raise InvalidInput(msg)
-    if names is not None and len(set(names)) != len(names):
-        msg = f"Option class_names must be unique, got {list(names)!r}."
-        raise InvalidInput(msg)
-    if task == "multiclass":
-        if config.positive_class is not None:
-            msg = (
-                f"Option positive_class is for two classes, got {config.positive_class!r}, but the model has "
-                f"{len(classes)}; leave "
-                "it out (every class is explained), or give a callable that returns one class's probability "
-                "with task='binary'."
-            )
-            raise InvalidInput(msg)
-        return None
-    return (
-        1 if config.positive_class is None else positive_position(classes, config.positive_class, names=names)
-    )
-
-
-def _output_names(
-    abilities: Abilities, *, positive: int | None, count: int, config: Config
-) -> tuple[str, ...]:
-    if abilities.classes is None:
-        if abilities.output_names is not None and len(abilities.output_names) == count:
-            return abilities.output_names
-        return default_targets(count)
-    names = tuple(str(label) for label in abilities.classes)
-    if config.class_names is not None and set(config.class_names) != set(names):
-        names = config.class_names
-    return names if positive is None else (names[positive],)
-
-
-def default_targets(count: int) -> tuple[str, ...]:
-    """Return output names of a regression whose targets have no names."""
-    return ("target",) if count == 1 else tuple(f"target_{k + 1}" for k in range(count))
-
-
 # --- answers
 
 
 def _respond(voice: _Voice, frame: pd.DataFrame) -> Response:
-    rows = voice.columns.prepare(frame)
-    output, probability = _outputs(voice, rows, frame)
+    output, probability = _outputs(voice, frame)
     if voice.classes is None:
         return Response(output=output)
     abilities = voice.abilities
     if probability is None and abilities.probability is not None:
-        probability = _probability(voice, rows, frame)
+        probability = _probability(voice, frame)
     return Response(
-        output=output, label=_label(voice, rows, frame, output, probability), probability=probability
+        output=output,
+        label=_label(voice, frame, output=output, probability=probability),
+        probability=probability,
     )
 
 
-def _outputs(voice: _Voice, rows: Any, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray | None]:
+def _outputs(voice: _Voice, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray | None]:
     """Return the explained output, and the class probabilities where they were needed for it."""
     abilities = voice.abilities
     if voice.space == "probability":
-        probability = _probability(voice, rows, frame)
+        probability = _probability(voice, frame)
         chosen = probability if voice.positive is None else probability[:, [voice.positive]]
         return np.ascontiguousarray(chosen), probability
     if voice.space == "prediction":
-        return _numbers(abilities.prediction, "predict", rows, frame, abilities=abilities), None
-    margin = _numbers(abilities.margin, "the margin", rows, frame, abilities=abilities)
+        return _numbers(voice, abilities.prediction, frame, question="predict"), None
+    margin = _numbers(voice, abilities.margin, frame, question="the margin")
     if voice.classes is None:
         return margin, None
     wanted = 1 if voice.positive is not None else len(voice.classes)
@@ -218,13 +122,13 @@ def _outputs(voice: _Voice, rows: Any, frame: pd.DataFrame) -> tuple[FloatArray,
             f"{margin.shape[1]}; for SVC use decision_function_shape='ovr'."
         )
         raise PredictionFailed(msg)
-    return (-margin if voice.positive == 0 and abilities.whose_probability == "model" else margin), None
+    return -margin if voice.positive == 0 else margin, None
 
 
-def _probability(voice: _Voice, rows: Any, frame: pd.DataFrame) -> FloatArray:
+def _probability(voice: _Voice, frame: pd.DataFrame) -> FloatArray:
     abilities = voice.abilities
     assert voice.classes is not None
-    values = _numbers(abilities.probability, "predict_proba", rows, frame, abilities=abilities)
+    values = _numbers(voice, abilities.probability, frame, question="predict_proba")
     if values.shape[1] == 1 and len(voice.classes) == 2:
         values = np.column_stack([1 - values[:, 0], values[:, 0]])
     if values.shape[1] != len(voice.classes):
@@ -242,19 +146,23 @@ def _probability(voice: _Voice, rows: Any, frame: pd.DataFrame) -> FloatArray:
             f"(first: row {int(np.argmax(outside))}); return predict_proba, or use output='margin'."
         )
         raise PredictionFailed(msg)
-    if abilities.whose_probability == "callable" and len(values) and not are_distributions(values):
-        msg = f"Each row that {abilities.model_class} returns must sum to 1, as it did on the first rows."
+    if abilities.sums_to_one and not are_distributions(values):
+        msg = (
+            f"The probabilities of {abilities.model_class} must sum to 1 in each row; for several labels per "
+            "row "
+            "(multi-label) give a callable that returns the probabilities of one label."
+        )
         raise PredictionFailed(msg)
     return values
 
 
 def _label(
-    voice: _Voice, rows: Any, frame: pd.DataFrame, output: FloatArray, probability: FloatArray | None
+    voice: _Voice, frame: pd.DataFrame, *, output: FloatArray, probability: FloatArray | None
 ) -> npt.NDArray[Any]:
     classes = voice.classes
     assert classes is not None
     if voice.abilities.label is not None:
-        answer = np.asarray(_ask(voice.abilities.label, "predict", rows, frame, abilities=voice.abilities))
+        answer = np.asarray(_ask(voice, voice.abilities.label, frame, question="predict"))
         if answer.size != len(frame):
             msg = (
                 f"predict of {voice.abilities.model_class} must return one label per row, got shape "
@@ -285,13 +193,11 @@ def label_positions(labels: npt.NDArray[Any], classes: tuple[Any, ...]) -> npt.N
     return np.array(found, dtype=np.int64)
 
 
-def _numbers(
-    ask: Ask | None, question: str, rows: Any, frame: pd.DataFrame, *, abilities: Abilities
-) -> FloatArray:
+def _numbers(voice: _Voice, ask: Ask | None, frame: pd.DataFrame, *, question: str) -> FloatArray:
     """Ask, and check that the answer is one finite row of numbers per row."""
     assert ask is not None
-    who = f"{question} of {abilities.model_class}"
-    answer = _ask(ask, question, rows, frame, abilities=abilities)
+    who = f"{question} of {voice.abilities.model_class}"
+    answer = _ask(voice, ask, frame, question=question)
     if isinstance(answer, list) and answer and getattr(answer[0], "ndim", 0) == 2:
         msg = (
             f"{who} returned one array per output (multi-output classification); explain one output at a "
@@ -318,18 +224,19 @@ def _numbers(
     return values
 
 
-def _ask(ask: Ask, question: str, rows: Any, frame: pd.DataFrame, *, abilities: Abilities) -> Any:
-    """Ask the model; whatever it raises is wrapped with what is known about the rows."""
+def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:
+    """Ask the model on its own copy of the rows; what it raises is wrapped with what is known about them."""
+    name = voice.abilities.model_class
     try:
-        return ask(rows)
+        return ask(voice.columns.prepare(frame))
     except InvalidInput:
         raise
     except Exception as error:
         if type(error).__name__ == "NotFittedError":
-            msg = f"Argument model must be fitted, but {abilities.model_class} says: {error}"
+            msg = f"Argument model must be fitted, but {name} says: {error}"
             raise InvalidInput(msg) from error
         told = f"{type(error).__name__}: {str(error)[:500]}"
-        msg = f"{question} of {abilities.model_class} raised on {len(frame)} rows ({told}){_suspects(frame)}."
+        msg = f"{question} of {name} raised on {len(frame)} rows ({told}){_suspects(frame)}."
         raise PredictionFailed(msg) from error
 
 

@@ -150,8 +150,8 @@ def _titles(answer: Any) -> tuple[str, ...] | None:
 
 def are_distributions(values: npt.NDArray[Any]) -> bool:
     """Return whether every row is a probability distribution."""
-    inside = values.min() >= -TOLERANCE and values.max() <= 1 + TOLERANCE
-    return bool(inside and np.all(np.abs(values.sum(axis=1) - 1) <= 1e-3))
+    inside = (values >= -TOLERANCE) & (values <= 1 + TOLERANCE)
+    return bool(inside.all() and np.all(np.abs(values.sum(axis=1) - 1) <= 1e-3))
 
 
 def _wide(
@@ -178,7 +178,6 @@ def _wide(
         classes=_labels(classes if classes is not None else titles, count=values.shape[1], config=config),
         preferred="probability",
         probability=call,
-        whose_probability="callable",
     )
 
 
@@ -198,12 +197,15 @@ def _labels(classes: Any, *, count: int, config: Config) -> tuple[Any, ...]:
 
 
 def _binary(call: Ask, values: npt.NDArray[Any], *, config: Config, name: str, classes: Any) -> Abilities:
-    first, second = _labels(classes, count=2, config=config)
-    labels = (first, second)
-    if config.positive_class is not None and positive_position(labels, config.positive_class) == 0:
-        labels = (second, first)  # one number per row speaks of the positive class, whichever that is
+    labels = _labels(classes, count=2, config=config)
+    wanted = config.positive_class
+    # one number per row speaks of the positive class, whichever that is
+    first = wanted is not None and positive_position(labels, wanted, names=config.class_names) == 0
     if config.output == "margin":
-        return Abilities(kind="classifier", model_class=name, classes=labels, preferred="margin", margin=call)
+        margin: Ask = (lambda rows: -np.asarray(call(rows), dtype=np.float64)) if first else call
+        return Abilities(
+            kind="classifier", model_class=name, classes=labels, preferred="margin", margin=margin
+        )
     inside = values.min() >= -TOLERANCE and values.max() <= 1 + TOLERANCE
     if not inside or looks_like_labels(values):
         rule = "must lie in [0, 1]" if not inside else "must be probabilities, not the labels themselves"
@@ -216,7 +218,7 @@ def _binary(call: Ask, values: npt.NDArray[Any], *, config: Config, name: str, c
 
     def both(rows: Any) -> FloatArray:
         positive = np.asarray(call(rows), dtype=np.float64).reshape(-1)
-        return np.column_stack([1 - positive, positive])
+        return np.column_stack([positive, 1 - positive] if first else [1 - positive, positive])
 
     return Abilities(
         kind="classifier",
@@ -224,7 +226,6 @@ def _binary(call: Ask, values: npt.NDArray[Any], *, config: Config, name: str, c
         classes=labels,
         preferred="probability",
         probability=both,
-        whose_probability="callable",
     )
 
 

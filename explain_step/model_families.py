@@ -34,8 +34,8 @@ class Abilities:
         ``native``).
     output_names : tuple of str, optional
         Names that the model itself gives its outputs.
-    whose_probability : {"model", "callable"}
-        Answers of a plain callable are checked more strictly.
+    sums_to_one : bool
+        Whether the probabilities of a row must sum to one (not so in boosters of one model per class).
     """
 
     kind: Literal["classifier", "regressor"]
@@ -52,7 +52,7 @@ class Abilities:
     preprocessing: Preprocessing | None = None
     link: str | None = None
     output_names: tuple[str, ...] | None = None
-    whose_probability: Literal["model", "callable"] = "model"
+    sums_to_one: bool = True
 
 
 TREES = frozenset(
