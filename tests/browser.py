@@ -72,7 +72,11 @@ class Page:
 
     def resize(self, width: int, *, height: int = 900) -> None:
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 500,
         )
 
     def dark(self, on: bool = True) -> None:
@@ -112,12 +116,16 @@ class Page:
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since the page was opened, without data: ones."""
-        sent = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        sent = [
+            e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in sent if not url.startswith("data:")]
 
     def screenshot(self, path: Path | None = None, *, whole: bool = True) -> bytes:
         """Return a PNG of the page (the whole of it, or the window)."""
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
+        data = self.call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole)
+        )
         png = base64.b64decode(data["data"])
         if path is not None:
             path.write_bytes(png)
@@ -169,7 +177,9 @@ def _address(profile: Path, process: subprocess.Popen[bytes]) -> str:
         if process.poll() is not None:
             raise RuntimeError(f"the browser ended with {process.returncode}")
         if listening.exists() and len(lines := listening.read_text().split()) > 1:
-            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=ANSWER_SECONDS) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{lines[0]}/json/list", timeout=ANSWER_SECONDS
+            ) as answer:
                 tabs = json.load(answer)
             found = [t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page"]
             if found:

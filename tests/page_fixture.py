@@ -15,8 +15,36 @@ FEATURES = (
     "lvrat", "pirat", "chist", "phist", "afam", "hirat", "insurance",
     "mhist", "selfemp", "single", "unemp", "hschool", "condomin",
 )  # fmt: skip
-IMPORTANCE = (0.0654, 0.0612, 0.0331, 0.0312, 0.0297, 0.0283, 0.0188, 0.0121, 0.0074, 0.0062, 0.0031, 0.0011, 0.0)
-RANKS = ((1, 2), (1, 2), (3, 6), (3, 6), (3, 6), (3, 6), (7, 7), (8, 8), (9, 10), (9, 10), (11, 11), (12, 12), (13, 13))
+IMPORTANCE = (
+    0.0654,
+    0.0612,
+    0.0331,
+    0.0312,
+    0.0297,
+    0.0283,
+    0.0188,
+    0.0121,
+    0.0074,
+    0.0062,
+    0.0031,
+    0.0011,
+    0.0,
+)
+RANKS = (
+    (1, 2),
+    (1, 2),
+    (3, 6),
+    (3, 6),
+    (3, 6),
+    (3, 6),
+    (7, 7),
+    (8, 8),
+    (9, 10),
+    (9, 10),
+    (11, 11),
+    (12, 12),
+    (13, 13),
+)
 METHOD = MethodSpec(name="tree_interventional", version="1")
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 QUANTITY: dict[str, Any] = {
@@ -92,7 +120,13 @@ def dependence_table(features: tuple[str, ...] = FEATURES, *, output: str = "yes
 
 
 def segments_table(features: tuple[str, ...] = FEATURES, *, labelled: bool = True) -> pd.DataFrame:
-    groups = (("afam", "no", 606), ("afam", "yes", 108), ("single", "no", 431), ("single", "yes", 283), ("pirat > 0.4", "true", 12))
+    groups = (
+        ("afam", "no", 606),
+        ("afam", "yes", 108),
+        ("single", "no", 431),
+        ("single", "yes", 283),
+        ("pirat > 0.4", "true", 12),
+    )
     rows = []
     for g, (segment, level, n) in enumerate(groups):
         hidden = n < 20
@@ -135,17 +169,45 @@ def artifact(name: str, table: pd.DataFrame, *, kind: str = "", **meta: Any) -> 
 
 
 def scores() -> tuple[Score, ...]:
-    def make(name: str, variant: str, value: float | None, low: float | None, high: float | None, direction: Any, **more: Any) -> Score:
-        return Score(name=name, variant=variant, value=value, ci_low=low, ci_high=high, direction=direction, n=714, method=METHOD, **more)
+    def make(
+        name: str,
+        variant: str,
+        value: float | None,
+        low: float | None,
+        high: float | None,
+        direction: Any,
+        **more: Any,
+    ) -> Score:
+        return Score(
+            name=name,
+            variant=variant,
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            direction=direction,
+            n=714,
+            method=METHOD,
+            **more,
+        )
 
     return (
         make("additivity_error", "max", 3.1e-16, None, None, "lower", source="Lundberg and Lee 2017"),
-        make("masking_r2", "background", 0.874, 0.851, 0.893, "higher", source="Yeh et al. 2019, arXiv:1901.09392"),
+        make(
+            "masking_r2",
+            "background",
+            0.874,
+            0.851,
+            0.893,
+            "higher",
+            source="Yeh et al. 2019, arXiv:1901.09392",
+        ),
         make("masking_r2", "random_control", -0.93, -1.1, -0.81, "higher"),
         make("rank_stability", "top5", 0.91, 0.84, 0.97, "higher"),
         make("rank_stability", "random_control", 0.12, 0.02, 0.2, "higher"),
         make("sparsity_gini", "normalised", 0.553, 0.531, 0.575, "higher", source="Hurley and Rickard 2009"),
-        make("seed_stability", "default", None, None, None, "higher", reason="the explainer is deterministic"),
+        make(
+            "seed_stability", "default", None, None, None, "higher", reason="the explainer is deterministic"
+        ),
     )
 
 
@@ -156,11 +218,18 @@ def figure(kind: str, slug: str, *, height: float = 3.0, title: str = "", bars: 
     rng = np.random.default_rng(len(slug))
     axes.barh([f"input {i}" for i in range(bars)][::-1], np.sort(rng.random(bars)), color=style.ACCENT)
     axes.set_xlabel("mean size of contribution")
-    return style.finish(canvas, kind=kind, slug=slug, alt=f"Bars of {slug}, largest first", title=title or slug.capitalize())
+    return style.finish(
+        canvas, kind=kind, slug=slug, alt=f"Bars of {slug}, largest first", title=title or slug.capitalize()
+    )
 
 
 def figures() -> tuple[Figure, ...]:
-    wanted = [("importance", "bars"), ("importance", "beeswarm"), ("dependence", "lvrat"), ("dependence", "pirat")]
+    wanted = [
+        ("importance", "bars"),
+        ("importance", "beeswarm"),
+        ("dependence", "lvrat"),
+        ("dependence", "pirat"),
+    ]
     wanted += [("segments", "performance"), ("examples", "row-17"), ("examples", "row-118")]
     return tuple(figure(kind, slug) for kind, slug in wanted)
 
@@ -196,10 +265,12 @@ def normal() -> PageContext:
         {"segment": ["afam"] * 2, "level": ["no", "yes"], "n": [606.0, 108.0], "selection_rate": [0.061, 0.231], "selection_rate_ci_low": [0.044, 0.16],
          "selection_rate_ci_high": [0.083, 0.32], "tpr": [0.31, 0.52], "tpr_ci_low": [0.21, 0.36], "tpr_ci_high": [0.42, 0.67], "fpr": [0.021, float("nan")]}
     )  # fmt: skip
-    clusters = importance_table().drop(columns=["permutation_importance", "permutation_ci_low", "permutation_ci_high"])
+    clusters = importance_table().drop(
+        columns=["permutation_importance", "permutation_ci_low", "permutation_ci_high"]
+    )
     clusters = clusters.rename(columns={"feature": "cluster"})
     clusters.insert(2, "members", ['["pirat", "hirat"]', *(f'["{f}"]' for f in clusters["cluster"][1:])])
-    pairs = pd.DataFrame({"output": "yes", "feature": ["lvrat", "pirat"], "other_feature": ["insurance", "chist"], "strength": [0.0123, 0.0044], "ci_low": [0.01, 0.003], "ci_high": [0.014, 0.006]})  # fmt: skip
+    pairs = pd.DataFrame({"output": "yes", "feature_a": ["lvrat", "pirat"], "feature_b": ["insurance", "chist"], "strength": [0.0123, 0.0044], "ci_low": [0.01, 0.003], "ci_high": [0.014, 0.006]})  # fmt: skip
     made = (
         artifact("performance", performance),
         artifact("importance", importance_table(), interval=ROWS_INTERVAL, method="mean over rows of the absolute Shapley value"),
@@ -262,10 +333,23 @@ def hostile() -> PageContext:
     for name, a in base.artifacts.items():
         table = a.table.copy()
         for column in table.columns:
-            if column in ("feature", "segment", "other_feature", "cluster", "level", "feature_value", "row_id", "x"):
-                table[column] = pd.Series([rename.get(v, v) for v in table[column]], dtype=object, index=table.index)
+            if column in (
+                "feature",
+                "segment",
+                "feature_b",
+                "cluster",
+                "level",
+                "feature_value",
+                "row_id",
+                "x",
+            ):
+                table[column] = pd.Series(
+                    [rename.get(v, v) for v in table[column]], dtype=object, index=table.index
+                )
             if column in ("level", "feature_value"):
-                table[column] = pd.Series([HOSTILE[0] if v == "no" else v for v in table[column]], dtype=object, index=table.index)
+                table[column] = pd.Series(
+                    [HOSTILE[0] if v == "no" else v for v in table[column]], dtype=object, index=table.index
+                )
         swapped[name] = replace(a, table=table)
     return replace(
         base, title=HOSTILE[0], identity={**IDENTITY, "name": HOSTILE[9], "version": "3<b>", "model_class": HOSTILE[0]},
@@ -281,7 +365,12 @@ def multiclass() -> PageContext:
     base = normal()
     outputs = ("setosa", "versicolor", "virginica")
     table = importance_table(outputs=(*outputs, "(mean over outputs)"))
-    quantity = {**QUANTITY, "outputs": list(outputs), "target": "species", "phrase": "predicted probability of species = setosa"}
+    quantity = {
+        **QUANTITY,
+        "outputs": list(outputs),
+        "target": "species",
+        "phrase": "predicted probability of species = setosa",
+    }
     dependence = pd.concat([dependence_table(output=o) for o in outputs], ignore_index=True)
     return replace(base, quantity=quantity, artifacts={**base.artifacts, "importance": artifact("importance", table), "dependence": artifact("dependence", dependence)})  # fmt: skip
 
@@ -302,8 +391,17 @@ def regression() -> PageContext:
         "performance",
         pd.DataFrame({"metric": ["rmse"], "value": [48_321.7], "ci_low": [44_012.3], "ci_high": [52_900.1], "direction": ["lower"], "n": [714.0]}),
     )  # fmt: skip
-    quantity = {**QUANTITY, "output_space": "prediction", "outputs": ["price"], "target": "price", "phrase": "prediction of price", "rows_given": 5000}
-    return replace(base, artifacts=without(replace(base, artifacts=swapped), "segment_rates"), quantity=quantity)
+    quantity = {
+        **QUANTITY,
+        "output_space": "prediction",
+        "outputs": ["price"],
+        "target": "price",
+        "phrase": "prediction of price",
+        "rows_given": 5000,
+    }
+    return replace(
+        base, artifacts=without(replace(base, artifacts=swapped), "segment_rates"), quantity=quantity
+    )
 
 
 CONTEXTS = {

@@ -1,7 +1,7 @@
 """The page and the card: what most people ever see of an explanation.
 
-``page`` gives one self-contained HTML document without scripts or external requests, ``card`` a section for a model
-card in Markdown. Both print the same `View`, which is made from tables and facts only.
+``page`` gives one self-contained HTML document without scripts or external requests, ``card`` a section for
+a model card in Markdown. Both print the same `View`, which is made from tables and facts only.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ class PageContext:
     title : str
         Name of the model for readers.
     identity : mapping of str to str or None
-        Which model this is: ``name``, ``version``, ``run_id``, ``model_id``, ``uri``, ``model_class``, ``digest``,
-        ``binding`` (``verified`` or ``declared``), ``binding_note``.
+        Which model this is: ``name``, ``version``, ``run_id``, ``model_id``, ``uri``, ``model_class``,
+        ``digest``, ``binding`` (``verified`` or ``declared``), ``binding_note``.
     status : Status
     reason : str
         Why the status is what it is.
@@ -34,8 +34,8 @@ class PageContext:
     missing : mapping of str to str
         Section that could not be made, and why.
     reproducibility : mapping
-        ``snapshot_id``, digests (hexadecimal, any key), ``seed``, ``packages`` (name to version), and further facts;
-        nested mappings are shown as lists.
+        ``snapshot_id``, digests (hexadecimal, any key), ``seed``, ``packages`` (name to version), and further
+        facts; nested mappings are opened.
     labels : mapping of str to str
         Reader names of raw columns.
     """

@@ -33,12 +33,14 @@ Text: TypeAlias = tuple[Part, ...]
 
 
 def clean(text: object) -> str:
-    """Return ``text`` as one printable line: line breaks and tabs become signs, what steers a terminal or the
-    direction of text becomes U+FFFD, lone surrogates too. Right-to-left letters and marks stay.
+    r"""Return ``text`` as one printable line.
+
+    Line breaks become a sign; control characters, overrides of the text's direction and lone surrogates
+    become U+FFFD. Right-to-left letters and marks stay.
 
     Examples
     --------
-    >>> clean("a\\nb")
+    >>> clean("a\nb")
     'a↵b'
     """
     return "".join(_clean_character(c) for c in str(text))
@@ -81,7 +83,7 @@ def is_number(value: Any) -> bool:
 def decimals(values: Iterable[Any], *, digits: int = 3) -> int:
     """Return how many decimals show the largest finite magnitude with ``digits`` significant digits.
 
-    One count for a whole column keeps its numbers aligned. More than 6 decimals are written as powers of ten instead.
+    One count for a whole column keeps its numbers aligned; `number` writes powers of ten beyond 6 decimals.
 
     Examples
     --------
@@ -96,7 +98,7 @@ def decimals(values: Iterable[Any], *, digits: int = 3) -> int:
 
 
 def number(value: Any, *, places: int | None = None, digits: int = 3, sign: bool = False) -> str:
-    """Return a number for readers: thousands separators, a real minus, never ``nan``, never a false zero.
+    r"""Return a number for readers: thousands separators, a real minus, never ``nan``, never a false zero.
 
     Parameters
     ----------
@@ -109,8 +111,8 @@ def number(value: Any, *, places: int | None = None, digits: int = 3, sign: bool
 
     Examples
     --------
-    >>> number(1666), number(0.12345), number(-0.5), number(float("nan")), number(0.0004, places=2)
-    ('1,670', '0.123', '−0.500', '–', '<0.01')
+    >>> print(ascii((number(1666), number(0.12345), number(-0.5), number(None), number(0.0004, places=2))))
+    ('1,670', '0.123', '\u22120.500', '\u2013', '<0.01')
     """
     if not is_number(value):
         return MISSING
@@ -139,12 +141,12 @@ def _power_of_ten(v: float, *, digits: int, sign: bool) -> str:
 
 
 def interval(low: Any, high: Any, *, places: int | None = None, digits: int = 3) -> str:
-    """Return ``0.810 to 0.870``; an en dash where a bound is not known.
+    r"""Return ``0.810 to 0.870``; an en dash where a bound is not known.
 
     Examples
     --------
-    >>> interval(0.81, 0.87), interval(None, 1.0)
-    ('0.810 to 0.870', '–')
+    >>> print(ascii((interval(0.81, 0.87), interval(None, 1.0))))
+    ('0.810 to 0.870', '\u2013')
     """
     if not (is_number(low) and is_number(high)):
         return MISSING
@@ -153,23 +155,23 @@ def interval(low: Any, high: Any, *, places: int | None = None, digits: int = 3)
 
 
 def count(value: Any) -> str:
-    """Return a whole number with thousands separators.
+    r"""Return a whole number with thousands separators.
 
     Examples
     --------
-    >>> count(1666), count(None)
-    ('1,666', '–')
+    >>> print(ascii((count(1666), count(None))))
+    ('1,666', '\u2013')
     """
     return f"{round(float(value)):,}" if is_number(value) else MISSING
 
 
 def percent(value: Any, *, places: int = 0) -> str:
-    """Return a share as a percentage.
+    r"""Return a share as a percentage.
 
     Examples
     --------
-    >>> percent(0.6234), percent(0.0004), percent(None)
-    ('62%', '<1%', '–')
+    >>> print(ascii((percent(0.6234), percent(0.0004), percent(None))))
+    ('62%', '<1%', '\u2013')
     """
     if not is_number(value):
         return MISSING
@@ -191,12 +193,12 @@ def p_value(value: Any) -> str:
 
 
 def tidy(value: Any) -> str:
-    """Return a value of the data for readers: long floats keep four digits, everything else stays as it is.
+    r"""Return a value of the data for readers: long floats keep four digits, everything else stays as it is.
 
     Examples
     --------
-    >>> tidy("0.2210000038146972"), tidy("2008"), tidy("007"), tidy(None)
-    ('0.221', '2008', '007', '–')
+    >>> print(ascii((tidy("0.2210000038146972"), tidy("2008"), tidy("007"), tidy(None))))
+    ('0.221', '2008', '007', '\u2013')
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING

@@ -1,4 +1,4 @@
-"""What was not checked: a list made from the facts of one explanation, so that silence is never read as approval."""
+"""What was not checked: a list made from the facts, so that silence is not read as approval."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from explain_step.report.format import Part, Text, clean, listing, number, plural
+from explain_step.report.format import Part, Text, clean, is_number, listing, number, plural
 from explain_step.report.tables import Labels
 from explain_step.types import Artifact
 
 MAX_NAMED = 6
+MAX_SETS = 3
+WHOLE = "(all rows)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ def limits(
     codes: frozenset[str],
     labels: Labels,
 ) -> tuple[Limit, ...]:
-    """Return what was not checked, the general first and then what follows from this explanation's facts.
+    """Return what was not checked: what no such page can tell, then what follows from this one's facts.
 
     Parameters
     ----------
@@ -40,58 +42,48 @@ def limits(
         Codes of the caveats.
     labels : Labels
     """
-    rows = int(quantity.get("rows") or 0)
-    found = [
-        Limit("Causes.", ("Contributions describe this model. They do not say what would happen in the world if an input were changed.",)),
-        Limit("Other data.", (f"Nothing here speaks of values or combinations that do not occur among {plural(rows, 'row')}, nor of later data.",)),
-        Limit("Held-out rows.", ("That the model did not see these rows in training is the word of whoever gave them.",)),
-        Limit("Another training.", ("Intervals cover which rows were drawn. They do not cover refitting the model with other rows or another seed.",)),
-        _background(quantity),
+    return (
+        *_always(quantity),
         _correlation(artifacts, labels=labels),
         _fairness(artifacts, labels=labels),
         *_sampling(quantity),
-        *_labels(artifacts),
+        _truth(artifacts),
         *_binding(identity),
-    ]  # fmt: skip
-    if any("redact" in code or "privacy" in code for code in codes):
-        found.append(
-            Limit(
-                "Hidden values.",
-                ("Some values are withheld for privacy; what they would show is not on this page.",),
-            )
-        )
-    return tuple(found)
-
-
-def _background(quantity: Mapping[str, Any]) -> Limit:
-    named = clean(quantity.get("background") or "the background")
-    return Limit(
-        "Another comparison.",
-        (
-            f"Contributions are measured against {named}. Against other rows they would differ; no other was tried.",
-        ),
+        *_hidden(codes),
     )
+
+
+def _always(quantity: Mapping[str, Any]) -> tuple[Limit, ...]:
+    rows = plural(int(quantity.get("rows") or 0), "row")
+    named = clean(quantity.get("background") or "the background")
+    facts = {
+        "Causes.": "Contributions describe this model. They do not say what would happen in the world if an "
+        "input were changed.",
+        "Other data.": f"Nothing here speaks of values or combinations that do not occur among the {rows} "
+        "explained, nor of later data.",
+        "Held-out rows.": "That the model has not seen these rows in training is the caller's word.",
+        "Another training.": "Intervals cover which rows were drawn. They do not cover refitting the model "
+        "on other rows or with another seed.",
+        "Another background.": f"Contributions are measured against {named}. Other background rows would "
+        "give other numbers; none were tried.",
+    }
+    return tuple(Limit(title, (text,)) for title, text in facts.items())
 
 
 def _correlation(artifacts: Mapping[str, Artifact], *, labels: Labels) -> Limit:
+    title = "Correlated inputs."
+    body = "Inputs are replaced without regard to the others, so also into combinations that may never occur."
     clusters = artifacts.get("importance_clusters")
-    body: Text = ("Inputs are varied one by one, also into combinations that may never occur together.",)
-    pairs = cluster_members(clusters) if clusters is not None else []
-    if not pairs:
-        return Limit("Correlated inputs.", body)
-    groups: list[Part] = []
-    for k, members in enumerate(pairs[:3]):
-        groups += ["; "] if k else []
-        groups += listing([labels.of(f) for f in members[:MAX_NAMED]])
-    return Limit(
-        "Correlated inputs.",
-        (
-            *body,
-            " This matters here for ",
-            *groups,
-            ", which move together; how credit is split between them is not settled by the data.",
-        ),
-    )
+    sets = cluster_members(clusters) if clusters is not None else []
+    if not sets:
+        return Limit(title, (body,))
+    named: list[Part] = []
+    for k, members in enumerate(sets[:MAX_SETS]):
+        named += ["; "] if k else []
+        named += listing([labels.of(f) for f in members[:MAX_NAMED]])
+    more = f" and {len(sets) - MAX_SETS} further sets" if len(sets) > MAX_SETS else ""
+    end = f"{more}: these move together, and how credit is split between them is a convention."
+    return Limit(title, (f"{body} Here that concerns ", *named, end))
 
 
 def cluster_members(artifact: Artifact) -> list[list[str]]:
@@ -113,22 +105,18 @@ def members_of(value: Any) -> list[str]:
 
 def _fairness(artifacts: Mapping[str, Artifact], *, labels: Labels) -> Limit:
     segments = artifacts.get("segments")
-    if segments is None or segments.table.empty:
-        return Limit(
-            "Fairness.",
-            ("No groups of rows were compared, so nothing here says whether the model treats groups alike.",),
-        )
-    names = list(dict.fromkeys(map(str, segments.table["segment"])))
-    shown: Sequence[Any] = [labels.of(n) for n in names[:MAX_NAMED]]
-    more = [f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
-    return Limit(
-        "Fairness.",
-        (
-            "Groups were compared only by ",
-            *listing([*shown, *more]),
-            ". Other groups, smaller ones and combinations were not, and no verdict on fairness is given.",
-        ),
+    names = (
+        []
+        if segments is None
+        else [n for n in dict.fromkeys(map(str, segments.table["segment"])) if n != WHOLE]
     )
+    if not names:
+        text = "No groups of rows were compared, so nothing here says whether the model treats groups alike."
+        return Limit("Fairness.", (text,))
+    shown: Sequence[Part] = [labels.of(n) for n in names[:MAX_NAMED]]
+    more = [f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    end = ". Other groups, smaller ones and their combinations were not, and no verdict on fairness is given."
+    return Limit("Fairness.", ("Groups were compared only by ", *listing([*shown, *more]), end))
 
 
 def _sampling(quantity: Mapping[str, Any]) -> list[Limit]:
@@ -136,41 +124,36 @@ def _sampling(quantity: Mapping[str, Any]) -> list[Limit]:
     rows, given = int(quantity.get("rows") or 0), int(quantity.get("rows_given") or 0)
     if rows < given:
         found.append(
-            Limit(
-                "The other rows.", (f"{given - rows:,} of {plural(given, 'row')} given were not explained.",)
-            )
+            Limit("The other rows.", (f"{given - rows:,} of the {given:,} rows given were not explained.",))
         )
     if not quantity.get("exact", True):
         error = quantity.get("typical_error")
-        size = f" (typically \u00b1{number(error, digits=2)})" if error is not None else ""
-        found.append(
-            Limit(
-                "Exact values.",
-                (
-                    f"Contributions are estimated by sampling; their own error{size} is not part of the intervals unless a table says so.",
-                ),
-            )
-        )
+        size = f", typically \u00b1{number(error, digits=2)}" if is_number(error) else ""
+        text = f"Contributions are estimated. Intervals over rows do not cover their sampling error{size}."
+        found.append(Limit("Exact values.", (text,)))
     return found
 
 
-def _labels(artifacts: Mapping[str, Artifact]) -> list[Limit]:
+def _truth(artifacts: Mapping[str, Artifact]) -> Limit:
     if "performance" in artifacts:
-        return [Limit("The labels.", ("Performance takes the given labels as true.",))]
-    return [Limit("Performance.", ("Whether the predictions are right was not measured.",))]
+        return Limit("Labels.", ("Performance takes the given labels as true.",))
+    return Limit("Performance.", ("Whether the predictions are right was not measured.",))
 
 
 def _binding(identity: Mapping[str, Any]) -> list[Limit]:
     binding = identity.get("binding")
     if binding == "verified":
         return []
+    if not identity.get("uri") and not identity.get("model_id"):
+        return [Limit("Stored model.", ("This explanation is not tied to a stored model.",))]
     note = clean(identity.get("binding_note") or "").rstrip(".")
-    why = f" ({note})" if note else ""
-    if binding == "declared" or identity.get("uri"):
-        return [
-            Limit(
-                "The stored model.",
-                (f"That the explained model is the stored one was declared, not compared{why}.",),
-            )
-        ]
-    return [Limit("The stored model.", ("This explanation is not tied to a stored model.",))]
+    text = "That the explained model is the stored one was declared by the caller and not compared"
+    return [Limit("Stored model.", (f"{text}{': ' + note if note else ''}.",))]
+
+
+def _hidden(codes: frozenset[str]) -> list[Limit]:
+    if not any("redact" in code or "privacy" in code or "strict" in code for code in codes):
+        return []
+    return [
+        Limit("Hidden values.", ("Some values are withheld for privacy; what they would show is not here.",))
+    ]

@@ -1,27 +1,45 @@
-"""Scores in words, each beside its control."""
+"""How closely the explanation follows the model, and all its scores beside their random controls."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from explain_step.report.context import PageContext
 from explain_step.report.format import MISSING, Name, Text, clean, count, interval, is_number, number
+from explain_step.report.sections import Details, Section, absent
+from explain_step.report.sentences import capital, sentence, spelled
 from explain_step.report.tables import Column, Table
 from explain_step.types import Score
 
-FIDELITY = ("masking_r2", "masking_fidelity", "fidelity", "deletion_fidelity", "insertion_fidelity")
-"""Names of scores that answer "how closely does the explanation follow the model", best first."""
-CONTROL = ("random", "control", "shuffled")
+FIDELITY_TITLE = "How closely this follows the model"
+TITLE = "Tests of this explanation"
+FIDELITY = ("masking_r2", "masking_fidelity", "deletion_fidelity", "fidelity")
+"""Names of scores that say how closely the explanation follows the model, best first."""
+CONTROL = re.compile("control|random")
 TITLES = {
-    "masking_r2": "Prediction changes explained when inputs are hidden",
-    "masking_fidelity": "Prediction changes explained when inputs are hidden",
+    "masking_r2": "Changes explained when inputs are hidden (R\u00b2)",
     "additivity_error": "Gap between summed contributions and prediction",
-    "rank_stability": "Stability of the leading inputs over resampled rows",
-    "topk_stability": "Stability of the leading inputs over resampled rows",
+    "rank_stability": "Ranking kept on resampled rows",
     "sparsity_gini": "Concentration on few inputs",
-    "sparsity": "Concentration on few inputs",
-    "gini": "Concentration on few inputs",
 }
+VARIANTS = {
+    "interventional": "",
+    "mean": "average",
+    "max": "largest",
+    "global": "over all rows",
+    "local": "within rows",
+    "kendall_tau_b": "all inputs (tau-b)",
+}
+COLUMNS = (
+    Column(title="Score", source="score", kind="name"),
+    Column(title="Value", source="value"),
+    Column(title="interval", source="ci"),
+    Column(title="Random control", source="control"),
+    Column(title="Aim", source="direction", kind="word"),
+    Column(title="Rows", source="n", kind="count"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,121 +50,128 @@ class Paired:
     control: Score | None
 
 
-def is_control(score: Score) -> bool:
-    """Return whether a score is the control of another one."""
-    return any(word in f"{score.variant} {score.name}".lower() for word in CONTROL)
+def fidelity_section(context: PageContext) -> Section:
+    """Return how closely the contributions follow the model, in a sentence."""
+    best = fidelity(pair(context.scores))
+    if best is None:
+        return absent(context, "scores", id="fidelity", title=FIDELITY_TITLE)
+    finding = fidelity_sentences(best)
+    return Section(id="fidelity", title=FIDELITY_TITLE, finding=finding, made=_sources((best,)))
+
+
+def section(context: PageContext) -> Section:
+    """Return every score beside its control."""
+    pairs = pair(context.scores)
+    if not pairs:
+        return absent(context, "scores", id="quality", title=TITLE)
+    details = (
+        Details(summary="Table of scores", tables=(table(pairs),)),
+        Details(summary="How the scores are made", lines=_sources(pairs)),
+    )
+    return Section(id="quality", title=TITLE, finding=sentences(pairs), details=details)
 
 
 def pair(scores: Sequence[Score]) -> tuple[Paired, ...]:
-    """Return every score beside its control, in the given order."""
-    controls = [s for s in scores if is_control(s)]
-    return tuple(
-        Paired(score=s, control=next((c for c in controls if _same(c, s)), None))
-        for s in scores
-        if not is_control(s)
-    )
-
-
-def _same(control: Score, score: Score) -> bool:
-    return control.name == score.name or control.name.startswith(score.name)
+    """Return every score beside its control; a control belongs to the first variant of its score."""
+    controls = {s.name: s for s in scores if CONTROL.search(s.variant.lower())}
+    seen: set[str] = set()
+    found = []
+    for s in scores:
+        if s is controls.get(s.name):
+            continue
+        found.append(Paired(score=s, control=None if s.name in seen else controls.get(s.name)))
+        seen.add(s.name)
+    return tuple(found)
 
 
 def fidelity(pairs: Sequence[Paired]) -> Paired | None:
     """Return the score that says how closely the explanation follows the model."""
-    for name in FIDELITY:
-        for p in pairs:
-            if p.score.name == name:
-                return p
-    return next((p for p in pairs if "fidelity" in p.score.name or "masking" in p.score.name), None)
+    named = [p for name in FIDELITY for p in pairs if p.score.name == name]
+    return named[0] if named else None
 
 
 def title(score: Score) -> str:
     """Return a score's name in words."""
-    usual = clean(score.name.replace("_", " "))
-    return TITLES.get(score.name, usual[:1].upper() + usual[1:])
+    return TITLES.get(score.name, capital(clean(score.name.replace("_", " "))))
 
 
-def fidelity_finding(p: Paired) -> tuple[Text, ...]:
+def _variant(score: Score) -> str:
+    top = re.fullmatch(r"top(\d+)", score.variant)
+    if top:
+        return f"top {spelled(int(top[1]))}"
+    return VARIANTS.get(score.variant, clean(score.variant.replace("_", " ")))
+
+
+def fidelity_sentences(p: Paired) -> tuple[Text, ...]:
     """Return the fidelity number in a sentence, beside its control."""
     s = p.score
     if not is_number(s.value):
-        return (
-            f"There is no number: {clean(s.reason or 'the score is not defined for this model').rstrip('.')}.",
-        )
+        return ((sentence(f"There is no number: {s.reason or 'the score is not defined for this model'}"),),)
     control = p.control.value if p.control is not None else None
-    beside = f" Random contributions of the same size reach {number(control)}." if is_number(control) else ""
+    beside = f" Random contributions reach {number(control)}." if is_number(control) else ""
     bounds = interval(s.ci_low, s.ci_high)
-    within = "" if bounds == MISSING else f" (interval {bounds})"
-    if s.name.startswith("masking"):
-        first = (
-            "Inputs are hidden one after another in random order, by filling them from the background. "
-            f"Adding up the contributions predicts what that does to the output with R\u00b2 = {number(s.value)}{within}; 1 is perfect."
-        )
-    else:
-        better = "higher" if s.direction == "higher" else "lower"
-        first = f"{title(s)}: {number(s.value)}{within}; {better} is better."
-    return ((first + beside,),)
+    within = "" if bounds == MISSING else f" ({bounds})"
+    if s.name != "masking_r2":
+        return ((f"{title(s)}: {number(s.value)}{within}; {s.direction} is better.{beside}",),)
+    return (
+        (
+            "Summed contributions predict what happens to the output when inputs are hidden with "
+            f"R\u00b2\u00a0=\u00a0{number(s.value)}{within}; 1 is perfect.{beside}",
+        ),
+        ("Inputs are hidden in random order, by values from background rows; what remains is interaction.",),
+    )
 
 
-def scores_finding(pairs: Sequence[Paired]) -> tuple[Text, ...]:
-    """Return how many scores beat their control."""
-    beaten = [p for p in pairs if _beats(p)]
+def sentences(pairs: Sequence[Paired]) -> tuple[Text, ...]:
+    """Return how many scores are better than their random control, and how many are not defined."""
     known = [
         p for p in pairs if p.control is not None and is_number(p.control.value) and is_number(p.score.value)
     ]
-    undefined = [p for p in pairs if not is_number(p.score.value)]
+    beaten = sum(beats_control(p) for p in known)
+    undefined = sum(not is_number(p.score.value) for p in pairs)
     if not known:
-        head = f"{len(pairs) - len(undefined)} numbers were measured; none has a control to compare with."
-    elif len(beaten) == len(known):
-        which = "The one score" if len(known) == 1 else f"All {len(known)} scores"
-        head = f"{which} with a random control {'is' if len(known) == 1 else 'are'} clearly better than it."
+        head = "No score has a random control to compare with."
+    elif beaten == len(known):
+        many = {1: "The one score", 2: "Both scores"}.get(len(known), f"All {spelled(len(known))} scores")
+        verb = "is" if len(known) == 1 else "are"
+        head = f"{many} with a random control {verb} clearly ahead of it."
     else:
-        head = f"{len(beaten)} of {len(known)} scores with a random control are clearly better than it."
-    tail = f" {len(undefined)} could not be measured; the table says why." if undefined else ""
-    return ((head + tail,),)
+        verb = "is" if beaten == 1 else "are"
+        ahead = f"{capital(spelled(beaten))} of {spelled(len(known))} scores with a random control {verb}"
+        head = f"{ahead} clearly ahead of it."
+    if undefined:
+        return ((head,), (f"{capital(spelled(undefined))} could not be measured; the table says why.",))
+    return ((head,),)
 
 
-def _beats(p: Paired) -> bool:
-    """Whether the score's interval lies on the better side of the control's value."""
-    if p.control is None or not is_number(p.control.value):
+def beats_control(p: Paired) -> bool:
+    """Return whether the score's interval lies on the better side of the control's value."""
+    s = p.score
+    bound = s.ci_low if s.direction == "higher" else s.ci_high
+    edge = bound if bound is not None else s.value
+    other = p.control.value if p.control is not None else None
+    if edge is None or other is None:
         return False
-    s, bound = p.score, p.control.value
-    edge = s.ci_low if s.direction == "higher" else s.ci_high
-    edge = edge if is_number(edge) else s.value
-    if not is_number(edge) or edge is None or bound is None:
-        return False
-    return edge > bound if s.direction == "higher" else edge < bound
+    return edge > other if s.direction == "higher" else edge < other
 
 
-def scores_table(pairs: Sequence[Paired]) -> Table:
-    """Return all scores with interval, direction, control and rows."""
-    columns = (
-        Column(title="Score", source="score", kind="name"),
-        Column(title="Value", source="value"),
-        Column(title="interval", source="ci"),
-        Column(title="Random control", source="control"),
-        Column(title="Better", source="direction", kind="word"),
-        Column(title="Rows", source="n", kind="count"),
-    )
+def table(pairs: Sequence[Paired]) -> Table:
+    """Return all scores with interval, control, direction and rows."""
     rows = tuple(_row(p) for p in pairs)
     reasons = dict.fromkeys(
-        f"{title(p.score)}: {clean(p.score.reason).rstrip('.')}."
-        for p in pairs
-        if p.score.reason and not is_number(p.score.value)
+        f"{title(p.score)}, {_variant(p.score)}: {clean(p.score.reason)}" for p in pairs if p.score.reason
     )
-    notes: list[Text] = [(reason,) for reason in reasons]
-    if any(cell == (MISSING,) for row in rows for cell in row):
-        notes.append((f"{MISSING} not defined for this score.",))
-    return Table(caption=("Scores of the explanation",), columns=columns, rows=rows, notes=tuple(notes))
+    notes: list[Text] = (
+        [(f"{MISSING} no control of its own, or not defined.",)] if any((MISSING,) in r for r in rows) else []
+    )
+    notes += [(sentence(reason.replace(", :", ":")),) for reason in reasons]
+    return Table(caption=("Scores of the explanation",), columns=COLUMNS, rows=rows, notes=tuple(notes))
 
 
 def _row(p: Paired) -> tuple[Text, ...]:
-    s = p.score
-    variant: Text = (
-        (", ", s.variant.replace("_", " ")) if s.variant and s.variant not in ("default", s.name) else ()
-    )
+    s, variant = p.score, _variant(p.score)
     return (
-        (title(s), *variant),
+        (title(s) + (f", {variant}" if variant else ""),),
         (number(s.value),),
         (interval(s.ci_low, s.ci_high),),
         (number(p.control.value) if p.control is not None else MISSING,),
@@ -155,12 +180,13 @@ def _row(p: Paired) -> tuple[Text, ...]:
     )
 
 
-def sources(pairs: Sequence[Paired]) -> tuple[Text, ...]:
-    """Return how each score is made: method, version and source."""
-    out: list[Text] = []
+def _sources(pairs: Sequence[Paired]) -> tuple[Text, ...]:
+    """Return what each score is: stored name, what its interval covers, and source."""
+    out: dict[str, Text] = {}
     for p in pairs:
-        source = f". {clean(p.score.source).rstrip('.')}" if p.score.source else ""
-        out.append(
-            (f"{title(p.score)}: ", Name(p.score.name), f", method {clean(p.score.method.name)}{source}.")
-        )
-    return tuple(out)
+        about = p.score.method.params.get("interval")
+        says = f" Interval: {clean(about).rstrip('.')}." if isinstance(about, str) else ""
+        cut = f" Cut by the budget: {clean(p.score.method.budget)}." if p.score.method.budget else ""
+        source = f" {sentence(p.score.source)}" if p.score.source else ""
+        out.setdefault(p.score.name, (f"{title(p.score)}: ", Name(p.score.name), f".{says}{cut}{source}"))
+    return tuple(out.values())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 IN_PROSE, IN_TABLES = 48, 72
+UNBROKEN = 22
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 AT_LINE_START = re.compile(r"^(\s*)(\d+)([.)])(?=\s|$)|^(\s*)([-+=])")
 
@@ -46,7 +47,7 @@ def _html_templates() -> Environment:
 def _markdown_templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(  # noqa: S701 - every printed value goes through markdown_text, which escapes HTML too
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=False,
         undefined=StrictUndefined,
@@ -57,12 +58,12 @@ def _markdown_templates() -> Environment:
 
 
 def html_prose(text: Text) -> Markup:
-    """Return a sentence as HTML: names in code type, isolated in direction, shortened with the whole in the title.
+    """Return a sentence as HTML: names in code type, isolated in direction, shortened (title: the whole).
 
     Examples
     --------
     >>> print(html_prose(("Input ", Name("<b>"))))
-    Input <code><bdi>&lt;b&gt;</bdi></code>
+    Input <code class="whole"><bdi>&lt;b&gt;</bdi></code>
     """
     return Markup("").join(_html_part(part, width=IN_PROSE, code=True) for part in text)
 
@@ -78,7 +79,10 @@ def _html_part(part: str | Name, *, width: int, code: bool) -> Markup:
     whole = clean(part.text)
     short = shorten(whole, width)
     title = Markup(' title="{}"').format(whole) if short != whole else Markup("")
-    form = Markup("<code><bdi{}>{}</bdi></code>") if code else Markup("<bdi{}>{}</bdi>")
+    whole_line = Markup(' class="whole"') if len(short) <= UNBROKEN else Markup("")
+    form = (
+        Markup("<code{}><bdi{{}}>{{}}</bdi></code>").format(whole_line) if code else Markup("<bdi{}>{}</bdi>")
+    )
     return form.format(title, short)
 
 
@@ -99,7 +103,7 @@ def markdown_text(value: Any) -> str:
     Examples
     --------
     >>> print(markdown_text("a|b <i>"))
-    a\|b \&lt;i\&gt;
+    a\|b &lt;i&gt;
     """
     if isinstance(value, Written):
         return value

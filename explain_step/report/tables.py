@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from explain_step.report.format import (
@@ -19,11 +20,13 @@ from explain_step.report.format import (
     number,
     p_value,
     percent,
+    plain,
     tidy,
 )
 
 Kind = Literal["name", "text", "number", "signed", "percent", "count", "interval", "p", "rank", "word"]
 MAX_ROWS = 60
+LONG_TEXT = 18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +47,21 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """A table for readers: every cell is text. ``notes`` stand below it, ``legend`` maps headings to stored columns."""
+    """A table for readers: every cell is text; ``notes`` stand below it."""
 
     caption: Text
     columns: tuple[Column, ...]
     rows: tuple[tuple[Text, ...], ...]
     notes: tuple[Text, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the style of each column: numbers, short text on one line, or long text that wraps."""
+        widths = [max((len(plain(row[k])) for row in self.rows), default=0) for k in range(len(self.columns))]
+        return tuple(
+            "number" if c.numeric else "long" if width > LONG_TEXT else "short"
+            for c, width in zip(self.columns, widths, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +80,9 @@ WORDS: dict[str, tuple[str, Kind]] = {
     "feature": ("Input", "name"),
     "feature_a": ("Input", "name"),
     "feature_b": ("with", "name"),
-    "feature_1": ("Input", "name"),
-    "feature_2": ("with", "name"),
-    "other": ("with", "name"),
+    "strength": ("Strength", "number"),
+    "rule": ("Rule", "text"),
+    "rest_value": ("Rest", "number"),
     "group": ("Group", "text"),
     "cluster": ("Cluster", "text"),
     "features": ("Inputs", "text"),
@@ -81,8 +93,8 @@ WORDS: dict[str, tuple[str, Kind]] = {
     "n": ("Rows", "count"),
     "count": ("Rows", "count"),
     "rank": ("Rank", "rank"),
-    "mean_abs_shap": ("Average size of effect", "number"),
-    "mean_shap": ("Average direction", "signed"),
+    "mean_abs_shap": ("Average effect", "number"),
+    "mean_shap": ("Average with sign", "signed"),
     "share": ("Share", "percent"),
     "permutation_importance": ("Loss when shuffled", "number"),
     "metric_value": ("Performance", "number"),
@@ -90,9 +102,9 @@ WORDS: dict[str, tuple[str, Kind]] = {
     "difference": ("Difference to the rest", "signed"),
     "p_adjusted": ("Adjusted p", "p"),
     "p_value": ("p", "p"),
-    "selection_rate": ("Selected", "percent"),
-    "tpr": ("True positive rate", "percent"),
-    "fpr": ("False positive rate", "percent"),
+    "selection_rate": ("Of all rows", "percent"),
+    "tpr": ("Of actual ones", "percent"),
+    "fpr": ("Of the others", "percent"),
     "x": ("Value", "text"),
     "value": ("Value", "number"),
     "shap": ("Contribution", "signed"),
@@ -147,7 +159,7 @@ def make_table(
 
 
 def infer_columns(frame: pd.DataFrame, *, hide: Sequence[str] = ()) -> tuple[Column, ...]:
-    """Return columns for a table whose layout is not known here: words where there are some, intervals joined."""
+    """Return columns for a table whose layout is not known here: intervals are joined into one column."""
     stems = {c[: -len("ci_low")]: c for c in frame.columns if c.endswith("ci_low")}
     out: list[Column] = []
     last_value = ""
@@ -232,6 +244,8 @@ def _cells(column: Column, frame: pd.DataFrame, *, labels: Labels) -> list[Text]
 
 
 def _data_text(value: Any) -> Text:
+    if isinstance(value, str) and value == "":
+        return ("",)
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
     text = tidy(value)
@@ -248,7 +262,7 @@ def _number_cells(column: Column, values: list[Any]) -> list[str]:
         case "p":
             return [p_value(v) for v in values]
         case "word":
-            return [MISSING if v is None or v != v else str(v).replace("_", " ") for v in values]
+            return [MISSING if pd.isna(v) else str(v).replace("_", " ") for v in values]
         case _:
             return [number(v, places=places, sign=column.kind == "signed") for v in values]
 
@@ -273,7 +287,7 @@ def _percent_interval(low: Any, high: Any) -> str:
     return f"{percent(low, places=1)} to {percent(high, places=1)}"
 
 
-def retitled(table: Table, **titles: str) -> Table:
-    """Return the table with other headings, by stored column."""
-    columns = tuple(replace(c, title=titles.get(c.source, c.title)) for c in table.columns)
-    return replace(table, columns=columns)
+def largest(frame: pd.DataFrame, by: str, *, smallest: bool = False) -> pd.Series[Any]:
+    """Return the first row with the largest (or smallest) known value of column ``by``."""
+    values = frame[by].to_numpy(dtype=np.float64)
+    return frame.iloc[int(np.nanargmin(values) if smallest else np.nanargmax(values))]

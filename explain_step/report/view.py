@@ -1,4 +1,4 @@
-"""From the facts of an explanation to what the page shows: sections of sentences, pictures and tables, all text."""
+"""From the facts of an explanation to what the page shows: sentences, pictures and tables."""
 
 from __future__ import annotations
 
@@ -6,32 +6,20 @@ import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from explain_step.report import sections as build
-from explain_step.report import sentences
+from explain_step.report import dependence, examples, identity, importance, quality, segments, sentences
 from explain_step.report.context import PageContext
-from explain_step.report.format import Text, clean, is_number, number, percent
+from explain_step.report.format import MISSING, Text, clean, interval, is_number, listing, number, percent
 from explain_step.report.limits import Limit, limits
-from explain_step.report.quality import fidelity, pair
-from explain_step.report.sections import Section
-from explain_step.report.tables import Labels
-from explain_step.types import Caveat, Figure
+from explain_step.report.sections import Section, present
+from explain_step.report.sentences import capital, metric_words, sentence
+from explain_step.report.tables import Labels, words
+from explain_step.types import Caveat, Figure, Score
 
-ORDER = (
-    "explained",
-    "fidelity",
-    "importance",
-    "dependence",
-    "segments",
-    "examples",
-    "quality",
-    "reproducibility",
-    "limits",
-)
 QUOTA = {"importance": 6, "dependence": 10, "segments": 6, "examples": 8}
 """Figures per section that stand on the page; the folder has all of them."""
 BYTES = 2_000_000
-"""PNG bytes on the page; written as text they take a third more, which leaves room for the tables below 3 MB."""
-STATUS_MARKS = {
+"""PNG bytes on the page; written as text they take a third more, which leaves room for tables below 3 MB."""
+MARKS = {
     "complete": "\u25cf",
     "degraded": "\u25d0",
     "incomplete": "\u25cb",
@@ -39,11 +27,12 @@ STATUS_MARKS = {
     "pending": "\u2026",
     "waived": "\u25cc",
 }
+"""A shape beside the status word, so that neither colour nor the word alone carries it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyNumber:
-    """One of the three numbers at the top."""
+    """One of the three numbers at the top; ``interval`` is empty where there is none."""
 
     label: str
     value: str
@@ -66,7 +55,6 @@ class Picture:
 class CaveatGroup:
     """Caveats of one section."""
 
-    section: str
     title: str
     messages: tuple[str, ...]
 
@@ -79,7 +67,7 @@ class View:
     version: str
     status: str
     mark: str
-    reason: str
+    reasons: tuple[str, ...]
     aloud: Text
     numbers: tuple[KeyNumber, ...]
     sections: tuple[Section, ...]
@@ -92,126 +80,116 @@ class View:
 def view(context: PageContext) -> View:
     """Return what the page shows about ``context``."""
     labels = Labels(names=context.labels)
-    found = {
-        "explained": build.explained(context, labels=labels),
-        "fidelity": build.fidelity_section(context),
-        "importance": build.importance(context, labels=labels),
-        "dependence": build.dependence(context, labels=labels),
-        "segments": build.segments(context, labels=labels),
-        "examples": build.examples(context, labels=labels),
-        "quality": build.quality(context),
-        "reproducibility": build.reproducibility(context),
-    }
     chosen = choose_figures(context.figures)
-    codes = frozenset(c.code for c in context.caveats)
+    name = clean(context.identity.get("name") or context.title).strip()
     return View(
-        title=clean(context.title) or "Model",
+        title=name or "Model",
         version=clean(context.identity.get("version") or ""),
-        status=context.status,
-        mark=STATUS_MARKS.get(context.status, ""),
-        reason=_sentence(context.reason),
+        status=capital(clean(context.status)),
+        mark=MARKS.get(context.status, ""),
+        reasons=tuple(sentence(part) for part in context.reason.split("; ") if part.strip()),
         aloud=sentences.aloud(context.quantity),
         numbers=key_numbers(context, labels=labels),
-        sections=tuple(found[name] for name in ORDER if name in found),
+        sections=_sections(context, labels=labels),
         pictures={kind: tuple(_picture(f) for f in figures) for kind, figures in chosen.items()},
-        left_out={k: sum(f.kind == k for f in context.figures) - len(chosen.get(k, ())) for k in QUOTA},
+        left_out={k: sum(f.kind == k for f in context.figures) - len(chosen[k]) for k in QUOTA},
         caveats=_grouped(context.caveats),
         limits=limits(
             quantity=context.quantity,
             identity=context.identity,
             artifacts=context.artifacts,
-            codes=codes,
+            codes=frozenset(c.code for c in context.caveats),
             labels=labels,
         ),
     )
 
 
-def _sentence(text: str) -> str:
-    line = clean(text).strip()
-    return f"{line[:1].upper()}{line[1:]}{'' if line.endswith(('.', '!', '?')) or not line else '.'}"
+def _sections(context: PageContext, *, labels: Labels) -> tuple[Section, ...]:
+    return (
+        identity.explained_section(context),
+        quality.fidelity_section(context),
+        importance.section(context, labels=labels),
+        dependence.section(context, labels=labels),
+        segments.section(context, labels=labels),
+        examples.section(context, labels=labels),
+        quality.section(context),
+        identity.reproducibility_section(context),
+    )
 
 
 def key_numbers(context: PageContext, *, labels: Labels) -> tuple[KeyNumber, ...]:
     """Return performance, fidelity and the share of the three leading inputs, each with its interval."""
-    return (_performance(context), _fidelity(context), _top_share(context, labels=labels))
+    return (
+        _performance(context),
+        _fidelity(context.scores, context.missing),
+        _top_share(context, labels=labels),
+    )
 
 
 def _performance(context: PageContext) -> KeyNumber:
-    artifact = context.artifacts.get("performance")
-    if artifact is None or artifact.table.empty or not is_number(artifact.table["value"].iloc[0]):
-        reason = context.missing.get("performance", "no labels were given")
-        return _no_number("Performance", reason)
+    artifact = present(context, "performance")
+    if artifact is None or not is_number(artifact.table["value"].iloc[0]):
+        return _no_number("Performance", context.missing.get("performance") or "it was not measured")
     row = artifact.table.iloc[0]
-    better = "higher is better" if row["direction"] == "higher" else "lower is better"
-    label = sentences.metric_words(row["metric"])
-    return _number(
-        f"{label[:1].upper()}{label[1:]}",
-        row["value"],
-        row["ci_low"],
-        row["ci_high"],
-        note=(f"performance; {better}",),
+    return KeyNumber(
+        label=capital(metric_words(row["metric"])),
+        value=number(row["value"]),
+        interval=_bounds(row["ci_low"], row["ci_high"]),
+        note=(f"performance; {clean(row['direction'])} is better",),
     )
 
 
-def _fidelity(context: PageContext) -> KeyNumber:
-    best = fidelity(pair(context.scores))
+def _fidelity(scores: tuple[Score, ...], missing: Mapping[str, str]) -> KeyNumber:
+    best = quality.fidelity(quality.pair(scores))
     if best is None or not is_number(best.score.value):
-        reason = best.score.reason if best is not None else context.missing.get("scores")
+        reason = missing.get("scores") if best is None else best.score.reason
         return _no_number("Fidelity", reason or "it was not measured")
-    s = best.score
-    control = (
-        f"; random: {number(best.control.value, digits=2)}"
-        if best.control and is_number(best.control.value)
-        else ""
+    s, control = best.score, best.control
+    beside = (
+        f"; random gives {number(control.value, digits=2)}" if control and is_number(control.value) else ""
     )
-    return _number(
-        "Fidelity",
-        s.value,
-        s.ci_low,
-        s.ci_high,
-        note=(f"1 is perfect{control}" if s.direction == "higher" else "0 is perfect",),
+    return KeyNumber(
+        label="Fidelity",
+        value=number(s.value),
+        interval=_bounds(s.ci_low, s.ci_high),
+        note=(f"{'1 is perfect' if s.name == 'masking_r2' else f'{s.direction} is better'}{beside}",),
     )
 
 
 def _top_share(context: PageContext, *, labels: Labels) -> KeyNumber:
-    artifact = context.artifacts.get("importance")
-    if artifact is None or artifact.table.empty:
+    artifact = present(context, "importance")
+    if artifact is None:
         return _no_number(
-            "Top three inputs", context.missing.get("importance", "importance was not computed")
+            "Top three inputs", context.missing.get("importance") or "importance was not computed"
         )
-    share, low, high, names = sentences.shares(artifact.table)
+    share, low, high, names = importance.shares(artifact.table)
     if not is_number(share):
         return _no_number("Top three inputs", "every contribution is zero")
-    bounds = f"{percent(low)} to {percent(high)}" if is_number(low) and is_number(high) else ""
-    shown = sentences.listing([labels.of(n) for n in names])
-    return KeyNumber(
-        label=f"Share of the top {_small(len(names))}", value=percent(share), interval=bounds, note=shown
-    )
-
-
-def _small(n: int) -> str:
-    return {1: "input", 2: "two inputs"}.get(n, "three inputs")
-
-
-def _number(label: str, value: float, low: float, high: float, *, note: Text) -> KeyNumber:
-    bounds = sentences.interval(low, high)
+    label = {1: "Top input", 2: "Top two inputs"}.get(len(names), "Top three inputs")
+    known = is_number(low) and is_number(high)
     return KeyNumber(
         label=label,
-        value=number(value),
-        interval=bounds if is_number(low) and is_number(high) else "",
-        note=note,
+        value=percent(share),
+        interval=f"{percent(low)} to {percent(high)}" if known else "",
+        note=("of the attribution: ", *listing([labels.of(n) for n in names])),
     )
+
+
+def _bounds(low: object, high: object) -> str:
+    text = interval(low, high)
+    return "" if text == MISSING else text
 
 
 def _no_number(label: str, reason: str) -> KeyNumber:
     return KeyNumber(
-        label=label, value="\u2013", interval="", note=(f"not available: {clean(reason).rstrip('.')}",)
+        label=label, value=MISSING, interval="", note=(f"not available: {clean(reason).rstrip('.')}",)
     )
 
 
 def choose_figures(figures: Iterable[Figure]) -> dict[str, list[Figure]]:
-    """Return the figures for the page: in turn one of each section, while quota and bytes allow, in their order."""
-    queues = {kind: [f for f in figures if f.kind == kind][:quota] for kind, quota in QUOTA.items()}
+    """Return the figures for the page: one of each section in turn while quota and bytes allow."""
+    given = tuple(figures)
+    queues = {kind: [f for f in given if f.kind == kind][:quota] for kind, quota in QUOTA.items()}
     taken: dict[str, list[Figure]] = {kind: [] for kind in QUOTA}
     left = BYTES
     for turn in range(max(QUOTA.values())):
@@ -223,11 +201,12 @@ def choose_figures(figures: Iterable[Figure]) -> dict[str, list[Figure]]:
 
 
 def _picture(figure: Figure) -> Picture:
-    data = base64.b64encode(figure.png).decode("ascii")
     return Picture(
-        source=f"data:image/png;base64,{data}",
-        alt=clean(figure.alt) or clean(figure.title) or "Figure",
-        caption=clean(figure.title),
+        source=f"data:image/png;base64,{base64.b64encode(figure.png).decode('ascii')}",
+        alt=clean(figure.alt).strip()
+        or clean(figure.title).strip()
+        or f"Figure of {words(figure.kind).lower()}",
+        caption=clean(figure.title).strip(),
         width=figure.width,
         height=figure.height,
     )
@@ -236,8 +215,5 @@ def _picture(figure: Figure) -> Picture:
 def _grouped(caveats: Iterable[Caveat]) -> tuple[CaveatGroup, ...]:
     by_section: dict[str, dict[str, None]] = {}
     for c in caveats:
-        by_section.setdefault(c.section, {})[_sentence(c.message)] = None
-    return tuple(
-        CaveatGroup(section=section, title=sentences.heading(clean(section)), messages=tuple(messages))
-        for section, messages in by_section.items()
-    )
+        by_section.setdefault(c.section, {})[sentence(c.message)] = None
+    return tuple(CaveatGroup(title=words(clean(name)), messages=tuple(m)) for name, m in by_section.items())

@@ -1,0 +1,216 @@
+"""How the inputs act: the finding and the tables of the dependence section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.report.context import PageContext
+from explain_step.report.format import Name, Part, Text, is_number, listing, number, tidy
+from explain_step.report.importance import overall
+from explain_step.report.sections import Details, Section, absent, made, present
+from explain_step.report.tables import (
+    Column,
+    Labels,
+    Table,
+    infer_columns,
+    interval_column,
+    largest,
+    make_table,
+)
+from explain_step.types import Artifact
+
+TITLE = "How the inputs act"
+IN_FINDING = 5
+MAX_ROWS = 240
+MAX_PAIRS = 15
+CURVE = (
+    Column(title="Value", source="shown", kind="text"),
+    Column(title="Contribution", source="value", kind="signed"),
+    interval_column("value"),
+    Column(title="Rows", source="count", kind="count"),
+)
+VERBS = {
+    "rises": ("rise with", ""),
+    "mostly rises": ("mostly rise with", ""),
+    "falls": ("fall with", ""),
+    "mostly falls": ("mostly fall with", ""),
+    "turns": ("go up and down along", ""),
+    "levels": ("differ between the levels of", ""),
+    "flat": ("do not change with", ""),
+}
+
+
+def section(context: PageContext, *, labels: Labels) -> Section:
+    """Return the section."""
+    artifact, pairs = present(context, "dependence"), present(context, "interactions")
+    if artifact is None:
+        return absent(context, "dependence", id="dependence", title=TITLE)
+    order = _order(context)
+    finding = sentences(artifact.table, order=order, labels=labels)
+    details = [Details(summary="Tables of the curves", tables=tables(artifact, order=order, labels=labels))]
+    if pairs is not None:
+        finding = (*finding, *interactions(pairs.table, labels=labels))
+        details.append(Details(summary="Table of interactions", tables=(_pairs(pairs, labels=labels),)))
+    return Section(
+        id="dependence", title=TITLE, finding=finding, details=tuple(details), made=made(artifact, pairs)
+    )
+
+
+def _order(context: PageContext) -> list[str]:
+    artifact = present(context, "importance")
+    return [] if artifact is None else list(map(str, overall(artifact.table)["feature"]))
+
+
+def attribution_curves(table: pd.DataFrame, *, order: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the mean attribution along each input for the first output, in order of importance."""
+    mine = table[(table["output"] == table["output"].iloc[0]) & (table["curve"] == "shap")]
+    mine = mine.assign(shown=_shown(mine))
+    known = list(dict.fromkeys(map(str, mine["feature"])))
+    names = [f for f in order if f in set(known)] + [f for f in known if f not in set(order)]
+    return {name: mine[mine["feature"] == name] for name in names}
+
+
+def _shown(table: pd.DataFrame) -> list[str]:
+    """Return the value of each point for readers: the level's name, or the number."""
+    levels = table["level"].tolist() if "level" in table.columns else [None] * len(table)
+    return [
+        str(level) if isinstance(level, str) else tidy(x) for level, x in zip(levels, table["x"], strict=True)
+    ]
+
+
+def sentences(table: pd.DataFrame, *, order: Sequence[str], labels: Labels) -> tuple[Text, ...]:
+    """Return how contributions go along the leading inputs, and from where to where for the first one."""
+    curves = attribution_curves(table, order=order)
+    if not curves:
+        return ()
+    by_course: dict[str, list[Name]] = {}
+    for feature, curve in list(curves.items())[:IN_FINDING]:
+        by_course.setdefault(course(curve), []).append(labels.of(feature))
+    parts: list[Part] = []
+    for k, (kind, names) in enumerate(by_course.items()):
+        link = (
+            "" if k == 0 else "; they " if k == 1 else "; and they " if k == len(by_course) - 1 else "; they "
+        )
+        parts += [link, f"{VERBS[kind][0]} ", *listing(names)]
+    several = table["output"].nunique() > 1
+    lead: Text = (
+        ("For ", Name(str(table["output"].iloc[0])), ", contributions ") if several else ("Contributions ",)
+    )
+    first = next(iter(curves))
+    return ((*lead, *parts, "."), *_ends(curves[first], feature=labels.of(first)))
+
+
+def course(curve: pd.DataFrame) -> str:
+    """Return how a curve goes: a key of `VERBS`."""
+    values = curve["value"].dropna()
+    if len(values) < 2 or np.ptp(values.to_numpy(dtype=float)) == 0:
+        return "flat"
+    if _is_levels(curve):
+        return "levels"
+    line = _line(curve)
+    return trend(line["value"].to_numpy(dtype=float)) or "turns" if len(line) > 1 else "flat"
+
+
+def _is_levels(curve: pd.DataFrame) -> bool:
+    """Return whether a curve's values are levels: named ones (besides missing), or text that is no number."""
+    if "level" in curve.columns:
+        named = curve["level"].notna()
+        return bool(named.sum() > (~named).sum())
+    return bool(pd.to_numeric(curve["x"], errors="coerce").isna().mean() > 0.5)
+
+
+def _line(curve: pd.DataFrame) -> pd.DataFrame:
+    """Return the numeric points of a curve from left to right; missing values stand off the curve."""
+    at = pd.to_numeric(curve["x"], errors="coerce")
+    if "level" in curve.columns:
+        at = at.where(curve["level"].isna())
+    return curve.assign(at=at).dropna(subset=["at", "value"]).sort_values("at", kind="stable")
+
+
+def trend(values: Any) -> str:
+    """Return ``rises``, ``mostly falls``, … from net change over total variation; empty when the curve turns.
+
+    Examples
+    --------
+    >>> trend([0.0, 0.1, 0.3]), trend([0.0, 0.3, 0.25]), trend([0.0, 1.0, 0.0])
+    ('rises', 'mostly rises', '')
+    """
+    steps = np.diff(np.asarray(values, dtype=float))
+    total = float(np.abs(steps).sum())
+    net = float(steps.sum()) / total if total else 0.0
+    verb = "rises" if net > 0 else "falls"
+    return verb if abs(net) >= 0.95 else f"mostly {verb}" if abs(net) >= 0.6 else ""
+
+
+def _ends(curve: pd.DataFrame, *, feature: Name) -> tuple[Text, ...]:
+    """Return where the first input's contribution is lowest and highest, or begins and ends."""
+    kind = course(curve)
+    known = curve.dropna(subset=["value"])
+    if kind == "flat":
+        return ()
+    if kind in ("levels", "turns"):
+        low, high = largest(known, "value", smallest=True), largest(known, "value")
+        spots = [
+            (Name(str(r["shown"])) if kind == "levels" else str(r["shown"]), _signed(r)) for r in (low, high)
+        ]
+        start: Text = ("Along ", feature, " they are lowest at ", spots[0][0], f" ({spots[0][1]})")
+        return ((*start, " and highest at ", spots[1][0], f" ({spots[1][1]})."),)
+    line = _line(curve)
+    first, last = line.iloc[0], line.iloc[-1]
+    text = f" they go from {_signed(first)} at {first['shown']} to {_signed(last)} at {last['shown']}."
+    return (("Along ", feature, text),)
+
+
+def _signed(row: Any) -> str:
+    return number(row["value"], sign=True)
+
+
+def interactions(table: pd.DataFrame, *, labels: Labels) -> tuple[Text, ...]:
+    """Return the strongest pair (first output), or that none stands out."""
+    mine = table[table["output"] == table["output"].iloc[0]] if "output" in table.columns else table
+    top = largest(mine, "strength") if mine["strength"].notna().any() else None
+    if top is None:
+        return ()
+    if is_number(top.get("ci_low")) and not top["ci_low"] > 0:
+        return (("No interaction between two inputs stands out from chance.",),)
+    a, b = labels.of(top["feature_a"]), labels.of(top["feature_b"])
+    return (("The strongest interaction is between ", a, " and ", b, "."),)
+
+
+def _pairs(artifact: Artifact, *, labels: Labels) -> Table:
+    one = "output" in artifact.table.columns and artifact.table["output"].nunique() == 1
+    columns = infer_columns(artifact.table, hide=("output", "n") if one else ("n",))
+    ordered = artifact.table.sort_values("strength", ascending=False, kind="stable")
+    return make_table(
+        ordered,
+        columns,
+        caption=("Interactions between inputs, the strongest first",),
+        labels=labels,
+        file="interactions.parquet",
+        limit=MAX_PAIRS,
+    )
+
+
+def tables(artifact: Artifact, *, order: Sequence[str], labels: Labels) -> tuple[Table, ...]:
+    """Return the mean contribution along each leading input; the stored table has every curve."""
+    out: list[Table] = []
+    used = 0
+    for feature, curve in attribution_curves(artifact.table, order=order).items():
+        if out and used + len(curve) > MAX_ROWS:
+            break
+        used += len(curve)
+        out.append(
+            make_table(
+                curve,
+                CURVE,
+                caption=(labels.of(feature),),
+                labels=labels,
+                absent="too few rows",
+                file="dependence.parquet",
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,95 @@
+"""Single predictions, taken apart: the finding and the tables of the examples section."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from explain_step.report.context import PageContext
+from explain_step.report.format import MISSING, Name, Part, Text, listing, number, plural, tidy
+from explain_step.report.sections import Details, Section, absent, made, present
+from explain_step.report.sentences import capital, spelled
+from explain_step.report.tables import Column, Labels, Table, column, make_table
+from explain_step.types import Artifact
+
+TITLE = "Single predictions, taken apart"
+SHOWN = 12
+CONTRIBUTIONS = 10
+KINDS = {
+    "correct": ("correct one", "correct ones"),
+    "incorrect": ("incorrect one", "incorrect ones"),
+    "borderline": ("borderline one", "borderline ones"),
+    "prototype": ("typical one", "typical ones"),
+    "largest_error": ("with the largest error", "with the largest errors"),
+}
+OVERVIEW = (
+    Column(title="Row", source="row_id", kind="text"),
+    Column(title="Why chosen", source="kind", kind="word"),
+    Column(title="True", source="y_true", kind="text"),
+    Column(title="Predicted", source="y_pred", kind="text"),
+    Column(title="Output", source="prediction"),
+)
+TABLE = (column("feature"), column("feature_value"), column("shap"))
+
+
+def section(context: PageContext, *, labels: Labels) -> Section:
+    """Return the section."""
+    artifact = present(context, "examples")
+    if artifact is None:
+        return absent(context, "examples", id="examples", title=TITLE)
+    details = (
+        Details(summary="Table of the rows", tables=(overview(artifact, labels=labels),)),
+        Details(summary="Tables of contributions", tables=contributions(artifact, labels=labels)),
+    )
+    finding = sentences(artifact.table)
+    return Section(id="examples", title=TITLE, finding=finding, details=details, made=made(artifact))
+
+
+def sentences(table: pd.DataFrame) -> tuple[Text, ...]:
+    """Return how many rows of which kind are shown."""
+    rows = table.drop_duplicates("example")
+    parts: list[Part] = []
+    for kind, n in rows["kind"].value_counts(sort=False).items():
+        one, many = KINDS.get(str(kind), (str(kind).replace("_", " "),) * 2)
+        parts.append(f"{spelled(int(n))} {one if n == 1 else many}")
+    head = "prediction is" if len(rows) == 1 else "predictions are"
+    return (
+        (
+            f"{capital(spelled(len(rows)))} {head} shown, chosen by rule and not by hand: ",
+            *listing(parts),
+            ".",
+        ),
+    )
+
+
+def overview(artifact: Artifact, *, labels: Labels) -> Table:
+    """Return the rows that are shown, with truth and prediction."""
+    rows = artifact.table.drop_duplicates("example")
+    return make_table(rows, OVERVIEW, caption=("The rows shown",), labels=labels, file="examples.parquet")
+
+
+def contributions(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
+    """Return the largest contributions of each row (of its first output)."""
+    parts = [part for _, part in artifact.table.groupby("example", sort=False, observed=True)]
+    return tuple(_contributions(part, labels=labels) for part in parts[:SHOWN])
+
+
+def _contributions(part: pd.DataFrame, *, labels: Labels) -> Table:
+    first = part.iloc[0]
+    mine = part[part["output"] == first["output"]]
+    order = mine["shap"].abs().sort_values(ascending=False, kind="stable").index
+    ordered = mine.loc[order]
+    which = f" ({str(first['kind']).replace('_', ' ')})"
+    row = tidy(first["row_id"])
+    caption: Text = (
+        (f"Example {tidy(first['example'])}", which) if row == MISSING else ("Row ", Name(row), which)
+    )
+    table = make_table(
+        ordered.head(CONTRIBUTIONS), TABLE, caption=caption, labels=labels, absent="missing or withheld"
+    )
+    notes: list[Text] = [(f"From {number(first['base_value'])} to {number(first['prediction'])}.",)]
+    rest = ordered["shap"].iloc[CONTRIBUTIONS:]
+    if len(rest):
+        notes.insert(
+            0, (f"{plural(len(rest), 'other input')} together {number(float(rest.sum()), sign=True)}.",)
+        )
+    return Table(caption=table.caption, columns=table.columns, rows=table.rows, notes=(*notes, *table.notes))

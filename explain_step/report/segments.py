@@ -1,0 +1,259 @@
+"""Where groups differ: the finding and the tables of the segments section."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from explain_step.report.context import PageContext
+from explain_step.report.format import Name, Text, is_number, number, plural, tidy
+from explain_step.report.sections import Details, Section, absent, made, present
+from explain_step.report.sentences import capital, metric_words, spelled
+from explain_step.report.tables import (
+    Column,
+    Labels,
+    Table,
+    column,
+    infer_columns,
+    interval_column,
+    largest,
+    make_table,
+)
+from explain_step.types import Artifact
+
+TITLE = "Where groups differ"
+SIGNIFICANT = 0.05
+ALL, GAP = "(all rows)", "(gap)"
+RATES = ("selection_rate", "tpr", "fpr")
+MAX_DIFFERENCES = 20
+GROUP = Column(title="Group", source="segment", kind="name")
+LEVEL = Column(title="Level", source="level", kind="text")
+
+
+def section(context: PageContext, *, labels: Labels) -> Section:
+    """Return the section."""
+    artifact, rates = present(context, "segments"), present(context, "segment_rates")
+    searched = present(context, "segment_search")
+    if artifact is None:
+        return absent(context, "segments", id="segments", title=TITLE)
+    found = [("Table of groups", groups(artifact, labels=labels)), ("Table of decisions", None), ("", None)]
+    found[1] = ("Table of decisions by group", decisions(rates, labels=labels) if rates is not None else None)
+    found[2] = ("Table of differences in importance", differences(artifact, labels=labels))
+    found.append(
+        ("Groups found by search", _searched(searched, labels=labels) if searched is not None else None)
+    )
+    finding = [*performance_sentences(artifact.table, labels=labels)]
+    finding += rate_sentences(rates.table, labels=labels) if rates is not None else []
+    finding += importance_sentences(artifact.table, labels=labels)
+    return Section(
+        id="segments",
+        title=TITLE,
+        finding=tuple(finding),
+        details=tuple(Details(summary=title, tables=(table,)) for title, table in found if table is not None),
+        made=made(artifact, rates, searched),
+    )
+
+
+def segment_name(row: Any, *, labels: Labels, level: str | None = None) -> Text:
+    """Return a segment and its level: ``afam = yes``; an expression that holds is shown alone."""
+    name, value = labels.of(row["segment"]).text, str(row["level"] if level is None else level)
+    if any(sign in name for sign in "<>=") and value.lower() in ("yes", "true"):
+        return (Name(name),)
+    if any(sign in name for sign in "<>=") and value.lower() in ("no", "false"):
+        return ("not ", Name(name))
+    return (Name(f"{name} = {tidy(value)}"),)
+
+
+def performance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
+    """Return the range of performance over the groups, and whether any difference stands out."""
+    cells = table.drop_duplicates(["segment", "level", "metric"])
+    known = cells[cells["metric_value"].notna() & (cells["segment"] != ALL)]
+    if len(known) < 2:
+        return []
+    known = known[known["metric"] == known["metric"].iloc[0]]
+    low, high = largest(known, "metric_value", smallest=True), largest(known, "metric_value")
+    ends = [
+        (
+            f"{number(r['metric_value'])} (",
+            *segment_name(r, labels=labels),
+            f", {plural(int(r['n']), 'row')})",
+        )
+        for r in (low, high)
+    ]
+    metric = capital(metric_words(low["metric"]))
+    range_: Text = (
+        f"{metric} runs from ",
+        *ends[0],
+        " to ",
+        *ends[1],
+        f" over {plural(len(known), 'group')}",
+    )
+    if "metric_p_adjusted" not in known.columns or not known["metric_p_adjusted"].notna().any():
+        return [(*range_, ".")]
+    clear = known[known["metric_p_adjusted"] < SIGNIFICANT]
+    if clear.empty:
+        return [(*range_, "; no difference in it stands out from chance.")]
+    worst = largest(clear, "metric_p_adjusted", smallest=True)
+    return [(*range_, "; it stands out in ", *segment_name(worst, labels=labels), ".")]
+
+
+def rate_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
+    """Return the widest gap in how often rows are predicted as the class."""
+    if "rate" not in table.columns:
+        return []
+    gaps = table[(table["rate"] == "selection_rate") & (table["level"] == GAP) & table["value"].notna()]
+    if gaps.empty:
+        return []
+    top = largest(gaps, "value")
+    size = f"{number(top['value'] * 100, digits=2)} points"
+    bounds = _points(top["ci_low"], top["ci_high"])
+    high = segment_name(top, labels=labels, level=str(top["high_level"]))
+    low = segment_name(top, labels=labels, level=str(top["low_level"]))
+    return [
+        (
+            "Rows are predicted ",
+            Name(str(top["output"])),
+            f" more often by {size}{bounds} for ",
+            *high,
+            " than for ",
+            *low,
+            ".",
+        )
+    ]
+
+
+def _points(low: Any, high: Any) -> str:
+    if not (is_number(low) and is_number(high)):
+        return ""
+    return f" ({number(low * 100, digits=2)} to {number(high * 100, digits=2)})"
+
+
+def importance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
+    """Return how many differences in importance stand out, and the largest of them."""
+    tested = distinct_differences(table)
+    tested = tested[tested["p_adjusted"].notna()]
+    if tested.empty:
+        return []
+    clear = tested[tested["p_adjusted"] < SIGNIFICANT]
+    total = f"{len(tested):,} differences in importance" if len(tested) > 1 else "difference in importance"
+    if clear.empty:
+        return [(f"None of the {total} stands out from chance after adjustment.",)]
+    top = largest(clear.assign(_size=clear["difference"].abs()), "_size")
+    verb = "stands" if len(clear) == 1 else "stand"
+    head = f"{capital(spelled(len(clear)))} of the {total} {verb} out after adjustment; the largest: "
+    more = " weighs more in " if top["difference"] > 0 else " weighs less in "
+    return [(head, labels.of(top["feature"]), more, *segment_name(top, labels=labels), " than in the rest.")]
+
+
+def distinct_differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the tested differences once each: of the two sides of a cut the positive one."""
+    known = table[table["difference"].notna()]
+    size = known["difference"].abs().map(lambda v: f"{v:.9e}")
+    ordered = known.assign(_size=size).sort_values("difference", ascending=False, kind="stable")
+    once = ordered.drop_duplicates(["segment", "output", "feature", "_size"])
+    return once.sort_index().drop(columns="_size")
+
+
+def _reasons(table: pd.DataFrame, other: str) -> str:
+    """Return why cells have no number: the builder's own reasons where it gives some."""
+    if "withheld" not in table.columns:
+        return other
+    found = list(dict.fromkeys(str(v) for v in table["withheld"].dropna()))
+    return "; ".join([*(f"withheld: {r}" if "withh" not in r else r for r in found), other])
+
+
+def _titled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with readers' words for the builder's own marks."""
+    whole = table["segment"] == ALL
+    level = table["level"].astype(object).mask(whole, "").mask(table["level"] == GAP, "largest gap")
+    return table.assign(segment=table["segment"].astype(object).mask(whole, "All rows"), level=level)
+
+
+def groups(artifact: Artifact, *, labels: Labels) -> Table:
+    """Return rows and performance of each group."""
+    table = _titled(artifact.table.drop_duplicates(["segment", "level", "metric"]))
+    metrics = [m for m in dict.fromkeys(table["metric"]) if isinstance(m, str) and m]
+    title = capital(metric_words(metrics[0])) if len(metrics) == 1 else "Performance"
+    several = (Column(title="Metric", source="metric", kind="word"),) if len(metrics) > 1 else ()
+    columns = (
+        *(GROUP, LEVEL, Column(title="Rows", source="n", kind="count"), *several),
+        Column(title=title, source="metric_value"),
+        interval_column("metric_value", low="metric_ci_low", high="metric_ci_high"),
+        Column(title="Difference to the rest", source="metric_difference", kind="signed"),
+        interval_column(
+            "metric_difference", low="metric_difference_ci_low", high="metric_difference_ci_high"
+        ),
+        Column(title="Adjusted p", source="metric_p_adjusted", kind="p"),
+    )
+    why = _reasons(artifact.table, "not defined on these rows")
+    return make_table(
+        table, columns, caption=("Performance by group",), labels=labels, absent=why, file="segments.parquet"
+    )
+
+
+def differences(artifact: Artifact, *, labels: Labels) -> Table | None:
+    """Return the differences in importance to the rest, the clearest first; None where none was tested."""
+    table = distinct_differences(artifact.table)
+    if table.empty:
+        return None
+    ranked = table.assign(_size=-table["difference"].abs()).sort_values(
+        ["p_adjusted", "_size"], kind="stable"
+    )
+    columns = (
+        *(GROUP, LEVEL, Column(title="Input", source="feature", kind="name")),
+        Column(title="Average effect", source="mean_abs_shap"),
+        Column(title="Difference to the rest", source="difference", kind="signed"),
+        interval_column("difference", low="difference_ci_low", high="difference_ci_high"),
+        column("p_adjusted"),
+    )
+    return make_table(
+        ranked,
+        columns,
+        caption=("Differences in importance to the rest, the clearest first",),
+        labels=labels,
+        absent="not tested",
+        file="segments.parquet",
+        limit=MAX_DIFFERENCES,
+    )
+
+
+def decisions(artifact: Artifact, *, labels: Labels) -> Table | None:
+    """Return the decision rates of each group side by side."""
+    table = artifact.table
+    if "rate" not in table.columns:
+        return None
+    keys = ["output", "segment", "level"]
+    wide = table.drop_duplicates(keys)[keys].reset_index(drop=True)
+    for rate in RATES:
+        part = table[table["rate"] == rate].drop_duplicates(keys)[[*keys, "value", "ci_low", "ci_high"]]
+        wide = wide.merge(
+            part.set_axis([*keys, rate, f"{rate}_low", f"{rate}_high"], axis=1), on=keys, how="left"
+        )
+    several = (Column(title="Class", source="output", kind="text"),) if wide["output"].nunique() > 1 else ()
+    pairs = [(column(r), interval_column(r, low=f"{r}_low", high=f"{r}_high")) for r in RATES]
+    columns = (*several, GROUP, LEVEL, *(c for pair in pairs for c in pair))
+    name = "" if several else f" {tidy(wide['output'].iloc[0])}"
+    return make_table(
+        _titled(wide),
+        columns,
+        caption=("Share of rows predicted", Name(name) if name else " as each class", ", by group"),
+        labels=labels,
+        absent=_reasons(table, "not defined on these rows"),
+        file="segment_rates.parquet",
+    )
+
+
+def _searched(artifact: Artifact, *, labels: Labels) -> Table:
+    hide = (
+        ("metric", "n_search", "share")
+        if artifact.table.get("metric", pd.Series(dtype=object)).nunique() <= 1
+        else ()
+    )
+    return make_table(
+        artifact.table,
+        infer_columns(artifact.table, hide=hide),
+        caption=("Groups found on one half of the rows, measured on the other",),
+        labels=labels,
+        file="segment_search.parquet",
+    )
