@@ -119,6 +119,11 @@ def hand_made(
         "status": status,
         "reason": "every required section is present",
         "created_at": created,
+        "data": {
+            "digest": "0123456789abcdef" * 4,
+            "rows": 80,
+            "columns": [{"name": "income", "type": "float64", "missing": 0}],
+        },
         "files": [{"path": n, "sha256": hashlib.sha256(t.encode()).hexdigest()} for n, t in payload.items()],
     }
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

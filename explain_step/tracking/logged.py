@@ -52,14 +52,16 @@ class LoggedSnapshot:
 
 
 def page_url(target: Target) -> str | None:
-    """Return the address of the page in the MLflow UI; None without a server.
-
-    A link to a file works on the run's page; the logged model's page takes no path below ``artifacts``.
-    """
+    """Return the address of the page in the MLflow UI; None without a server."""
     server = target.client.tracking_uri.rstrip("/")
-    if not server.startswith(("http://", "https://")):
-        return None
-    experiment = f"{server}/#/experiments/{target.experiment_id}"
+    return f"{server}/{page_route(target)}" if server.startswith(("http://", "https://")) else None
+
+
+def page_route(target: Target) -> str:
+    """Return the place of the page within the MLflow UI, whatever the address of the server.
+
+    A route to a file works on the run's page; the logged model's page takes no path below ``artifacts``.
+    """
     if target.run_id is not None:
-        return f"{experiment}/runs/{target.run_id}/artifacts/explanations/report.html"
-    return f"{experiment}/models/{target.model_id}/artifacts"
+        return f"#/experiments/{target.experiment_id}/runs/{target.run_id}/artifacts/explanations/report.html"
+    return f"#/experiments/{target.experiment_id}/models/{target.model_id}/artifacts"

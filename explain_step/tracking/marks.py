@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import re
@@ -24,6 +25,14 @@ logger = logging.getLogger("explain_step.tracking")
 
 PREFIX = "explain_step."
 TAG_LENGTH = 500
+COLUMN_TYPES = {
+    "float64": "double",
+    "float32": "float",
+    "int64": "long",
+    "int32": "integer",
+    "bool": "boolean",
+}
+DIGEST_LENGTH = 36
 TOP = 20
 OUTPUTS = 10
 NOTE_TAG = "mlflow.note.content"
@@ -54,7 +63,7 @@ def mark(
         "evidence": None if snapshot_id is None else f"{target.evidence_uri}/explanations/{snapshot_id}",
         "status": status,
     }
-    tags = {f"{PREFIX}{key}": _short(value) for key, value in facts.items() if value is not None}
+    tags = {f"{PREFIX}{key}": short(value) for key, value in facts.items() if value is not None}
     if target.run_id is not None:
         _tag_run(target, tags)
     if target.model_id is not None:
@@ -70,7 +79,8 @@ def _tag_run(target: Target, tags: Mapping[str, str]) -> None:
     target.client.log_batch(str(target.run_id), tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a text as a tag value: one line, cut with an ellipsis."""
     plain = " ".join(str(text).split())
     return plain if len(plain) <= TAG_LENGTH else plain[: TAG_LENGTH - 1] + "…"
 
@@ -187,15 +197,46 @@ def metrics_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
                 found[f"explain_step/importance/{middle}{key_part(feature)}"] = float(value)
     if "scores" in tables:
         table = tables["scores"]
+        table = table[~table["variant"].astype(str).str.startswith("control")]
         several = table["score"].duplicated(keep=False)
         for name, variant, value, many in zip(
             table["score"], table["variant"], table["value"], several, strict=True
         ):
-            last = f"/{key_part(variant)}" if many else ""
+            last = f".{key_part(variant)}" if many else ""
             found[f"explain_step/score/{key_part(name)}{last}"] = (
                 float("nan") if value is None else float(value)
             )
     return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def log_rows(target: Target, data: Mapping[str, Any]) -> None:
+    """Show the explained rows among the datasets of the run: their number, columns and digest, no value.
+
+    ``data`` is the manifest's part of that name. MLflow's own digest reads only the first 10,000 rows; ours
+    reads all, and is cut to the 36 characters that fit.
+    """
+    if target.run_id is None or not data.get("digest"):
+        return
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    columns = [
+        {
+            "name": str(c["name"]),
+            "type": COLUMN_TYPES.get(str(c["type"]), "string"),
+            "required": not c["missing"],
+        }
+        for c in data["columns"]
+    ]
+    rows = Dataset(
+        name="explained rows",
+        digest=str(data["digest"])[:DIGEST_LENGTH],
+        source_type="code",
+        source=json.dumps({"tags": {"explain_step": "rows given to explain_step.log_explanations"}}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps({"num_rows": data["rows"], "num_elements": data["rows"] * len(columns)}),
+    )
+    used = DatasetInput(dataset=rows, tags=[InputTag("mlflow.data.context", "explanation")])
+    target.client.log_inputs(target.run_id, datasets=[used])
 
 
 def key_part(name: Any) -> str:

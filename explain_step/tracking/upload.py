@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import SnapshotError
 from explain_step.tracking import marks
-from explain_step.tracking.logged import LoggedSnapshot, page_url
+from explain_step.tracking.logged import LoggedSnapshot, page_route, page_url
 from explain_step.tracking.place import FOLDER, MANIFEST, Place, evidence_place, run_place
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def upload(snapshot: Snapshot, target: Target) -> LoggedSnapshot:
     manifest = _store(files, evidence_place(target), folder=folder)
     digest = hashlib.sha256(manifest).hexdigest()
     facts = json.loads(manifest)
-    reason = _extras(snapshot, target, files=files, reason=str(facts.get("reason") or ""))
+    reason = _extras(snapshot, target, files=files, facts=facts)
     marks.mark(
         target,
         status=snapshot.status,
@@ -126,11 +126,13 @@ def _check(payload: Files, place: Place, *, folder: str) -> None:
         raise SnapshotError(msg)
 
 
-def _extras(snapshot: Snapshot, target: Target, *, files: Files, reason: str) -> str:
+def _extras(snapshot: Snapshot, target: Target, *, files: Files, facts: Mapping[str, Any]) -> str:
     """Make the conveniences; the first that fails ends them and is named in the reason."""
+    reason = str(facts.get("reason") or "")
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
         ("the copy on the run", lambda: _browsable(files, target)),
         ("the metrics", lambda: marks.log_metrics(target, snapshot)),
+        ("the dataset", lambda: marks.log_rows(target, facts.get("data") or {})),
         ("the note", lambda: marks.write_notes(target, _note(snapshot, target, reason=reason))),
     )
     for what, act in steps:
@@ -163,16 +165,12 @@ def _browsable(files: Files, target: Target) -> None:
 
 
 def _note(snapshot: Snapshot, target: Target, *, reason: str) -> str:
-    lines = [f"**Explanation: {snapshot.status}**" + (f" ({marks._short(reason)})" if reason else "")]
+    told = "" if snapshot.status == "complete" or not reason else f" ({marks.short(reason)})"
+    lines = [f"**Explanation: {snapshot.status}**{told}"]
     leaders = _leaders(snapshot)
     if leaders:
         lines.append(f"Leading columns: {leaders}.")
-    where = (
-        "Artifacts → `explanations/report.html` of the run"
-        if target.run_id
-        else "the logged model's artifacts"
-    )
-    lines.append(f"The page: {where}; snapshot `{snapshot.id[:12]}`.")
+    lines.append(f"[Open the page]({page_route(target)}); snapshot `{snapshot.id[:12]}`.")
     if target.note:
         lines.append(target.note)
     return "\n\n".join(lines)

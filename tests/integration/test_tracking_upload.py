@@ -97,7 +97,7 @@ def test_metrics_go_in_one_batch_with_hostile_names_as_slugs(
         "explain_step/importance/debt ratio": 0.3,
         f"explain_step/importance/{hostile}": 0.2,
         "explain_step/score/masking_r2": 0.9,
-        "explain_step/score/gini/all": 0.5,
+        "explain_step/score/gini.all": 0.5,
     }
     assert hostile.startswith("x_y-")
     assert [len(b) for b in batches if b] == [5]
@@ -118,6 +118,9 @@ def test_the_same_snapshot_twice_changes_nothing(active_store: Store, tmp_path: 
     assert (root / "explanations" / shot.id / "manifest.json").is_file()
     history = active_store.client.get_metric_history(run.info.run_id, "explain_step/importance/income")
     assert len(history) == 1
+    (used,) = active_store.client.get_run(run.info.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("explained rows", ("0123456789abcdef" * 4)[:36])
+    assert json.loads(used.dataset.profile)["num_rows"] == 80
 
 
 def test_the_same_content_at_another_time_keeps_what_is_stored(active_store: Store, tmp_path: Path) -> None:
