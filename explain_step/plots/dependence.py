@@ -98,12 +98,19 @@ def _note(view: _View, *, numeric: bool) -> str:
         text += "Right: " if len(view.outputs) == 1 else "Below: "
         text += "partial dependence (solid, band), ALE (dashed, moved to the same level)"
         text += ", single rows (grey). " if (view.table["curve"] == "ice").any() else ". "
-        text += "Bottom: where the rows are. "
+        text += "Bottom: where the rows are"
+        text += " (beyond the axis: the outer 1 %). " if _cut(view) else ". "
     else:
         text = "Dots: mean SHAP value and partial dependence per level with 95 % intervals; n: rows. "
     if view.total_outputs > len(view.outputs):
         text += f"The first {len(view.outputs)} of {view.total_outputs} outputs; the table has all. "
     return text + style.declared(view.quantity) + "."
+
+
+def _cut(view: _View) -> bool:
+    """Return whether the drawn axis ends inside the grid."""
+    rows, pdp = view.curve("density", view.outputs[0]), view.curve("pdp", view.outputs[0])
+    return bool(pdp["x"].min() < rows["x_low"].min() or pdp["x"].max() > rows["x_high"].max())
 
 
 def _curves(view: _View) -> Canvas:
@@ -199,7 +206,7 @@ def _predictions(axes: Axes, view: _View, output: str) -> None:
     if len(ale):
         level = _level(pdp)
         axes.plot(
-            ale["x"], ale["value"] + level, color=style.RED, linewidth=1.4, linestyle=(0, (4, 2)), zorder=4
+            ale["x"], ale["value"] + level, color=style.ACCENT, linewidth=1.4, linestyle=(0, (4, 2)), zorder=4
         )
     axes.set_ylim(*_sight(pdp, ale, view.curve("ice", output)))
     _plain(axes)

@@ -292,13 +292,17 @@ def _stack(cell: pd.DataFrame, *, per_dot: int, tallest: float) -> tuple[list[fl
 
 def _ramp_legend(axes: Axes, *, grey: bool) -> None:
     """Draw the key of the colours above the plot's right end."""
-    inset = axes.inset_axes((0.60, 1.02, 0.16, 0.25 / max(axes.get_ylim()[0], 1.0)))
+    inset = axes.inset_axes((0.66, 1.02, 0.17, 0.25 / max(axes.get_ylim()[0], 1.0)))
     inset.imshow([[*np.linspace(0, 1, 64)]], aspect="auto", cmap=_colour_map(), extent=(0, 1, 0, 1))
     inset.set_axis_off()
     mid = inset.transAxes
     inset.text(-0.08, 0.5, "low", transform=mid, ha="right", va="center", fontsize=style.SMALL)
-    text = "high value" + ("   \u25cf no order" if grey else "")
-    inset.text(1.08, 0.5, text, transform=mid, ha="left", va="center", fontsize=style.SMALL)
+    inset.text(1.08, 0.5, "high value", transform=mid, ha="left", va="center", fontsize=style.SMALL)
+    if grey:
+        text = "\u25cf no order"
+        inset.text(
+            -0.55, 0.5, text, transform=mid, ha="right", va="center", fontsize=style.SMALL, color=style.GREY
+        )
 
 
 def _colour_map() -> Any:

@@ -53,7 +53,7 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=style.FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlim(left=0)
+    _limit(axes, top)
     words = style.effect_words(artifact.meta["quantity"], output)
     axes.set_xlabel(style.paragraph(f"typical departure from a sum of two separate effects, {words}", 70))
     title = "Which columns act together" + (f": {output}" if of > 1 else "")
@@ -65,7 +65,8 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     )
     style.footnote(
         figure,
-        f"{more}Filled: the 95 % interval excludes zero. {int(artifact.meta['rows'])} explained rows, "
+        f"{more}Filled: the 95 % interval excludes zero; arrow: it goes on. {int(artifact.meta['rows'])} "
+        "explained rows, "
         f"{int(artifact.meta['contexts'])} background rows each.",
     )
     listed = "; ".join(
@@ -76,6 +77,25 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     alt = f"Interaction strengths of pairs of columns on the {words}, with 95 % intervals: {listed}."
     return style.finish(
         figure, kind="dependence", slug=f"interactions-{style.slug(output)}", title=title, alt=alt
+    )
+
+
+def _limit(axes: Axes, top: pd.DataFrame) -> None:
+    """End the axis near the settled pairs; whiskers that go on get an arrow."""
+    high = top["ci_high"].fillna(0.0)
+    settled = high[top["ci_low"] > 0]
+    end = 1.1 * max(float(settled.max()) if len(settled) else 0.0, 2 * float(top["strength"].max()))
+    end = min(end, 1.04 * float(high.max())) if high.max() > 0 else 1.0
+    axes.set_xlim(0, max(end, 1e-12))
+    beyond = np.flatnonzero(high > end)
+    axes.plot(
+        [end] * len(beyond),
+        beyond,
+        linestyle="none",
+        marker=">",
+        markersize=5,
+        color=style.INK,
+        clip_on=False,
     )
 
 

@@ -43,6 +43,7 @@ LOW, MIDDLE, HIGH = "#57b6ff", "#9a4fc0", "#d3003f"
 
 WIDTH = 5.8
 DPI = 144
+COLOURS = 128
 FONT = 8.5
 SMALL = 7.5
 MISSING_GLYPH = "\u25a1"
@@ -143,25 +144,31 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
     title : str
         Plain title for the page.
     """
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=DPI,
-        facecolor="white",
-        metadata={"Software": None},
-        pil_kwargs={"optimize": True},
-    )
-    width, height = (round(float(inches) * DPI) for inches in figure.get_size_inches())
+    png, width, height = _png(figure)
     return types.Figure(
         kind=kind,
         slug=slug,
-        png=buffer.getvalue(),
+        png=png,
         alt=one_line(alt),
         width=width,
         height=height,
         title=one_line(title),
     )
+
+
+def _png(figure: Figure) -> tuple[bytes, int, int]:
+    """Return PNG bytes with a palette of at most `COLOURS` colours (a third of the size), and width and height."""
+    from PIL import Image
+
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    with Image.open(raw) as image:
+        flat = image.convert("RGB").quantize(
+            COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+    small = io.BytesIO()
+    flat.save(small, format="PNG", optimize=True)
+    return small.getvalue(), flat.width, flat.height
 
 
 def one_line(text: str) -> str:
@@ -268,7 +275,8 @@ def _shorten(text: str, *, room: int) -> str:
 def names(features: list[str], *, labels: Mapping[str, str], width: int = 24, lines: int = 2) -> list[str]:
     """Return the drawn names of ``features``; those that look alike when shortened get a hash piece."""
     drawn = [wrap(labels.get(f, f), width, lines=lines) for f in features]
-    seen = {name: drawn.count(name) for name in drawn}
+    distinct = [wrap(labels.get(f, f), width, lines=lines) for f in dict.fromkeys(features)]
+    seen = {name: distinct.count(name) for name in distinct}
     return [
         name
         if seen[name] == 1
@@ -336,7 +344,7 @@ def heading(figure: Figure, text: str) -> None:
 def footnote(figure: Figure, text: str) -> None:
     """Write the explained quantity and how to read the figure in small grey type below everything."""
     figure.supxlabel(
-        paragraph(text, 100), x=0.012, ha="left", fontsize=SMALL - 0.5, color=GREY, linespacing=1.3
+        paragraph(text, 116), x=0.012, ha="left", fontsize=SMALL - 0.5, color=GREY, linespacing=1.3
     )
 
 
