@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from explain_step.artifacts.proportions import Share, equality, newcombe, share
 from explain_step.errors import NotApplicable
 from explain_step.metrics import Metric
 from explain_step.types import FloatArray, IntArray, Subject
@@ -25,10 +26,15 @@ NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draws:
-    """A metric on some rows and on resamples of them (NaN where it is not defined)."""
+    """A metric on some rows and on resamples of them (NaN where it is not defined).
+
+    ``share`` is set where the metric is a proportion of rows: its intervals need no resampling, and hold at
+    0 and 1.
+    """
 
     value: float
     resampled: FloatArray
+    share: Share | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +73,9 @@ def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Ge
     weights = np.ones(len(rows)) if part.weights is None else part.weights
     value = value_on(metric, part)
     n = len(rows)
+    if metric.name == "accuracy" and part.y is not None and part.response.label is not None:
+        right = np.asarray(part.response.label == part.y, dtype=np.bool_)
+        return Draws(value=value, resampled=np.empty(0), share=share(right, part.weights))
     if n < 2:
         return Draws(value=value, resampled=np.full(RESAMPLES, np.nan))
     block = max(1, min(RESAMPLES, BLOCK // n))
@@ -127,30 +136,43 @@ def _areas(part: Subject, weights: FloatArray) -> FloatArray:
 
 
 def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
-    """Return value and percentile interval; no interval when over half of the resamples are undefined."""
+    """Return value and interval: percentile bootstrap, or Wilson for a proportion.
+
+    There is none when over half of the resamples are undefined or none differs (a perfect score on few
+    rows): the bootstrap then knows nothing.
+    """
+    if drawn.share is not None:
+        low, high = drawn.share.interval(level=level)
+        return Estimate(value=drawn.value, low=low, high=high)
     known = drawn.resampled[np.isfinite(drawn.resampled)]
-    if len(known) < RESAMPLES / 2 or not np.isfinite(drawn.value):
+    if not np.isfinite(drawn.value) or not _error(drawn) > 0:
         return Estimate(value=drawn.value)
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=drawn.value, low=float(low), high=float(high))
 
 
 def difference(inside: Draws, rest: Draws, *, level: float = 0.95) -> Estimate:
-    """Return inside minus rest with a normal interval and p-value from the bootstrap standard error.
+    """Return inside minus rest with interval and p-value.
 
-    Inside and rest are disjoint, so their resamples are independent.
+    A normal interval from the bootstrap standard errors (inside and rest are disjoint, so their resamples are
+    independent), or Newcombe's and a score test for proportions.
     """
     gap = inside.value - rest.value
+    if inside.share is not None and rest.share is not None:
+        low, high = newcombe(inside.share, rest.share, level=level)
+        return Estimate(value=gap, low=low, high=high, p=equality(inside.share, rest.share))
     error = float(np.hypot(_error(inside), _error(rest)))
     if not np.isfinite(gap + error):
         return Estimate(value=gap if np.isfinite(gap) else NAN)
-    if error <= 1e-12 * max(abs(inside.value), abs(rest.value), 1e-300):
-        return Estimate(value=gap, low=gap, high=gap, p=1.0 if gap == 0 else 0.0)
     z = float(stats.norm.ppf(0.5 + level / 2))
     p = float(2 * stats.norm.sf(abs(gap) / error))
     return Estimate(value=gap, low=gap - z * error, high=gap + z * error, p=p)
 
 
 def _error(drawn: Draws) -> float:
+    """Return the bootstrap standard error; NaN where it is not known."""
     known = drawn.resampled[np.isfinite(drawn.resampled)]
-    return float(np.std(known, ddof=1)) if len(known) >= RESAMPLES / 2 else NAN
+    if len(known) < RESAMPLES / 2:
+        return NAN
+    error = float(np.std(known, ddof=1))
+    return error if error > 1e-12 * max(abs(drawn.value), 1e-300) else NAN

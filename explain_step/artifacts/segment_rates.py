@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from explain_step import privacy
+from explain_step.artifacts.proportions import Share, newcombe, share
 from explain_step.artifacts.segment_rules import Partition
 from explain_step.artifacts.segment_suppression import complete, withheld
 from explain_step.artifacts.segment_table import ALL, ALL_LEVEL, typed
 from explain_step.config import Config
-from explain_step.intervals import LEVEL, wilson
+from explain_step.intervals import LEVEL
 from explain_step.quantity import quantity
 from explain_step.types import Artifact, Attributions, FloatArray, Subject
 
@@ -25,60 +26,6 @@ COLUMNS = (
 )  # fmt: skip
 TEXT = ("segment", "level", "output", "rate", "high_level", "low_level", "withheld")
 RATES = ("selection_rate", "tpr", "fpr")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """A weighted proportion; ``size`` is the effective number of rows, ``n`` the counted one."""
-
-    value: float
-    size: float
-    n: int
-
-    def interval(self, *, level: float = LEVEL) -> tuple[float, float]:
-        """Return the Wilson interval."""
-        if not self.n:
-            return float("nan"), float("nan")
-        low, high = wilson(self.value * self.size, self.size, level=level)
-        return (0.0 if self.value == 0 else low), (1.0 if self.value == 1 else high)
-
-
-def share(hits: npt.NDArray[np.bool_], weights: FloatArray | None) -> Share:
-    """Return the share of hits; weighted rows count as (sum w)² / sum w² rows (Kish 1965).
-
-    Examples
-    --------
-    >>> share(np.array([True, False]), None)
-    Share(value=0.5, size=2.0, n=2)
-    """
-    n = len(hits)
-    if n == 0:
-        return Share(value=float("nan"), size=0.0, n=0)
-    if weights is None:
-        return Share(value=float(hits.mean()), size=float(n), n=n)
-    total = float(weights.sum())
-    size = total**2 / max(float((weights**2).sum()), 1e-300)
-    return Share(value=float(weights @ hits / total) if total > 0 else float("nan"), size=size, n=n)
-
-
-def newcombe(a: Share, b: Share, *, level: float = LEVEL) -> tuple[float, float]:
-    """Return the interval of the difference of two independent proportions from their Wilson intervals.
-
-    Newcombe 1998, method 10, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I.
-
-    Examples
-    --------
-    >>> a, b = Share(value=56 / 70, size=70, n=70), Share(value=48 / 80, size=80, n=80)
-    >>> [round(v, 4) for v in newcombe(a, b)]
-    [0.0524, 0.3339]
-    """
-    if a.n == 0 or b.n == 0:
-        return float("nan"), float("nan")
-    (low_a, high_a), (low_b, high_b) = a.interval(level=level), b.interval(level=level)
-    gap = a.value - b.value
-    down = np.hypot(a.value - low_a, high_b - b.value)
-    up = np.hypot(high_a - a.value, b.value - low_b)
-    return float(gap - down), float(gap + up)
 
 
 def rates_artifact(

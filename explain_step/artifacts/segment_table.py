@@ -174,13 +174,13 @@ def _meta(
         "metric": None if metric is None else metric.name,
         "metric_direction": None if metric is None else metric.direction,
         "interval": (
-            "95 %, over drawing other rows with this fitted model, one segment at a time: mean |attribution| "
-            "by "
-            f"studentised bootstrap ({RESAMPLES} resamples); its difference to the rest by Welch; the metric "
-            "by "
-            f"percentile bootstrap ({performance.RESAMPLES} resamples); its difference to the rest by a "
-            "normal "
-            f"interval with bootstrap standard error. Means are {weighted}; n counts rows."
+            "95 %, over drawing other rows with this fitted model, one segment at a time. Mean "
+            "|attribution|: "
+            f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
+            "percentile "
+            f"bootstrap, {performance.RESAMPLES} resamples; its difference: normal with bootstrap standard "
+            "errors; for accuracy Wilson and Newcombe instead. None where resamples do not vary. "
+            f"Means are {weighted}; n counts rows."
         ),
         "p_adjusted": (
             f"Holm over all {tests[0]} tested importance differences of this table, and separately over all "

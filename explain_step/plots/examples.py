@@ -108,14 +108,14 @@ def _name(row: pd.Series[Any], *, labels: Mapping[str, str]) -> str:
     return joined if len(joined) <= 28 else f"{name}\n= {value}"
 
 
-def _value(text: str) -> str:
-    """Shorten a number to four significant digits; anything else stays."""
+def _value(text: str, digits: int = 4) -> str:
+    """Shorten a number to some significant digits; anything else stays."""
     try:
         number = float(text)
     except ValueError:
         return text
     whole = number == int(number) if np.isfinite(number) else False
-    return text if whole and abs(number) < 1e7 else style.number(number, 4)
+    return text if whole and abs(number) < 1e7 else style.number(number, digits)
 
 
 def _bars(axes: Axes, fall: _Waterfall) -> None:
@@ -209,7 +209,7 @@ def _ends(axes: Axes, fall: _Waterfall) -> None:
         axes.text(value, y, text, ha=align, va=va, fontsize=style.SMALL, color=style.INK)
 
 
-# ------------------------------------------------------------------------------------------------------------ words
+# ------------------------------------------------------------------------------------------ words
 
 
 def _title(first: pd.Series[Any]) -> str:
@@ -222,9 +222,9 @@ def _outcome(first: pd.Series[Any]) -> str:
     """Return "predicted no, truly yes", as far as these are known."""
     said = []
     if pd.notna(first["y_pred"]):
-        said.append(f"predicted {_value(str(first['y_pred']))}")
+        said.append(f"predicted {_value(str(first['y_pred']), 3)}")
     if pd.notna(first["y_true"]):
-        said.append(f"truth {_value(str(first['y_true']))}")
+        said.append(f"truth {_value(str(first['y_true']), 3)}")
     if not said:
         said.append(style.number(float(first["prediction"])))
     row = style.one_line(str(first["row_id"])) if pd.notna(first["row_id"]) else ""

@@ -1,0 +1,393 @@
+"""Segments as dots: performance with intervals around the overall line, rates, and importance by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.plots import style
+from explain_step.types import Artifact, Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ALL = "(all rows)"
+NOTABLE = 0.05
+"""Adjusted p-value under which a difference is marked."""
+MOST_LINES = 34
+"""Lines of one figure; more segments go on another."""
+MOST_OUTPUTS = 4
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+"""Behind words on lines and bands."""
+METRIC_NAMES = {
+    "roc_auc": "ROC AUC",
+    "brier": "Brier score",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R\u00b2",
+    "f1": "F1",
+}
+LINE = 0.205
+"""Inches per line."""
+RATE_NAMES = {
+    "selection_rate": "predicted to be",
+    "tpr": "true positive rate",
+    "fpr": "false positive rate",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Line:
+    """One line of a figure: the heading of a segment or one of its levels."""
+
+    segment: str
+    level: str | None
+    n: float
+    withheld: bool
+
+
+def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
+    """Draw performance by segment, rates by segment (classifiers) and importance by segment and output."""
+    artifact = artifacts.get("segments")
+    if artifact is None or artifact.table.empty:
+        return ()
+    figures: list[Figure] = []
+    blocks = _blocks(artifact.table)
+    rates = artifacts.get("segment_rates")
+    for part, lines in enumerate(blocks):
+        if artifact.table["metric_value"].notna().any():
+            figures.append(_performance(artifact, lines, part=part, labels=labels))
+        if rates is not None:
+            figures.extend(_rates(rates, lines, part=part, labels=labels))
+        outputs = [str(o) for o in artifact.table["output"].dropna().unique()]
+        several = len(outputs) > 1
+        figures.extend(
+            _importance(artifact, lines, output, part=part, several=several, labels=labels)
+            for output in outputs[:MOST_OUTPUTS]
+        )
+    return tuple(figures)
+
+
+# ------------------------------------------------------------------------------------------ lines
+
+
+def _blocks(table: pd.DataFrame) -> list[list[_Line]]:
+    """Return headings and levels in the order of the table, in blocks that fit one figure."""
+    blocks: list[list[_Line]] = [[]]
+    shown = table[table["segment"] != ALL]
+    for segment, rows in shown.groupby("segment", sort=False):
+        firsts = rows.drop_duplicates("level")
+        cells = zip(firsts["level"], firsts["n"], firsts["withheld"].notna(), strict=True)
+        lines = [_Line(segment=str(segment), level=None, n=np.nan, withheld=False)]
+        lines += [
+            _Line(segment=str(segment), level=str(a), n=float(n), withheld=bool(w)) for a, n, w in cells
+        ]
+        if blocks[-1] and len(blocks[-1]) + len(lines) > MOST_LINES:
+            blocks.append([])
+        blocks[-1].extend(lines)
+    return [block for block in blocks if block]
+
+
+def _name_lines(axes: Axes, lines: Sequence[_Line], *, labels: Mapping[str, str], width: int = 24) -> None:
+    """Write headings and levels beside the axis; a heading may run into the plot, where nothing stands."""
+    count = len(lines)
+    texts = ["" if line.level is None else style.wrap(line.level, width, lines=1) for line in lines]
+    axes.set_yticks(range(count), texts[::-1])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.7, count - 0.3)
+    axes.spines["left"].set_visible(False)
+    # a text at the left end of the tick labels: right-aligned there, bold
+    for i, line in enumerate(lines):
+        if line.level is None:
+            text = style.wrap(labels.get(line.segment, line.segment), 44, lines=1)
+            axes.annotate(
+                text,
+                xy=(0, count - 1 - i),
+                xycoords=("axes fraction", "data"),
+                xytext=(-4, -1),
+                textcoords="offset points",
+                ha="right" if len(text) <= width else "left",
+                va="center",
+                fontsize=style.SMALL,
+                fontweight="bold",
+                color=style.INK,
+                annotation_clip=False,
+            )
+
+
+def _count_column(axes: Axes, lines: Sequence[_Line]) -> None:
+    """Write the number of rows of each level at the right."""
+    count = len(lines)
+    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "fontsize": style.SMALL}
+    axes.text(1.09, count - 0.35, "rows", va="bottom", color=style.GREY, **place)
+    for i, line in enumerate(lines):
+        if line.level is not None and np.isfinite(line.n):
+            axes.text(1.09, count - 1 - i, f"{int(line.n):,}", va="center", color=style.GREY, **place)
+
+
+def _quiet(axes: Axes, x: float, y: float, text: str) -> None:
+    """Write small grey words at a share of the axis width, readable on lines and bands."""
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.get_yaxis_transform(),
+        ha="center",
+        va="center",
+        fontsize=style.SMALL - 0.5,
+        color=style.GREY,
+        fontstyle="italic",
+        bbox=PLATE,
+        zorder=5,
+    )
+
+
+def _withheld(axes: Axes, lines: Sequence[_Line]) -> None:
+    for i, line in enumerate(lines):
+        if line.withheld:
+            text = "no rows" if line.n == 0 else "withheld: too few rows"
+            _quiet(axes, 0.5, len(lines) - 1 - i, text)
+
+
+def _firsts(table: pd.DataFrame) -> dict[tuple[str, str], pd.Series[Any]]:
+    """Return the first row of each level."""
+    unique = table.drop_duplicates(["segment", "level"])
+    return {(str(r["segment"]), str(r["level"])): r for _, r in unique.iterrows()}
+
+
+# ------------------------------------------------------------------------------------------ performance
+
+
+def _performance(
+    artifact: Artifact, lines: Sequence[_Line], *, part: int, labels: Mapping[str, str]
+) -> Figure:
+    table = artifact.table
+    firsts = _firsts(table)
+    overall = table[table["segment"] == ALL].iloc[0]
+    figure, axes = style.new_figure(style.WIDTH, 1.35 + LINE * len(lines))
+    metric = str(artifact.meta.get("metric"))
+    for i, line in enumerate(lines):
+        y = len(lines) - 1 - i
+        if line.level is not None and not line.withheld:
+            row = firsts[line.segment, line.level]
+            _dot(axes, row, y, prefix="metric_", value="metric_value", p="metric_p_adjusted")
+    low, high = _performance_limits(table)
+    axes.set_xlim(low, high)
+    axes.axvspan(overall["metric_ci_low"], overall["metric_ci_high"], color=style.FAINT, zorder=0)
+    axes.axvline(overall["metric_value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
+    _name_lines(axes, lines, labels=labels)
+    _count_column(axes, lines)
+    _withheld(axes, lines)
+    words = METRIC_NAMES.get(metric, metric.replace("_", " "))
+    better = "higher" if artifact.meta.get("metric_direction") == "higher" else "lower"
+    axes.set_xlabel(f"{words} ({better} is better)")
+    title = f"Performance by segment: {words}"
+    style.heading(figure, title)
+    style.footnote(
+        figure,
+        "Dots with 95 % intervals; dashed line and band: all rows, "
+        f"{style.number(float(overall['metric_value']))}. "
+        "Filled dots differ from the rest of the data (adjusted p < 0.05).",
+    )
+    said = [
+        _said(line, firsts, value="metric_value", p="metric_p_adjusted")
+        for line in lines
+        if line.level is not None
+    ]
+    alt = f"{title}. All rows: {style.number(float(overall['metric_value']))}. {' '.join(said)}"
+    return style.finish(figure, kind="segments", slug=_slug("performance", part), alt=alt, title=title)
+
+
+def _performance_limits(table: pd.DataFrame) -> tuple[float, float]:
+    columns = ["metric_value", "metric_ci_low", "metric_ci_high"]
+    values = table[columns].to_numpy(dtype=np.float64)
+    known = values[np.isfinite(values)]
+    low, high = float(known.min()), float(known.max())
+    room = 0.04 * (high - low) or 0.05 * max(abs(high), 1e-9)
+    return low - room, high + room
+
+
+def _dot(axes: Axes, row: pd.Series[Any], y: float, *, prefix: str, value: str, p: str) -> None:
+    middle = float(row[value])
+    if not np.isfinite(middle):
+        _quiet(axes, 0.5, y, "not defined (one class only)")
+        return
+    ends = float(row[f"{prefix}ci_low"]), float(row[f"{prefix}ci_high"])
+    if np.isfinite(ends).all():
+        axes.plot(ends, [y, y], color=style.ACCENT, linewidth=1.4, solid_capstyle="butt", zorder=3)
+    notable = float(row[p]) < NOTABLE if pd.notna(row.get(p)) else False
+    face = style.ACCENT if notable else "white"
+    axes.plot(middle, y, "o", markersize=6, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4)
+
+
+def _said(line: _Line, firsts: Mapping[tuple[str, str], pd.Series[Any]], *, value: str, p: str) -> str:
+    name = f"{line.segment} {line.level}"
+    if line.withheld:
+        return f"{name}: {'no rows' if line.n == 0 else 'withheld'}."
+    row = firsts[line.segment, str(line.level)]
+    differs = ", differs" if pd.notna(row.get(p)) and float(row[p]) < NOTABLE else ""
+    return f"{name} ({int(line.n):,} rows): {style.number(float(row[value]))}{differs}."
+
+
+def _slug(name: str, part: int) -> str:
+    return name if part == 0 else f"{name}-{part + 1}"
+
+
+# ------------------------------------------------------------------------------------------ rates
+
+
+def _rates(
+    artifact: Artifact, lines: Sequence[_Line], *, part: int, labels: Mapping[str, str]
+) -> list[Figure]:
+    outputs = [str(o) for o in artifact.table["output"].unique()]
+    found = []
+    for output in outputs[:MOST_OUTPUTS]:
+        table = artifact.table[artifact.table["output"] == output]
+        found.append(_rate_panels(table, lines, output, part=part, several=len(outputs) > 1, labels=labels))
+    return found
+
+
+def _rate_panels(
+    table: pd.DataFrame,
+    lines: Sequence[_Line],
+    output: str,
+    *,
+    part: int,
+    several: bool,
+    labels: Mapping[str, str],
+) -> Figure:
+    rates = [str(r) for r in table["rate"].unique()]
+    figure = style.blank_figure(style.WIDTH, 1.35 + LINE * len(lines))
+    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
+    for axes, rate in zip(panels, rates, strict=True):
+        rows = table[table["rate"] == rate]
+        firsts = _firsts(rows)
+        for i, line in enumerate(lines):
+            row = firsts.get((line.segment, str(line.level)))
+            if row is not None and pd.isna(row["withheld"]):
+                _rate_dot(axes, row, len(lines) - 1 - i)
+            elif row is not None:
+                _quiet(axes, 0.25, len(lines) - 1 - i, "withheld")
+        overall = rows[rows["segment"] == ALL].iloc[0]
+        axes.axvline(overall["value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
+        axes.set_xlim(-0.03, max(1e-3, float(np.nanmax([*rows["ci_high"], 0.1]))) * 1.04)
+        words = RATE_NAMES.get(rate, rate)
+        axes.set_title(f"{words} {style.wrap(output, 10, lines=1)}" if rate == "selection_rate" else words,
+                       fontsize=style.SMALL, color=style.INK)  # fmt: skip
+    _name_lines(panels[0], lines, labels=labels, width=18)
+    for axes in panels[1:]:
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    title = f"Decisions by segment: {output}" if several else "Decisions by segment"
+    style.heading(figure, title)
+    style.footnote(
+        figure,
+        "Shares with 95 % intervals; dashed line: all rows. Filled dots: the interval of the difference to "
+        "the rest "
+        "of the data, one segment at a time, excludes 0.",
+    )
+    return style.finish(
+        figure,
+        kind="segments",
+        slug=_slug(f"rates_{style.slug(output)}", part),
+        alt=f"{title}. {_rate_words(table, lines)}",
+        title=title,
+    )
+
+
+def _rate_dot(axes: Axes, row: pd.Series[Any], y: float) -> None:
+    axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=style.ACCENT, linewidth=1.4, zorder=3)
+    apart = row["difference_ci_low"] > 0 or row["difference_ci_high"] < 0
+    face = style.ACCENT if apart else "white"
+    axes.plot(
+        row["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4
+    )
+
+
+def _rate_words(table: pd.DataFrame, lines: Sequence[_Line]) -> str:
+    wanted = {(line.segment, line.level) for line in lines if line.level is not None}
+    said = []
+    for rate, rows in table.groupby("rate", sort=False):
+        cells = [
+            r for _, r in rows.iterrows() if (r["segment"], r["level"]) in wanted and pd.notna(r["value"])
+        ]
+        texts = [f"{r['segment']} {r['level']} {style.number(float(r['value']), 2)}" for r in cells]
+        said.append(f"{RATE_NAMES.get(str(rate), str(rate))}: {', '.join(texts)}.")
+    return " ".join(said)
+
+
+# ------------------------------------------------------------------------------------------ importance
+
+
+def _importance(
+    artifact: Artifact,
+    lines: Sequence[_Line],
+    output: str,
+    *,
+    part: int,
+    several: bool,
+    labels: Mapping[str, str],
+) -> Figure:
+    table = artifact.table[artifact.table["output"] == output]
+    features = [str(f) for f in table["feature"].drop_duplicates()]
+    cells = {(str(r["segment"]), str(r["level"]), str(r["feature"])): r for _, r in table.iterrows()}
+    largest = float(table["mean_abs_shap"].max())
+    names = style.names(features, labels=labels, width=13, lines=2)
+    figure, axes = style.new_figure(style.WIDTH, 1.75 + LINE * len(lines))
+    for j, feature in enumerate(features):
+        for i, line in enumerate(lines):
+            row = cells.get((line.segment, str(line.level), feature))
+            if row is not None and np.isfinite(row["mean_abs_shap"]):
+                _blob(axes, j, len(lines) - 1 - i, row, largest=largest)
+    axes.set_xlim(-0.6, len(features) - 0.4)
+    axes.set_xticks(range(len(features)), names, rotation=38, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    axes.tick_params(axis="x", length=0, pad=2)
+    axes.spines["bottom"].set_visible(False)
+    _name_lines(axes, lines, labels=labels)
+    _withheld(axes, lines)
+    title = f"Importance by segment: {output}" if several else "Importance by segment"
+    style.heading(figure, title)
+    style.footnote(
+        figure,
+        "Area: mean absolute attribution. Red with an upward mark: larger than in the rest of the data, "
+        "blue with a "
+        "downward mark: smaller (adjusted p < 0.05); grey: no difference shown.",
+    )
+    return style.finish(
+        figure,
+        kind="segments",
+        slug=_slug(f"importance_{style.slug(output)}", part),
+        alt=f"{title}. {_importance_words(table, lines, labels=labels)}",
+        title=title,
+    )
+
+
+def _blob(axes: Axes, x: float, y: float, row: pd.Series[Any], *, largest: float) -> None:
+    share = float(row["mean_abs_shap"]) / largest if largest > 0 else 0.0
+    notable = pd.notna(row["p_adjusted"]) and float(row["p_adjusted"]) < NOTABLE
+    higher = float(row["difference"]) > 0 if notable else False
+    colour = (style.RED if higher else style.BLUE) if notable else style.LIGHT
+    axes.scatter([x], [y], s=6 + 125 * share, color=colour, edgecolor="none", zorder=3)
+    if notable:
+        marker = "^" if higher else "v"
+        axes.scatter([x + 0.25], [y], s=9, marker=marker, color=style.INK, edgecolor="none", zorder=4)
+
+
+def _importance_words(table: pd.DataFrame, lines: Sequence[_Line], *, labels: Mapping[str, str]) -> str:
+    wanted = {(line.segment, line.level) for line in lines}
+    notable = table[table["p_adjusted"] < NOTABLE].sort_values("p_adjusted", kind="stable")
+    said = []
+    for _, row in notable.iterrows():
+        if (row["segment"], row["level"]) in wanted:
+            how = "more" if row["difference"] > 0 else "less"
+            name = labels.get(str(row["feature"]), str(row["feature"]))
+            said.append(f"{name} matters {how} for {row['segment']} {row['level']}")
+    if not said:
+        return "No difference between a segment and the rest of the data stands out."
+    more = f"; and {len(said) - 12} more" if len(said) > 12 else ""
+    return "; ".join(said[:12]) + more + "."
