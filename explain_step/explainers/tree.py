@@ -1,0 +1,316 @@
+"""Exact interventional Shapley values of tree ensembles, against all background rows, on raw columns.
+
+Cost grows with rows plus background rows, not with their product: the background enters once, as a
+histogram of patterns per leaf (`tree_tables`), and a row then costs one look-up per group of leaves and
+column (`tree_groups`). All derived columns that come from one raw column switch together, so that the game
+is the one over raw columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explain_step.config import Config
+from explain_step.errors import NotApplicable
+from explain_step.explainers import ensembles, tree_groups, tree_tables
+from explain_step.explainers.ensembles import Ensemble, Tree
+from explain_step.explainers.tree_groups import Group, Indices, Leaf, Step
+from explain_step.seeds import Seeds
+from explain_step.types import Attributions, FittedModel, FloatArray, IntArray, MethodSpec, Subject
+
+VERSION = "1"
+DENSE_COLUMNS = 11
+"""Leaves with more columns are summed over observed pattern pairs instead of full tables."""
+CHUNKS = 16
+"""The trees are summed in this many parts, then the parts in order, whatever the number of threads."""
+ROWS_AT_ONCE = 1 << 14
+VALUES_AT_ONCE = 1 << 25
+"""Attributions held per part of the sum; more rows are done one block after the other."""
+AGREEMENT = 1e-5
+"""Largest difference between the read trees and the model's own answer, relative to the largest answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TreeExplainer:
+    """Exact explainer of `FittedModel` of family "tree" whose output is a linear function of its trees."""
+
+    name: str = "tree"
+
+    def why_not(self, subject: Subject) -> str | None:
+        """Return why the subject's model cannot be explained here, in words for readers; None when it can."""
+        if subject.model.family != "tree":
+            return "the model is not a tree ensemble"
+        return ensembles.why_not(subject.model)
+
+    def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
+        """Return the exact values of all rows; ``config`` and ``seeds`` do not matter here.
+
+        Raises
+        ------
+        NotApplicable
+            The model is not of this kind, or the trees that were read disagree with the model's own answer.
+        """
+        del config, seeds
+        model = subject.model
+        ensemble = ensembles.parse(model)
+        rows = ensemble.encode(inputs(model, subject.X))
+        background = ensemble.encode(inputs(model, subject.background))
+        _check(ensemble, rows, subject.response.output, what="explained")
+        _check(ensemble, background, model.predict(subject.background), what="background")
+        values, base = interventional(
+            ensemble,
+            rows,
+            background,
+            sources=raw_sources(model, ensemble),
+            n_features=len(model.feature_names),
+        )
+        return Attributions(
+            values=values,
+            base_values=np.tile(base, (len(subject.X), 1)),
+            feature_names=model.feature_names,
+            output_names=model.output_names,
+            output_space=model.output_space,
+            method=_method(ensemble, background_rows=background.shape[1]),
+            rows=np.arange(len(subject.X)),
+        )
+
+
+TREE = TreeExplainer()
+
+
+def inputs(model: FittedModel, X: pd.DataFrame) -> Any:
+    """Return what the final estimator is given for raw rows."""
+    return X if model.preprocessing is None else model.preprocessing.transform(X)
+
+
+def raw_sources(model: FittedModel, ensemble: Ensemble) -> IntArray:
+    """Return the raw column of each encoded column."""
+    columns = np.asarray(ensemble.columns, dtype=np.int64)
+    if model.preprocessing is None:
+        return columns
+    return np.asarray(model.preprocessing.sources, dtype=np.int64)[columns]
+
+
+def _method(ensemble: Ensemble, *, background_rows: int) -> MethodSpec:
+    leaves = sum(int((tree.left < 0).sum()) for tree in ensemble.trees)
+    params = {"trees": len(ensemble.trees), "leaves": leaves, "background_rows": background_rows}
+    return MethodSpec(name="tree_interventional", version=VERSION, params=params, exact=True)
+
+
+def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what: str) -> None:
+    """Refuse trees that do not give the model's own answer: a format that was read wrongly must not pass.
+
+    Allowed is `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision.
+    """
+    gap = np.abs(ensembles.predict(ensemble, encoded) - answer)
+    leaves = sum(np.abs(tree.values).max(initial=0.0) for tree in ensemble.trees)
+    size = np.abs(answer).max(initial=0.0)
+    allowed = AGREEMENT * size + np.finfo(np.float32).eps * (
+        leaves + np.abs(ensemble.offset).max(initial=0.0)
+    )
+    worst = float(gap.max(initial=0.0))
+    if not worst <= allowed:
+        msg = (
+            f"the trees that were read differ from the model's own answer on the {what} rows by up to "
+            f"{worst:.2g} (allowed: {allowed:.2g}), so the exact values would not be the model's"
+        )
+        raise NotApplicable(msg)
+
+
+def interventional(
+    ensemble: Ensemble,
+    rows: FloatArray,
+    background: FloatArray,
+    *,
+    sources: Sequence[int] | IntArray,
+    n_features: int,
+    threads: int | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Return exact interventional Shapley values and the base values.
+
+    Parameters
+    ----------
+    rows, background : ndarray of shape (columns, n) and (columns, m)
+        Encoded rows (`Ensemble.encode`).
+    sources : sequence of int
+        Raw column of each encoded column.
+    n_features : int
+        Number of raw columns.
+    threads : int, optional
+        Default: the processors that this process may use. The numbers do not depend on it.
+
+    Returns
+    -------
+    values : ndarray of shape (n, n_features, outputs)
+        In the unit of the ensemble's output.
+    base : ndarray of shape (outputs,)
+        Mean output over the background.
+
+    Examples
+    --------
+    >>> stump = ensembles.frozen_tree(
+    ...     left=[1, -1, -1], right=[2, -1, -1], column=[0, -1, -1], threshold=[0, 0, 0], outputs=(0,),
+    ...     missing_left=[0, 0, 0], values=[[0], [2], [6]], cover=[2, 1, 1])
+    >>> ensemble = Ensemble(trees=(stump,), offset=np.zeros(1), encode=np.asarray, columns=(0,))
+    >>> row, background = np.array([[1.0]]), np.array([[-1.0, 1.0]])
+    >>> values, base = interventional(ensemble, row, background, sources=[0], n_features=1)
+    >>> values.ravel().tolist(), base.tolist()
+    ([2.0], [4.0])
+    """
+    outputs, n = len(ensemble.offset), rows.shape[1]
+    raw = np.asarray(sources, dtype=np.int64)
+    block = max(1024, VALUES_AT_ONCE // max(1, n_features * outputs))
+    values = np.empty((n, n_features, outputs))
+    base = ensembles.predict(ensemble, background).mean(axis=0)
+    for start in range(0, n, block):
+        part = rows[:, start : start + block]
+        total = _sum_over_trees(ensemble, part, background, raw, n_features, threads=threads)
+        values[start : start + block] = total.transpose(2, 1, 0)
+    return values, base
+
+
+def _sum_over_trees(
+    ensemble: Ensemble,
+    rows: FloatArray,
+    background: FloatArray,
+    sources: IntArray,
+    n_features: int,
+    *,
+    threads: int | None,
+) -> FloatArray:
+    """Return the summed values of shape (outputs, n_features, rows): parts in parallel, added in order."""
+    shape = (len(ensemble.offset), n_features, rows.shape[1])
+
+    def part(trees: Sequence[Tree]) -> FloatArray:
+        out = np.zeros(shape)
+        for tree in trees:
+            add_tree(out, tree, rows, background, sources=sources)
+        return out
+
+    total = np.zeros(shape)
+    bounds = np.linspace(0, len(ensemble.trees), min(CHUNKS, len(ensemble.trees)) + 1).astype(int)
+    chunks = [ensemble.trees[a:b] for a, b in pairwise(bounds)]
+    with ThreadPoolExecutor(max_workers=threads or _processors()) as pool:
+        for partial in pool.map(part, chunks):
+            total += partial
+    return total
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_tree(
+    out: FloatArray, tree: Tree, rows: FloatArray, background: FloatArray, *, sources: IntArray
+) -> None:
+    """Add one tree's values for all rows to ``out`` of shape (outputs, n_features, rows)."""
+    if tree.left[0] < 0:
+        return  # a single leaf: a constant
+    plan = tree_groups.arrange(tree, sources=sources)
+    places = list(tree_groups.groups(plan))
+    shares = _shares(plan, places, tree, background)
+    tables = _group_tables(places, tree, shares)
+    for start in range(0, rows.shape[1], ROWS_AT_ONCE):
+        stop = start + ROWS_AT_ONCE
+        indices = tree_groups.row_indices(plan, ensembles.decide(tree, rows[:, start:stop]))
+        for number, index in enumerate(indices):
+            group, target = places[number], out[:, :, start:stop]
+            if number in tables:
+                _look_up(target, tables[number], index, group=group, outputs=tree.outputs)
+            else:
+                states, share = shares[number]
+                values = _deep_values(group, tree, index, states, share)
+                _add(target, values, group=group, outputs=tree.outputs)
+
+
+def _shares(
+    plan: Step | Group, places: Sequence[Group], tree: Tree, background: FloatArray
+) -> list[tuple[Indices, FloatArray]]:
+    """Return, per group, the background's distinct indices and their shares of the background.
+
+    Groups with tables have all 2^bits indices.
+    """
+    m = background.shape[1]
+    counts: list[tuple[Indices, FloatArray]] = []
+    blocks: list[list[Indices]] = [[] for _ in places]
+    decisions = ensembles.decide(tree, background)
+    for number, index in enumerate(tree_groups.row_indices(plan, decisions)):
+        blocks[number].append(index)
+    for group, parts in zip(places, blocks, strict=True):
+        index = parts[0]
+        if group.bits <= DENSE_COLUMNS:
+            states = np.arange(1 << group.bits, dtype=index.dtype)
+            found = np.bincount(index.astype(np.intp), minlength=1 << group.bits)
+        else:
+            states, found = np.unique(index, return_counts=True)
+        counts.append((states, found / m))
+    return counts
+
+
+def _group_tables(
+    places: Sequence[Group], tree: Tree, shares: Sequence[tuple[Indices, FloatArray]]
+) -> dict[int, FloatArray]:
+    """Return, per group that fits, the table of shape (outputs, columns, 2^bits)."""
+    fitting = [number for number, group in enumerate(places) if group.bits <= DENSE_COLUMNS]
+    games = [
+        (number, leaf, *_histogram(leaf, *shares[number]))
+        for number in fitting
+        for leaf in places[number].leaves
+        if leaf.rows
+    ]
+    tables: dict[int, FloatArray] = {}
+    games.sort(key=lambda game: len(game[1].rows))
+    for k, same in groupby(games, key=lambda game: len(game[1].rows)):
+        alike = list(same)
+        units = tree_tables.dense_tables(np.stack([game[3] for game in alike]), k=k)
+        for (number, leaf, patterns, _), unit in zip(alike, units, strict=True):
+            weights = tree.values[leaf.node][:, None, None]
+            group = places[number]
+            if not group.splits:
+                tables[number] = weights * unit
+                continue
+            if number not in tables:
+                tables[number] = np.zeros((len(tree.outputs), len(group.columns), 1 << group.bits))
+            tables[number][:, list(leaf.rows)] += weights * np.take(unit, patterns, axis=1)
+    return tables
+
+
+def _histogram(leaf: Leaf, states: Indices, share: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return the leaf's pattern of each group index, and the background's shares by pattern."""
+    patterns: IntArray = tree_groups.leaf_patterns(leaf, states).astype(np.int64)
+    shares = np.bincount(patterns, weights=share, minlength=1 << len(leaf.rows))
+    return patterns, np.asarray(shares, dtype=np.float64)
+
+
+def _look_up(
+    out: FloatArray, table: FloatArray, index: Indices, *, group: Group, outputs: tuple[int, ...]
+) -> None:
+    _add(out, np.take(table, index.astype(np.intp), axis=2), group=group, outputs=outputs)
+
+
+def _add(out: FloatArray, values: FloatArray, *, group: Group, outputs: tuple[int, ...]) -> None:
+    for output, part in zip(outputs, values, strict=True):
+        target = out[output]
+        for column, row in zip(group.columns, part, strict=True):
+            target[column] += row
+
+
+def _deep_values(group: Group, tree: Tree, index: Indices, states: Indices, share: FloatArray) -> FloatArray:
+    """Return the values of shape (outputs, columns, rows) of a group that is too deep for a table."""
+    ours, where = np.unique(index, return_inverse=True)
+    values = np.zeros((len(tree.outputs), len(group.columns), len(ours)))
+    for leaf in group.leaves:
+        patterns = tree_groups.leaf_patterns(leaf, ours)
+        theirs = tree_groups.leaf_patterns(leaf, states)
+        unit = tree_tables.paired_tables(patterns, theirs, share, k=len(leaf.rows))
+        for output, weight in enumerate(tree.values[leaf.node]):
+            values[output, list(leaf.rows)] += weight * unit
+    return np.take(values, where, axis=2)
