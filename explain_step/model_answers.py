@@ -186,7 +186,7 @@ def label_positions(labels: npt.NDArray[Any], classes: tuple[Any, ...]) -> npt.N
     found = [by_value.get(label, by_text.get(str(label), -1)) for label in labels.tolist()]
     if -1 in found:
         msg = (
-            f"predict returned the label {labels[found.index(-1)]!r}, which is not among the classes "
+            f"predict returned the label {labels.tolist()[found.index(-1)]!r}, which is not among the classes "
             f"{list(classes)!r}."
         )
         raise PredictionFailed(msg)

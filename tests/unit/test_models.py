@@ -20,7 +20,6 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingClassifier,
 )
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
     LinearRegression,
     LogisticRegression,
@@ -87,7 +86,6 @@ CLASSIFIERS = {
         "tree",
     ),
     "search": (GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {}, cv=2), "linear"),
-    "frozen": (FrozenEstimator(LogisticRegression().fit(X, BINARY)), "linear"),
     "threshold": (FixedThresholdClassifier(LogisticRegression(), threshold=0.9), "linear"),
 }
 
@@ -105,6 +103,12 @@ def test_a_binary_classifier_answers_with_the_probability_of_its_second_class(na
     assert answer.label.tolist() == estimator.predict(X).tolist()
     np.testing.assert_array_equal(model.predict(X), answer.output)
     assert (model.native is None) == (family == "blackbox")
+
+
+def test_a_frozen_estimator_is_opened():
+    frozen = pytest.importorskip("sklearn.frozen", reason="FrozenEstimator came with scikit-learn 1.6")
+    estimator = frozen.FrozenEstimator(LogisticRegression().fit(X, BINARY))
+    assert wrap(estimator, frame=X, config=options()).family == "linear"
 
 
 def test_the_final_estimator_of_a_pipeline_reads_what_the_preprocessing_makes():

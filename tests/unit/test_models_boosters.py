@@ -1,4 +1,4 @@
-"""wrap() on XGBoost, LightGBM and CatBoost: every interface, the objective decides what the trees' sum means."""
+"""wrap() on XGBoost, LightGBM and CatBoost: every interface, every kind of objective."""
 
 from __future__ import annotations
 

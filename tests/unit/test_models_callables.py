@@ -1,4 +1,4 @@
-"""wrap() on callables, bound methods and MLflow pyfunc models: what their answers mean, and what is refused."""
+"""wrap() on callables, bound methods and MLflow pyfunc models: meaning and refusals."""
 
 from __future__ import annotations
 

@@ -1,0 +1,248 @@
+"""Bad input: each gets a clear error that names argument, rule, value and remedy, or a named caveat."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
+
+from explain_step import data
+from explain_step.config import Config
+from explain_step.errors import InvalidInput, PredictionFailed
+from explain_step.models import wrap
+
+N = 30
+X = pd.DataFrame(np.random.default_rng(6).normal(size=(N, 3)), columns=["age", "income", "debt"])
+FLAG = np.where(X["income"] > 0, "yes", "no")
+NUMBER = (FLAG == "yes").astype(int)
+NOTHING = Config()
+HOSTILE = (
+    "😀 age",
+    "100%",
+    "two\nlines",
+    "../../x",
+    "<script>alert(1)</script>",
+    "n" * 300,
+    "$a_1$",
+    "",
+    " ",
+)
+
+
+def logistic(target=FLAG):
+    return wrap(LogisticRegression().fit(X, target), frame=X, config=NOTHING)
+
+
+# --- frames
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (X.iloc[:0], "at least one row"),
+        (X[[]], "at least one column"),
+        (X[["age", "age"]], r"unique, got 'age' more than once"),
+        (pd.DataFrame([[1, 2]], columns=[1, "1"]), r"unique, got '1'"),
+        (np.zeros(3), r"two dimensions.*shape \(3,\).*reshape"),
+        (np.zeros((2, 2, 2)), "two dimensions"),
+        (3, "got int"),
+        (None, "got NoneType"),
+        ([1, 2], "got list"),
+        ("nowhere.parquet", r"no file 'nowhere\.parquet'"),
+    ],
+)
+def test_tables_that_are_refused(source, told):
+    with pytest.raises(InvalidInput, match=f"(?s)X.*{told}"):
+        data.to_frame(source)
+
+
+def test_a_file_of_another_kind(tmp_path):
+    (tmp_path / "rows.xlsx").write_bytes(b"x")
+    with pytest.raises(InvalidInput, match=r"'rows\.xlsx'; convert it first"):
+        data.to_frame(tmp_path / "rows.xlsx")
+
+
+def test_missing_columns_are_named_with_the_near_ones():
+    with pytest.raises(InvalidInput, match=r"'income' is missing.*Did you mean 'incone' for 'income'\?"):
+        wrap(LogisticRegression().fit(X, FLAG), frame=X.rename(columns={"income": "incone"}), config=NOTHING)
+    with pytest.raises(InvalidInput, match=r"'age', 'income', 'debt' are missing among 'x0', 'x1', 'x2'"):
+        wrap(LogisticRegression().fit(X, FLAG), frame=data.to_frame(X.to_numpy()), config=NOTHING)
+    with pytest.raises(InvalidInput, match=r"Argument background .*'debt' is missing"):
+        data.subject(logistic(), X, config=NOTHING, background=X[["age", "income"]])
+
+
+def test_extra_columns_need_names():
+    with pytest.raises(
+        InvalidInput, match=r"exactly the 3 columns.*does not know their names; got 4 columns"
+    ):
+        wrap(LogisticRegression().fit(X.to_numpy(), FLAG), frame=X.assign(more=1), config=NOTHING)
+
+
+def test_text_where_numbers_were():
+    with pytest.raises(
+        PredictionFailed, match=r"predict_proba of LogisticRegression raised on 8 rows \(ValueError"
+    ):
+        wrap(LogisticRegression().fit(X, FLAG), frame=X.assign(age="old"), config=NOTHING)
+
+
+def test_hostile_column_names_are_names():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(N, len(HOSTILE))), columns=list(HOSTILE))
+    model = wrap(DecisionTreeClassifier().fit(frame, FLAG), frame=frame, config=NOTHING)
+    made, _ = data.subject(model, frame, FLAG, config=NOTHING)
+    assert made.model.feature_names == HOSTILE
+    assert made.X.columns.tolist() == list(HOSTILE)
+
+
+def test_five_thousand_columns():
+    wide = pd.DataFrame(
+        np.random.default_rng(0).normal(size=(N, 5000)), columns=[f"c{k}" for k in range(5000)]
+    )
+    model = wrap(DecisionTreeClassifier(max_depth=2).fit(wide, FLAG), frame=wide, config=NOTHING)
+    made, _ = data.subject(model, wide, FLAG, config=NOTHING, background=wide.astype("float32"))
+    assert made.X.shape == made.background.shape == (N, 5000)
+
+
+@given(names=st.lists(st.text(max_size=30), min_size=1, max_size=6, unique=True))
+@settings(max_examples=25, deadline=None)
+def test_any_text_is_a_column_name(names):
+    frame = pd.DataFrame(np.arange(4.0 * len(names)).reshape(4, -1), columns=pd.Index(names, dtype=object))
+    model = wrap(LinearRegression().fit(frame, np.arange(4.0)), frame=frame, config=NOTHING)
+    made, _ = data.subject(model, frame, config=NOTHING)
+    assert list(made.model.feature_names) == names
+
+
+# --- labels
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "told"),
+    [
+        (FLAG, ["maybe", *FLAG[1:]], r"'no', 'yes'.*'maybe'"),
+        (NUMBER, NUMBER.astype(str), r"'[01]' is str, the class [01] is int; convert y \(y\.astype\(int\)\)"),
+        (NUMBER.astype(str), NUMBER, r"convert y \(y\.astype\(str\)\)"),
+        (FLAG, [None, *FLAG[1:]], "missing values, got 1"),
+        (NUMBER, [np.nan, *NUMBER[1:].astype(float)], "missing values, got 1"),
+        (FLAG, FLAG[:-1], "one entry per row of X .30., got 29"),
+        (FLAG, "yes", "no column 'yes'"),
+        (FLAG, "incme", r"no column 'incme'.*Did you mean 'income'\?"),
+        (FLAG, np.column_stack([FLAG, FLAG]), "one label per row"),
+        (FLAG, {"a": 1}, "got a dict"),
+    ],
+)
+def test_labels_that_are_refused(target, labels, told):
+    with pytest.raises(InvalidInput, match=f"Argument y.*{told}"):
+        data.subject(logistic(target), X, labels, config=NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (FLAG, "must be numbers"),
+        (np.full(N, np.inf), "finite, got 30"),
+        (np.full(N, np.nan), "missing values, got 30"),
+        (np.zeros((N, 2)), r"one column per output of the model \(1\), got 2"),
+    ],
+)
+def test_regression_targets_that_are_refused(labels, told):
+    model = wrap(LinearRegression().fit(X, X["age"]), frame=X, config=NOTHING)
+    with pytest.raises(InvalidInput, match=f"Argument y.*{told}"):
+        data.subject(model, X, labels, config=NOTHING)
+
+
+def test_labels_of_a_callable_need_class_names():
+    def both(rows):
+        p = 1 / (1 + np.exp(-rows["income"]))
+        return np.column_stack([1 - p, p])
+
+    with pytest.raises(
+        InvalidInput, match="name the classes in the order of the probability columns with class_names"
+    ):
+        data.subject(wrap(both, frame=X, config=NOTHING), X, FLAG, config=NOTHING)
+    named = Config(class_names=("no", "yes"))
+    assert (
+        data.subject(wrap(both, frame=X, config=named), X, FLAG, config=named)[0].y.tolist() == FLAG.tolist()
+    )
+
+
+def test_the_target_cannot_be_all_there_is():
+    with pytest.raises(InvalidInput, match="columns beside the target 'age'"):
+        data.split_target(X[["age"]], "age")
+
+
+# --- models that fail
+
+
+def test_a_model_that_raises():
+    def broken(rows):
+        msg = "no connection to the feature store"
+        raise RuntimeError(msg)
+
+    with pytest.raises(PredictionFailed, match="RuntimeError: no connection to the feature store") as caught:
+        wrap(broken, frame=X, config=NOTHING)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_model_that_raises_later():
+    class Picky(LogisticRegression):
+        def predict_proba(self, rows):
+            if (np.asarray(rows["age"]) > 9).any():
+                msg = "age is out of range"
+                raise ValueError(msg)
+            return super().predict_proba(rows)
+
+    model = wrap(Picky().fit(X, FLAG), frame=X, config=NOTHING)
+    with pytest.raises(PredictionFailed, match=r"raised on 30 rows \(ValueError: age is out of range\)"):
+        data.subject(model, X.assign(age=10.0), config=NOTHING)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_answer_that_is_no_number(value):
+    model = wrap(lambda rows: np.where(rows["age"] > 9, value, 0.5), frame=X, config=NOTHING)
+    rows = X.copy()
+    rows.loc[[3, 7], "age"] = 10.0
+    with pytest.raises(PredictionFailed, match=r"NaN or infinity for 2 of 30 rows \(first: row 3\)"):
+        data.subject(model, rows, config=NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda rows: 1.5, "returned None entries"),
+        (lambda rows: [0.1, 0.2], "returned 2 entries for 30 rows"),
+        (lambda rows: np.zeros((len(rows), 2, 2)), "one or two dimensions"),
+        (lambda rows: None, "returned None entries"),
+    ],
+)
+def test_an_answer_of_the_wrong_shape(call, told):
+    with pytest.raises(PredictionFailed, match=told):
+        wrap(call, frame=X, config=NOTHING)
+
+
+def test_infinite_and_missing_values_that_the_model_refuses_are_named():
+    rows = X.copy()
+    rows.loc[4, "debt"] = np.inf
+    rows.loc[5, "income"] = np.nan
+    with pytest.raises(PredictionFailed, match=r"infinite values in 'debt' and missing values in 'income'"):
+        data.subject(logistic(), rows, config=NOTHING)
+
+
+def test_probabilities_outside_their_range():
+    class Odd(LogisticRegression):
+        def predict_proba(self, rows):
+            return super().predict_proba(rows) + [-2.0, 2.0]
+
+    with pytest.raises(PredictionFailed, match=r"must lie in \[0, 1\]; 8 of 8 rows"):
+        wrap(Odd().fit(X, FLAG), frame=X, config=NOTHING)
+
+
+def test_a_label_the_model_does_not_list():
+    class Odd(LogisticRegression):
+        def predict(self, rows):
+            return np.full(len(rows), "perhaps")
+
+    with pytest.raises(PredictionFailed, match=r"label 'perhaps'.*'no', 'yes'"):
+        wrap(Odd().fit(X, FLAG), frame=X, config=NOTHING)
