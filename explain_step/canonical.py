@@ -86,12 +86,16 @@ def _json_object(value: Mapping[Any, Any], where: str) -> Iterator[str]:
 
 
 def _json_integer(value: int, where: str) -> str:
-    if abs(value) > _LARGEST_INTEGER:
-        msg = (
-            f"Integer at {where} must lie within ±(2**53 - 1) to survive JSON, got {value}; write it as text."
-        )
+    if abs(value) <= _LARGEST_INTEGER:
+        return str(value)
+    try:
+        exact = int(float(value)) == value
+    except OverflowError:
+        exact = False
+    if not exact:
+        msg = f"Integer at {where} must be exact as a 64-bit float, got {value}; write it as text."
         raise InvalidInput(msg)
-    return str(value)
+    return _json_number(float(value), where)
 
 
 def _json_number(value: float, where: str) -> str:

@@ -28,6 +28,7 @@ from explain_step.errors import (
     MissingDependency,
     SnapshotError,
 )
+from explain_step.secret_masking import mask_text
 
 if TYPE_CHECKING:
     from explain_step.snapshot import Snapshot
@@ -363,8 +364,6 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _report_error(error: BaseException, arguments: list[str]) -> int:
-    from explain_step.snapshot.provenance import mask_text
-
     number = exit_code(error)
     message = mask_text(error.format_message() if isinstance(error, click.ClickException) else str(error))
     if "--json" in arguments:

@@ -88,7 +88,7 @@ def _identity(snapshot: Snapshot) -> str:
 
 def _sentence(quantity: Any) -> str:
     rows, given = quantity.get("rows"), quantity.get("rows_given")
-    count = f"{rows:,}" if rows == given or given is None else f"{rows:,} of {given:,}"
+    count = "the" if rows is None else f"{rows:,}" if given in (None, rows) else f"{rows:,} of {given:,}"
     how = "exactly" if quantity.get("exact") else "estimated"
     outputs = quantity.get("outputs", [])
     more = f" and {len(outputs) - 1} more outputs" if len(outputs) > 1 else ""

@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.digests import frame_digest
+from explain_step.secret_masking import mask, mask_text
 from explain_step.types import Subject
 
 THREAD_VARIABLES = (
@@ -31,16 +32,6 @@ THREAD_VARIABLES = (
     "LOKY_MAX_CPU_COUNT",
     "PYTHONHASHSEED",
     "CUDA_VISIBLE_DEVICES",
-)
-MASK = "***"
-_SECRET_WORD = re.compile(
-    r"token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|(?<![a-z])key|key(?![a-z])", re.I
-)
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#]*@")
-_QUERY = re.compile(r"(?P<name>[?&;][^=&\s]*)=[^&\s#]*")
-_SHAPES = re.compile(
-    r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|hf_\w{16,}|sk-[\w-]{16,}|xox[abprs]-[\w-]{8,}"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{20,}|dapi[0-9a-f]{20,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
 )
 _GIT_SECONDS = 2.0
 
@@ -178,57 +169,6 @@ def _git_line(where: Path, *arguments: str) -> Any:
     if done.returncode != 0:
         return unknown(f"git {arguments[0]} found nothing here")
     return done.stdout.strip()
-
-
-def mask(words: Iterable[str]) -> list[str]:
-    """Return a command line without its secrets.
-
-    Masked are the values of options and assignments whose name speaks of a token, secret, password, key or
-    credential (``--api-key x``, ``--token=x``, ``DB_PASSWORD=x``), user names and passwords in URLs, all
-    query values of URLs, and words that look like tokens of well-known services. A secret that is a bare
-    word among the arguments cannot be told from a name: pass secrets through the environment.
-
-    Examples
-    --------
-    >>> mask(["train.py", "--api-key", "abc", "--rows=5", "https://me:pw@host/x?sig=1"])
-    ['train.py', '--api-key', '***', '--rows=5', 'https://***@host/x?sig=***']
-    """
-    masked: list[str] = []
-    hide_next = False
-    for word in words:
-        text = str(word)
-        name, equals, _ = text.partition("=")
-        is_option = text.startswith("-")
-        if hide_next and not (is_option and _SECRET_WORD.search(text)):
-            masked.append(MASK)
-            hide_next = False
-        elif equals and "://" not in name and _SECRET_WORD.search(name):
-            masked.append(f"{name}={MASK}")
-            hide_next = False
-        else:
-            masked.append(mask_text(text))
-            hide_next = is_option and not equals and _SECRET_WORD.search(text) is not None
-    return masked
-
-
-def mask_text(text: str) -> str:
-    """Return a text without URL user names, URL query values and words shaped like tokens."""
-    text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
-    if "://" in text or text.startswith("?"):
-        text = _QUERY.sub(rf"\g<name>={MASK}", text)
-    text = re.sub(r"(?i)\b(bearer|basic)\s+\S+", rf"\1 {MASK}", text)
-    return _SHAPES.sub(MASK, text)
-
-
-def masked(value: Any) -> Any:
-    """Return a plain JSON value with `mask_text` on every text: an error may quote a URL with a password."""
-    if isinstance(value, str):
-        return mask_text(value)
-    if isinstance(value, list):
-        return [masked(item) for item in value]
-    if isinstance(value, dict):
-        return {key: masked(item) for key, item in value.items()}
-    return value
 
 
 def data(subject: Subject) -> dict[str, Any]:

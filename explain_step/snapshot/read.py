@@ -12,7 +12,7 @@ import pandas as pd
 
 from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput, SnapshotError, require
-from explain_step.snapshot.manifest import MANIFEST, ModelRef, check_schema, parse, score_from, seal
+from explain_step.snapshot.manifest import MANIFEST, ModelRef, check_schema, dump, parse, score_from, seal
 from explain_step.snapshot.tables import ERROR_PREFIX, VALUE_PREFIX, read_parquet
 from explain_step.types import Artifact, Caveat, Score, Status
 
@@ -165,8 +165,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise SnapshotError(msg) from error
     manifest = parse(data)
     check_schema(manifest)
-    if seal(manifest)["manifest_digest"] != manifest["manifest_digest"]:
-        msg = f"{place} was changed after it was written: it does not have its own digest."
+    if seal(manifest)["manifest_digest"] != manifest["manifest_digest"] or dump(manifest) != data:
+        msg = f"{place} was changed after it was written: its digest or its form is not the written one."
         raise SnapshotError(msg)
     return manifest
 

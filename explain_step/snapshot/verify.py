@@ -114,12 +114,12 @@ def _manifest(root: Path) -> tuple[dict[str, Any] | None, Finding | None]:
 def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     named = {entry["path"]: entry for entry in manifest["files"]}
     present: set[str] = set()
-    for name, mode, empty in _walk(root, ""):
+    for name, mode in _walk(root, ""):
         if name == MANIFEST:
             continue
         present.add(name)
         if stat.S_ISDIR(mode):
-            if empty or not any(path.startswith(f"{name}/") for path in named):
+            if not any(path.startswith(f"{name}/") for path in named):
                 yield _fail("VER006", f"{name}/ is a directory that the manifest does not name", path=name)
         elif not stat.S_ISREG(mode):
             yield _fail("VER008", f"{name} is a link or a special file, not a regular file", path=name)
@@ -131,19 +131,16 @@ def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
         yield _fail("VER005", f"{name} is missing", path=name)
 
 
-def _walk(root: Path, prefix: str) -> Iterator[tuple[str, int, bool]]:
-    """Yield relative path, mode and emptiness of everything below ``root``, in order, following no link."""
+def _walk(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    """Yield relative path and mode of everything below ``root``, in order, following no link."""
     with os.scandir(root) as scanned:
         entries = sorted(scanned, key=lambda e: e.name)
     for entry in entries:
         name = f"{prefix}{os.fsencode(entry.name).decode('utf-8', 'backslashreplace')}"
         mode = entry.stat(follow_symlinks=False).st_mode
+        yield name, mode
         if stat.S_ISDIR(mode):
-            with os.scandir(entry.path) as inside:
-                yield name, mode, next(inside, None) is None
             yield from _walk(Path(entry.path), f"{name}/")
-        else:
-            yield name, mode, False
 
 
 def _content(root: Path, entry: Mapping[str, Any]) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from explain_step.canonical import canonical_json, plain_json
 from explain_step.config import Config
 from explain_step.digests import sha256_bytes
 from explain_step.errors import SnapshotError
+from explain_step.secret_masking import masked
 from explain_step.snapshot import provenance
 from explain_step.snapshot.manifest import (
     ALGORITHMS,
@@ -204,7 +205,7 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         caveats=parts.caveats,
         missing=parts.missing,
     )
-    yield _File(path="summary.json", role="summary", data=dump(provenance.masked(summary)))
+    yield _File(path="summary.json", role="summary", data=dump(masked(summary)))
     records = {
         "environment": provenance.environment(),
         "code": provenance.code(seed=parts.config.seed),
@@ -214,7 +215,7 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
     for name, record in records.items():
         yield _File(path=f"provenance/{name}.json", role="provenance", data=dump(plain_json(record)))
     lines = [
-        canonical_json(provenance.masked(plain_json({"seq": i, **event}))) + b"\n"
+        canonical_json(masked(plain_json({"seq": i, **event}))) + b"\n"
         for i, event in enumerate(parts.events)
     ]
     yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
@@ -275,7 +276,7 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
     }
     plain: dict[str, Any] = plain_json(manifest)
     for key in ("reason", "sections", "model"):
-        plain[key] = provenance.masked(plain[key])
+        plain[key] = masked(plain[key])
     return plain
 
 
