@@ -44,26 +44,29 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         names = ", ".join(config.metrics)
         msg = f"none of the metrics {names} can be computed: the model gives no probabilities"
         raise NotApplicable(msg)
-    rows = [_row(subject, metric, seeds=seeds) for metric in chosen]
+    rows, caveats = [], []
+    for metric in chosen:
+        try:
+            row = _row(subject, metric, seeds=seeds)
+        except NotApplicable as error:
+            caveats.append(_caveat("metric_left_out", f"The metric {metric.name} is left out: {error}."))
+            continue
+        if np.isnan(row["value"]):
+            text = f"The metric {metric.name} is not defined on these rows ({_why(subject)})."
+            caveats.append(_caveat("metric_undefined", text, degrades=True))
+        rows.append(row)
     table = pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "direction", "n"])
     meta = {
         "quantity": quantity(subject, attributions),
         "interval": INTERVAL,
         "method": {"resamples": _resamples(len(subject.X)), "weighted": subject.weights is not None},
     }
-    caveats = tuple(
-        Caveat(
-            code="metric_undefined",
-            section="performance",
-            message=f"The metric {row['metric']} is not defined on these rows ({_why(subject)}).",
-            degrades=True,
-        )
-        for row in rows
-        if np.isnan(row["value"])
-    )
-    return Section(
-        artifacts=(Artifact(name="performance", kind="performance", table=table, meta=meta),), caveats=caveats
-    )
+    artifact = Artifact(name="performance", kind="performance", table=table, meta=meta)
+    return Section(artifacts=(artifact,), caveats=tuple(caveats))
+
+
+def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
+    return Caveat(code=code, section="performance", message=message, degrades=degrades)
 
 
 def _row(subject: Subject, metric: Metric, *, seeds: Seeds) -> dict[str, Any]:
@@ -108,5 +111,3 @@ def _why(subject: Subject) -> str:
     if subject.y is not None and len(pd.unique(np.ravel(subject.y))) == 1:
         return "all labels are equal"
     return f"{len(subject.X)} rows do not determine it"
-
-

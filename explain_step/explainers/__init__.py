@@ -19,7 +19,7 @@ from explain_step.explainers.permutation import PERMUTATION
 from explain_step.explainers.sampling import spread_rows
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
-from explain_step.types import Attributions, Caveat, FloatArray, IntArray, Subject
+from explain_step.types import Attributions, Caveat, Subject
 
 __all__ = ["EXPLAINERS", "Explainer", "choose", "explain"]
 
@@ -27,7 +27,6 @@ EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, ENUMERATION, PERMUTATION)
 SECTION = "attributions"
 DOUBLE, SINGLE = 1e-6, 1e-5
 """Largest additivity error relative to the outputs: in double precision, in single precision."""
-REPEATED_ROWS = 50
 
 
 def choose(subject: Subject, *, explainers: tuple[Explainer, ...] = EXPLAINERS) -> Explainer:
@@ -170,10 +169,10 @@ def _sampled(subject: Subject, attributions: Attributions) -> Caveat | None:
 def _estimated(
     subject: Subject, attributions: Attributions, *, reasons: dict[str, str]
 ) -> tuple[Caveat | None, ...]:
-    """Return what must be said about estimates: how precise they are, and whether the model is steady."""
+    """Return what must be said about estimates: how precise they are, and what they stand for."""
     if attributions.method.exact:
         return ()
-    return (_imprecise(subject, attributions, reasons), _part_of_background(attributions), _unsteady(subject))
+    return (_imprecise(subject, attributions, reasons), _part_of_background(attributions))
 
 
 def _imprecise(subject: Subject, attributions: Attributions, reasons: dict[str, str]) -> Caveat:
@@ -201,15 +200,3 @@ def _part_of_background(attributions: Attributions) -> Caveat | None:
         f"The base value and the values use a seeded sample of {used:,} of the {given:,} background rows."
     )
     return Caveat(code="background_sampled", section=SECTION, message=message)
-
-
-def _unsteady(subject: Subject) -> Caveat | None:
-    """Ask again about some rows: random answers, or answers that depend on the batch, are said."""
-    rows: IntArray = np.arange(len(subject.X) - 1, -1, -max(1, len(subject.X) // REPEATED_ROWS))
-    again: FloatArray = masking.predict(subject.model, subject.X.iloc[rows])
-    before = subject.response.output[rows]
-    gap = float(np.abs(again - before).max())
-    if gap <= SINGLE * max(1.0, float(np.abs(before).max())):
-        return None
-    message = f"Asked twice about the same rows, the model gave outputs that differ by up to {gap:.2g}."
-    return Caveat(code="unsteady_model", section=SECTION, message=message, degrades=True)

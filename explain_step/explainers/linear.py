@@ -21,11 +21,6 @@ from explain_step.types import Attributions, FittedModel, FloatArray, MethodSpec
 
 VERSION = "1"
 PROBE_ROWS = 50
-LINK_MODELS = {
-    "PoissonRegressor": "a log link",
-    "GammaRegressor": "a log link",
-    "TweedieRegressor": "a link function",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +126,7 @@ def _differs(subject: Subject) -> str | None:
         linear = np.concatenate([np.asarray(part @ coef) for part in parts]) + intercept
         scale = max(1.0, float(np.abs(output[:, k]).max()))
         if not float(np.abs(linear - output[:, k]).max()) <= 1e-6 * scale:
-            link = LINK_MODELS.get(kind, "a link function or another transformation")
-            return f"the prediction of {kind} is not the weighted sum of the columns ({link})"
+            return f"the output of {kind} is not the weighted sum of the columns (it has a link function?)"
     return None
 
 

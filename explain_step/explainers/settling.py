@@ -54,10 +54,11 @@ def settle(
     residual, degrees = np.maximum(square - 2 * slope * cross + slope**2 * spread, 0.0), max(pairs - 2, 1)
     if pairs % len(start) == 0 and pairs >= 2 * len(start):
         residual, degrees = _within_partner(sample, len(start)), pairs - len(start)
-    # few pairs say little about their own variance: the other rows' lends it PRIOR degrees of freedom
+    # few pairs say little about their own variance: the other rows' lends it PRIOR degrees of freedom, also
+    # where a column that could have changed never did
     typical = residual.mean(axis=0) / degrees
     variance = (residual + PRIOR * typical) / (degrees + PRIOR)
-    return values, np.where(touched, np.sqrt(variance / pairs), 0.0)
+    return values, np.where(active[:, :, None], np.sqrt(variance / pairs), 0.0)
 
 
 def _within_partner(sample: Sample, m: int) -> FloatArray:

@@ -17,10 +17,10 @@ from explain_step.scores.base import CONTROL, ROWS_INTERVAL, Scorer
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FloatArray, IntArray, Score, Subject
 
-PREDICTIONS = 200_000
+PREDICTIONS = 100_000
 CELLS = 200_000_000
 PARTNERS = 40
-SIZES = 12
+SIZES = 8
 ROWS = 250
 ORDERS = 10
 BACKGROUND_ROWS = 5_000
