@@ -28,7 +28,8 @@ def main(store: Path, *, data: Path = DATA) -> int:
     leaders = snapshot.tables["importance"].nlargest(5, "mean_abs_shap")
     print(f"\n{name} version {version} is explained: {logged.status}")
     for row in leaders.itertuples():
-        rank = f"{row.rank_low}" if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"
+        low, high = int(row.rank_low), int(row.rank_high)
+        rank = f"{low}" if low == high else f"{low} to {high}"
         print(f"  {row.feature:<10} mean |SHAP| {row.mean_abs_shap:.4f} [{row.ci_low:.4f}, {row.ci_high:.4f}]  rank {rank}")
     print(f"\npage on disk   {snapshot.path / 'report.html'}")
     print(f"in MLflow      mlflow server --backend-store-uri {uri} --port 5000   (or: make ui)")

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import mlflow
-from train import DATA, new_model, split
+from train import DATA, STORAGE, new_model, split
 
 import explain_step
 
@@ -26,7 +26,7 @@ def main(store: Path) -> int:
     X_train, X_test, y_train, y_test = split(DATA)
     with mlflow.start_run():
         model = new_model().fit(X_train, y_train)
-        info = mlflow.sklearn.log_model(model, name="model", registered_model_name="late")
+        info = mlflow.sklearn.log_model(model, name="model", registered_model_name="late", **STORAGE)
     version = info.registered_model_version
     held_out = X_test.assign(deny=y_test)
     logged = explain_step.log_explanations(

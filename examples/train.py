@@ -6,6 +6,7 @@ Run it against any MLflow tracking URI: ``MLFLOW_TRACKING_URI=sqlite:///mlflow.d
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 from pathlib import Path
 
 import mlflow
@@ -19,6 +20,9 @@ from sklearn.preprocessing import OneHotEncoder
 import explain_step
 
 DATA = Path(__file__).parent / "data" / "hmda.csv"
+# MLflow stores scikit-learn models without pickle since 3.10 or so; the class of fitted trees has to be named as trusted
+PICKLE_FREE = "skops_trusted_types" in signature(mlflow.sklearn.log_model).parameters
+STORAGE = {"skops_trusted_types": ["sklearn.tree._tree.Tree"]} if PICKLE_FREE else {}
 YES_NO = ["phist", "selfemp", "insurance", "condomin", "afam", "single", "hschool"]
 
 
@@ -44,9 +48,7 @@ def train(data: Path, *, registered_model_name: str) -> explain_step.LoggedSnaps
     with mlflow.start_run(run_name="mortgage-forest"):
         model.fit(X_train, y_train)
         mlflow.log_metric("test_accuracy", float(model.score(X_test, y_test)))
-        mlflow.sklearn.log_model(
-            model, name="model", registered_model_name=registered_model_name, input_example=X_train.head(3)
-        )
+        mlflow.sklearn.log_model(model, name="model", registered_model_name=registered_model_name, **STORAGE)
         return explain_step.log_explanations(
             model, X_test, y_test, background=X_train, segments=["afam", "single", "lvrat"], sensitive=["afam"]
         )
