@@ -95,6 +95,9 @@ def _note(view: _View, *, numeric: bool) -> str:
     if numeric:
         text = "Line and band: mean SHAP value of the rows in a bin, 95 % interval. "
         text += "Dots: single rows. " if view.points is not None else ""
+        blank = view.curve("shap", view.outputs[0])["x"].isna()
+        lost = float(view.curve("shap", view.outputs[0]).loc[blank, "count"].sum())
+        text += f"Diamond at the right edge: the {lost:,.0f} rows without a value. " if lost else ""
         text += "Right: " if len(view.outputs) == 1 else "Below: "
         text += "partial dependence (solid, band), ALE (dashed, moved to the same level)"
         text += ", single rows (grey). " if (view.table["curve"] == "ice").any() else ". "
@@ -125,9 +128,11 @@ def _curves(view: _View) -> Canvas:
         axes = figure.subplots(3, k, height_ratios=[6, 6, 1], sharex=True, sharey="row", squeeze=False)
         pairs = [(axes[0, i], axes[1, i]) for i in range(k)]
         strips = list(axes[2])
+    sights = []
     for output, (upper, lower) in zip(view.outputs, pairs, strict=True):
         _attributions(upper, view, output)
-        _predictions(lower, view, output)
+        sights.append(_predictions(lower, view, output))
+        lower.set_ylim(min(low for low, _ in sights), max(high for _, high in sights))
         if k > 1:
             upper.set_title(style.wrap(output, 20), fontsize=style.FONT, color=style.INK)
     for strip in strips:
@@ -152,7 +157,8 @@ def _name_axes(figure: Canvas, view: _View, *, pairs: list[tuple[Axes, Axes]], s
         return
     pairs[0][0].set_ylabel("SHAP value")
     pairs[0][1].set_ylabel(words)
-    strips[len(strips) // 2 if len(strips) % 2 else 0].set_xlabel(style.wrap(view.name, 44))
+    middle, even = (len(strips) - 1) // 2, len(strips) % 2 == 0
+    strips[middle].set_xlabel(style.wrap(view.name, 44), x=1.06 if even else 0.5)
 
 
 def _attributions(axes: Axes, view: _View, output: str) -> None:
@@ -166,22 +172,26 @@ def _attributions(axes: Axes, view: _View, output: str) -> None:
         on["x"], on["ci_low"], on["ci_high"], color=style.ACCENT, alpha=0.28, linewidth=0, zorder=2
     )
     axes.plot(on["x"], on["value"], color=style.ACCENT, linewidth=1.6, zorder=3, marker="o", markersize=2.2)
-    _missing(axes, off)
+    _missing(axes, off, at=_ends(view)[2])
     _plain(axes)
 
 
-def _missing(axes: Axes, off: pd.DataFrame) -> None:
-    """Mark the mean of rows without a value at the right edge, off the curve."""
+def _missing(axes: Axes, off: pd.DataFrame, *, at: float) -> None:
+    """Mark the mean of rows without a value in a lane of its own at the right, off the curve."""
     if off.empty:
         return
     row = off.iloc[0]
-    at = axes.get_yaxis_transform()
     error = np.array([[row["value"] - row["ci_low"]], [row["ci_high"] - row["value"]]])
-    axes.errorbar(
-        [1.0], [row["value"]], yerr=np.nan_to_num(error), transform=at, fmt="D", **_marks(), clip_on=False
-    )
-    text = f"missing\n(n\u00a0=\u00a0{row['count']:,.0f})"
-    axes.text(0.97, row["value"], text, transform=at, ha="right", va="center", fontsize=style.SMALL - 0.5)
+    axes.errorbar([at], [row["value"]], yerr=np.nan_to_num(error), fmt="D", **_marks())
+
+
+def _ends(view: _View) -> tuple[float, float, float]:
+    """Return the ends of the x axis, and the place of rows without a value (the axis has a lane for them)."""
+    rows = view.curve("density", view.outputs[0])
+    low, high = float(rows["x_low"].min()), float(rows["x_high"].max())
+    span = high - low
+    lane = 0.12 if view.curve("shap", view.outputs[0])["x"].isna().any() else 0.02
+    return low - 0.02 * span, high + lane * span, high + 0.07 * span
 
 
 def _marks() -> dict[str, Any]:
@@ -195,7 +205,8 @@ def _marks() -> dict[str, Any]:
     }
 
 
-def _predictions(axes: Axes, view: _View, output: str) -> None:
+def _predictions(axes: Axes, view: _View, output: str) -> tuple[float, float]:
+    """Draw PDP, ALE and single rows; return the y limits that show them."""
     pdp, ale = view.curve("pdp", output), view.curve("ale", output)
     for _, line in view.curve("ice", output).groupby("line"):
         axes.plot(line["x"], line["value"], color=style.LIGHT, linewidth=0.6, zorder=1)
@@ -208,8 +219,8 @@ def _predictions(axes: Axes, view: _View, output: str) -> None:
         axes.plot(
             ale["x"], ale["value"] + level, color=style.ACCENT, linewidth=1.4, linestyle=(0, (4, 2)), zorder=4
         )
-    axes.set_ylim(*_sight(pdp, ale, view.curve("ice", output)))
     _plain(axes)
+    return _sight(pdp, ale, view.curve("ice", output))
 
 
 def _level(pdp: pd.DataFrame) -> float:
@@ -244,9 +255,7 @@ def _density(axes: Axes, view: _View, *, narrow: bool) -> None:
     axes.bar(rows["x_low"], rows["count"], width=width, align="edge", color=style.GREY, linewidth=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    low, high = float(rows["x_low"].min()), float(rows["x_high"].max())
-    pad = 0.02 * (high - low)
-    axes.set_xlim(low - pad, high + pad)
+    axes.set_xlim(*_ends(view)[:2])
     axes.locator_params(axis="x", nbins=3 if narrow else 6)
     if view.meta.get("kind") == "datetime":
         _dates(axes, narrow=narrow)

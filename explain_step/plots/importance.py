@@ -66,7 +66,7 @@ def _bars(artifact: Artifact, *, output: str, labels: Mapping[str, str]) -> Figu
     _bar_panel(axes[0], top, others=others, names=shown, ranks=True)
     quantity = artifact.meta["quantity"]
     words = style.effect_words(quantity, output)
-    axes[0].set_xlabel(style.paragraph(f"mean |SHAP| on the {words}", 48 if measured else 80))
+    axes[0].set_xlabel(style.paragraph(f"mean |SHAP| on the {words}", 40 if measured else 64))
     if measured:
         _permutation_panel(axes[1], top, metric=str(permutation.get("metric")))
     style.heading(figure, "How much each column moves the prediction")
@@ -99,8 +99,8 @@ def _bar_panel(axes: Axes, top: pd.DataFrame, *, others: pd.DataFrame, names: li
     if len(others):
         axes.barh([len(top)], [rest], height=0.62, color=style.LIGHT, linewidth=0)
     widest = float(np.nanmax(np.concatenate([value, np.nan_to_num(high), [rest, 1e-300]])))
-    axes.set_xlim(0, widest * (1.22 if ranks else 1.04))
     _lanes(axes, names)
+    axes.set_xlim(0, widest * (1.22 if ranks else 1.04))
     if ranks:
         _brackets(axes, top, at=widest * 1.05)
 
@@ -146,7 +146,7 @@ def _permutation_panel(axes: Axes, top: pd.DataFrame, *, metric: str) -> None:
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=3)
-    axes.set_xlabel(style.paragraph(f"loss of {METRIC_WORDS.get(metric, metric)} when shuffled", 24))
+    axes.set_xlabel(style.paragraph(f"loss of {METRIC_WORDS.get(metric, metric)} when shuffled", 20))
 
 
 METRIC_WORDS = {
@@ -189,14 +189,17 @@ def _bars_by_output(artifact: Artifact, *, outputs: list[str], labels: Mapping[s
     shown = outputs[:OUTPUTS]
     names = style.names(list(top["feature"]), labels=labels, width=22)
     figure = style.blank_figure(style.WIDTH, 1.35 + style.row_height(names))
-    panels = figure.subplots(
-        1, len(shown), sharey=True, sharex=artifact.meta["quantity"]["output_space"] != "prediction"
-    )
+    # targets of a regression have units of their own
+    shared = artifact.meta["quantity"]["output_space"] != "prediction"
+    panels = figure.subplots(1, len(shown), sharey=True, sharex=shared)
+    highest = float(table.loc[table["output"].isin(shown), ["ci_high", "mean_abs_shap"]].max(axis=None))
     for axes, output in zip(np.atleast_1d(panels), shown, strict=True):
         mine = table[table["output"] == output].set_index("feature").loc[list(top["feature"])].reset_index()
         _bar_panel(axes, mine, others=others.iloc[:0], names=names, ranks=False)
         axes.set_title(style.wrap(output, 20), fontsize=style.FONT, color=style.INK)
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=2)
+        if shared:
+            axes.set_xlim(0, 1.04 * max(highest, 1e-12))
     note = (
         f"The first {len(shown)} of {len(outputs)} outputs; the table has all. "
         if len(outputs) > len(shown)
@@ -235,7 +238,7 @@ def _beeswarm(artifact: Artifact, *, output: str, of: int, labels: Mapping[str, 
     axes.hlines(np.arange(len(names)), *axes.get_xlim(), color=style.FAINT, linewidth=0.8, zorder=-1)
     axes.margins(x=0)
     words = style.effect_words(artifact.meta["quantity"], output)
-    axes.set_xlabel(style.paragraph(f"SHAP value (effect on the {words})", 80))
+    axes.set_xlabel(style.paragraph(f"SHAP value (effect on the {words})", 58))
     axes.locator_params(axis="x", nbins=7)
     _ramp_legend(axes, grey=bool(table["mean_value_rank"].isna().any()))
     title = "Which way each column pushes" + (f": {output}" if of > 1 else "")

@@ -51,11 +51,12 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     axes.set_ylim(len(top) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="x", color=style.FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     _limit(axes, top)
     words = style.effect_words(artifact.meta["quantity"], output)
-    axes.set_xlabel(style.paragraph(f"typical departure from a sum of two separate effects, {words}", 70))
+    axes.set_xlabel(style.paragraph(f"typical departure from a sum of two separate effects, {words}", 52))
     title = "Which columns act together" + (f": {output}" if of > 1 else "")
     style.heading(figure, title)
     more = (
@@ -88,15 +89,8 @@ def _limit(axes: Axes, top: pd.DataFrame) -> None:
     end = min(end, 1.04 * float(high.max())) if high.max() > 0 else 1.0
     axes.set_xlim(0, max(end, 1e-12))
     beyond = np.flatnonzero(high > end)
-    axes.plot(
-        [end] * len(beyond),
-        beyond,
-        linestyle="none",
-        marker=">",
-        markersize=5,
-        color=style.INK,
-        clip_on=False,
-    )
+    for lane in beyond:
+        axes.plot([end], [lane], marker=">", markersize=5, color=style.INK, clip_on=False)
 
 
 def _full(row: Mapping[Any, Any], labels: Mapping[str, str]) -> str:
@@ -109,14 +103,18 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     table = artifact.table[artifact.table["output"] == output]
     a, b = str(table["feature_a"].iloc[0]), str(table["feature_b"].iloc[0])
     name_a, name_b = labels.get(a, a), labels.get(b, b)
-    figure, axes = style.new_figure(style.WIDTH, 3.1)
+    figure, axes = style.new_figure(style.WIDTH, 3.3)
     groups = [g for _, g in table.groupby("x_b", sort=True)]
     for i, group in enumerate(groups):
         _line(axes, group, place=i, of=len(groups), quiet=len(groups) == 1)
     levels = table.drop_duplicates("x_a").sort_values("x_a")
     if levels["level_a"].notna().all():
-        axes.set_xticks(levels["x_a"], [style.wrap(str(v), 12) for v in levels["level_a"]])
-        axes.margins(x=0.12)
+        axes.set_xticks(levels["x_a"], [style.wrap(str(v), 16) for v in levels["level_a"]])
+        if len(levels) > 4:
+            axes.tick_params(axis="x", labelrotation=30)
+            for text in axes.get_xticklabels():
+                text.set(ha="right", rotation_mode="anchor")
+        axes.margins(x=0.06)
     words = style.effect_words(artifact.meta["quantity"], output)
     axes.set_xlabel(style.wrap(name_a, 60))
     axes.set_ylabel(style.paragraph(words, 34))
@@ -161,7 +159,7 @@ def _line(axes: Axes, group: pd.DataFrame, *, place: int, of: int, quiet: bool) 
     style_ = LINES[(of - 1 - place) % len(LINES)]
     apart = group["level_a"].notna().all()
     if apart:
-        x = group["x_a"] + 0.06 * (place - (of - 1) / 2)
+        x = group["x_a"] + 0.13 * (place - (of - 1) / 2)
         error = np.stack([group["value"] - group["ci_low"], group["ci_high"] - group["value"]])
         axes.errorbar(
             x,

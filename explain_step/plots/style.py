@@ -157,7 +157,7 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
 
 
 def _png(figure: Figure) -> tuple[bytes, int, int]:
-    """Return PNG bytes with a palette of at most `COLOURS` colours (a third of the size), and width and height."""
+    """Return PNG bytes with a palette of at most `COLOURS` colours (a third of the size), and its size."""
     from PIL import Image
 
     raw = io.BytesIO()
@@ -344,7 +344,7 @@ def heading(figure: Figure, text: str) -> None:
 def footnote(figure: Figure, text: str) -> None:
     """Write the explained quantity and how to read the figure in small grey type below everything."""
     figure.supxlabel(
-        paragraph(text, 116), x=0.012, ha="left", fontsize=SMALL - 0.5, color=GREY, linespacing=1.3
+        paragraph(text, 108), x=0.012, ha="left", fontsize=SMALL - 0.5, color=GREY, linespacing=1.3
     )
 
 
