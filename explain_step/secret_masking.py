@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MASK = "***"
-_SECRET_WORD = re.compile(
-    r"token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|(?<![a-z])key|key(?![a-z])", re.I
-)
+_SECRET_WORD = re.compile(r"token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|key", re.I)
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#]*@")
 _QUERY = re.compile(r"(?P<name>[?&;][^=&\s]*)=[^&\s#]*")
 _SHAPES = re.compile(
