@@ -192,7 +192,8 @@ def _bars_by_output(artifact: Artifact, *, outputs: list[str], labels: Mapping[s
     # targets of a regression have units of their own
     shared = artifact.meta["quantity"]["output_space"] != "prediction"
     panels = figure.subplots(1, len(shown), sharey=True, sharex=shared)
-    highest = float(table.loc[table["output"].isin(shown), ["ci_high", "mean_abs_shap"]].max(axis=None))
+    drawn = table.loc[table["output"].isin(shown), ["ci_high", "mean_abs_shap"]]
+    highest = float(np.nanmax(drawn.to_numpy(dtype=np.float64)))
     for axes, output in zip(np.atleast_1d(panels), shown, strict=True):
         mine = table[table["output"] == output].set_index("feature").loc[list(top["feature"])].reset_index()
         _bar_panel(axes, mine, others=others.iloc[:0], names=names, ranks=False)
