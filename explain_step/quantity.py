@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from explain_step.types import Attributions, FittedModel, Subject
 
-SPACE_WORDS = {"probability": "predicted probability", "margin": "margin (raw score)", "prediction": "prediction"}
+SPACE_WORDS = {
+    "probability": "predicted probability",
+    "margin": "margin (raw score)",
+    "prediction": "prediction",
+}
 
 
 def output_phrase(model: FittedModel, output: str, *, target: str) -> str:
@@ -36,6 +42,22 @@ def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
         "background_rows": len(subject.background),
         "method": attributions.method.name,
         "exact": attributions.method.exact,
+        "typical_error": typical_error(attributions),
         "rows": len(attributions.rows),
         "rows_given": len(subject.X),
     }
+
+
+def typical_error(attributions: Attributions) -> float | None:
+    """Return the half-width of a typical value's own 95 % sampling interval; None for exact values.
+
+    It is 1.96 times the root mean square standard error over rows, features and outputs, to three digits.
+    """
+    if (
+        attributions.method.exact
+        or attributions.standard_error is None
+        or attributions.standard_error.size == 0
+    ):
+        return None
+    error = 1.96 * float(np.sqrt(np.mean(attributions.standard_error**2)))
+    return float(f"{error:.2e}") if np.isfinite(error) else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from explain_step.report.context import PageContext
-from explain_step.report.format import Name, Part, Text, is_number, listing, number, tidy
+from explain_step.report.format import Name, Part, Text, clean, is_number, listing, number, tidy
 from explain_step.report.importance import overall
 from explain_step.report.sections import Details, Section, absent, made, present
 from explain_step.report.tables import (
@@ -56,8 +56,20 @@ def section(context: PageContext, *, labels: Labels) -> Section:
         finding = (*finding, *interactions(pairs.table, labels=labels))
         details.append(Details(summary="Table of interactions", tables=(_pairs(pairs, labels=labels),)))
     return Section(
-        id="dependence", title=TITLE, finding=finding, details=tuple(details), made=made(artifact, pairs)
+        id="dependence",
+        title=TITLE,
+        finding=finding,
+        details=tuple(details),
+        made=(*made(artifact, pairs), *_excluded(artifact, labels=labels)),
     )
+
+
+def _excluded(artifact: Artifact, *, labels: Labels) -> tuple[Text, ...]:
+    """Return the leading inputs that have no curve, and why."""
+    excluded = artifact.meta.get("excluded")
+    if not isinstance(excluded, Mapping) or not excluded:
+        return ()
+    return tuple(("No curve of ", labels.of(name), f": {clean(why)}.") for name, why in excluded.items())
 
 
 def _order(context: PageContext) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from explain_step.report.context import PageContext
-from explain_step.report.format import MISSING, Name, Part, Text, listing, number, plural, tidy
+from explain_step.report.format import MISSING, Name, Part, Text, decimals, listing, number, plural, tidy
 from explain_step.report.sections import Details, Section, absent, made, present
-from explain_step.report.sentences import capital, spelled
+from explain_step.report.sentences import capital, sentence, spelled
 from explain_step.report.tables import Column, Labels, Table, column, make_table
 from explain_step.types import Artifact
 
@@ -36,12 +38,25 @@ def section(context: PageContext, *, labels: Labels) -> Section:
     artifact = present(context, "examples")
     if artifact is None:
         return absent(context, "examples", id="examples", title=TITLE)
-    details = (
+    details = [
         Details(summary="Table of the rows", tables=(overview(artifact, labels=labels),)),
         Details(summary="Tables of contributions", tables=contributions(artifact, labels=labels)),
-    )
+    ]
+    rules = _rules(artifact)
+    if rules:
+        details.append(Details(summary="How the rows were chosen", lines=rules))
     finding = sentences(artifact.table)
-    return Section(id="examples", title=TITLE, finding=finding, details=details, made=made(artifact))
+    return Section(id="examples", title=TITLE, finding=finding, details=tuple(details), made=made(artifact))
+
+
+def _rules(artifact: Artifact) -> tuple[Text, ...]:
+    """Return the rule of each kind that is shown, and the rules for ties and repeats."""
+    rules = artifact.meta.get("rules")
+    if not isinstance(rules, Mapping):
+        return ()
+    absent_kinds = set(KINDS) - set(map(str, artifact.table["kind"]))
+    shown = {str(k): str(v) for k, v in rules.items() if k not in absent_kinds}
+    return tuple((sentence(f"{capital(kind.replace('_', ' '))}: {rule}"),) for kind, rule in shown.items())
 
 
 def sentences(table: pd.DataFrame) -> tuple[Text, ...]:
@@ -86,10 +101,11 @@ def _contributions(part: pd.DataFrame, *, labels: Labels) -> Table:
     table = make_table(
         ordered.head(CONTRIBUTIONS), TABLE, caption=caption, labels=labels, absent="missing or withheld"
     )
-    notes: list[Text] = [(f"From {number(first['base_value'])} to {number(first['prediction'])}.",)]
     rest = ordered["shap"].iloc[CONTRIBUTIONS:]
-    if len(rest):
-        notes.insert(
-            0, (f"{plural(len(rest), 'other input')} together {number(float(rest.sum()), sign=True)}.",)
-        )
+    places = decimals(ordered["shap"])
+    others = (
+        f"{plural(len(rest), 'other input')} together {number(float(rest.sum()), places=places, sign=True)}. "
+    )
+    ends = f"From {number(first['base_value'])} on average to {number(first['prediction'])} for this row."
+    notes: list[Text] = [((others if len(rest) else "") + ends,)]
     return Table(caption=table.caption, columns=table.columns, rows=table.rows, notes=(*notes, *table.notes))

@@ -43,8 +43,8 @@ def explained_section(context: PageContext) -> Section:
     )
     shapley = (
         "A contribution is an interventional Shapley value: the average change of the output when the "
-        "input takes the value of the row, over all orders of the inputs, while those that are not yet set keep the "
-        "values of a background row."
+        "input takes the value of the row, over all orders of the inputs, while those that are not yet set "
+        "keep the values of a background row."
     )
     method, space = clean(q.get("method") or "not stated"), clean(q.get("output_space") or "not stated")
     rows = plural(int(q.get("rows") or 0), "row")
@@ -84,7 +84,7 @@ def _identity(identity: Mapping[str, Any]) -> tuple[Fact, ...]:
     if binding:
         note = clean(identity.get("binding_note") or "")
         word = sentence(str(binding))
-        facts.append(Fact(label="Is it that model?", value=(f"{word} {sentence(note)}".strip(),)))
+        facts.append(Fact(label="Same model", value=(f"{word} {sentence(note)}".strip(),)))
     return tuple(facts)
 
 

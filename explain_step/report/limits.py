@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from explain_step.report.format import Part, Text, clean, is_number, listing, number, plural
-from explain_step.report.tables import Labels
+from explain_step.report.sentences import sentence
+from explain_step.report.tables import Labels, words
 from explain_step.types import Artifact
 
 MAX_NAMED = 6
@@ -30,6 +31,7 @@ def limits(
     identity: Mapping[str, Any],
     artifacts: Mapping[str, Artifact],
     codes: frozenset[str],
+    missing: Mapping[str, str],
     labels: Labels,
 ) -> tuple[Limit, ...]:
     """Return what was not checked: what no such page can tell, then what follows from this one's facts.
@@ -40,6 +42,8 @@ def limits(
         As in `explain_step.report.PageContext`.
     codes : frozenset of str
         Codes of the caveats.
+    missing : mapping of str to str
+        Parts that could not be made and have no place of their own on the page, and why.
     labels : Labels
     """
     return (
@@ -50,6 +54,7 @@ def limits(
         _truth(artifacts),
         *_binding(identity),
         *_hidden(codes),
+        *(Limit("Missing.", (sentence(f"{words(name)}: {reason}"),)) for name, reason in missing.items()),
     )
 
 

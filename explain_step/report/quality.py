@@ -18,6 +18,7 @@ TITLE = "Tests of this explanation"
 FIDELITY = ("masking_r2", "masking_fidelity", "deletion_fidelity", "fidelity")
 """Names of scores that say how closely the explanation follows the model, best first."""
 CONTROL = re.compile("control|random")
+ROUNDING = "<10\u207b\u00b9\u00b2"
 TITLES = {
     "masking_r2": "Changes explained when inputs are hidden (R\u00b2)",
     "additivity_error": "Gap between summed contributions and prediction",
@@ -35,8 +36,8 @@ VARIANTS = {
 COLUMNS = (
     Column(title="Score", source="score", kind="name"),
     Column(title="Value", source="value"),
-    Column(title="interval", source="ci"),
     Column(title="Random control", source="control"),
+    Column(title="interval", source="ci"),
     Column(title="Aim", source="direction", kind="word"),
     Column(title="Rows", source="n", kind="count"),
 )
@@ -172,12 +173,22 @@ def _row(p: Paired) -> tuple[Text, ...]:
     s, variant = p.score, _variant(p.score)
     return (
         (title(s) + (f", {variant}" if variant else ""),),
-        (number(s.value),),
-        (interval(s.ci_low, s.ci_high),),
-        (number(p.control.value) if p.control is not None else MISSING,),
+        (_number(s.value),),
+        (_number(p.control.value) if p.control is not None else MISSING,),
+        (_interval(s),),
         (s.direction,),
         (count(s.n),),
     )
+
+
+def _number(value: float | None) -> str:
+    """Return a score's value; what is only the rounding of the machine is shown as such."""
+    return ROUNDING if value is not None and abs(value) < 1e-12 else number(value)
+
+
+def _interval(s: Score) -> str:
+    tiny = s.ci_low is not None and s.ci_high is not None and max(abs(s.ci_low), abs(s.ci_high)) < 1e-12
+    return ROUNDING if tiny else interval(s.ci_low, s.ci_high)
 
 
 def _sources(pairs: Sequence[Paired]) -> tuple[Text, ...]:

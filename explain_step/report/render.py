@@ -20,6 +20,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 IN_PROSE, IN_TABLES = 48, 72
 UNBROKEN = 22
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+ADDRESS = re.compile(r"\bhttps?(?=:)|\bftp(?=:)|\bwww(?=\.)|@", re.IGNORECASE)
+WORD_JOINER = "\u2060"
 AT_LINE_START = re.compile(r"^(\s*)(\d+)([.)])(?=\s|$)|^(\s*)([-+=])")
 
 
@@ -49,11 +51,20 @@ def _markdown_templates() -> Environment:
 
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,
+        autoescape=False,  # noqa: RUF100, S701 - every printed value goes through markdown_text, which escapes HTML
         undefined=StrictUndefined,
         finalize=markdown_text,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    made.filters.update(prose=markdown_prose, written=Written)
+    made.filters.update(
+        prose=markdown_prose,
+        line=markdown_line,
+        cell=markdown_cell,
+        first_line=markdown_first,
+        written=Written,
+    )
+    made.filters["whole"] = lambda text: markdown_prose((Name(text),), width=len(text))
     return made
 
 
@@ -98,7 +109,7 @@ class Written(str):
 
 
 def markdown_text(value: Any) -> str:
-    r"""Return a value as Markdown text on one line: nothing in it is read as Markdown or HTML.
+    r"""Return a value as Markdown text on one line: nothing in it is read as Markdown, HTML or an address.
 
     Examples
     --------
@@ -108,19 +119,40 @@ def markdown_text(value: Any) -> str:
     if isinstance(value, Written):
         return value
     escaped = MARKDOWN.sub(r"\\\1", clean(value))
-    return _unmark_line(escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;"))
+    escaped = escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+    return ADDRESS.sub(lambda m: f"{m[0]}{WORD_JOINER}", escaped)
 
 
-def _unmark_line(text: str) -> str:
-    return AT_LINE_START.sub(lambda m: f"{m[1]}{m[2]}\\{m[3]}" if m[2] else f"{m[4]}\\{m[5]}", text)
+def markdown_first(value: Any) -> Written:
+    r"""Return text for the start of a line: it begins no list, heading or rule.
+
+    Examples
+    --------
+    >>> print(markdown_first("1. one"), markdown_first("- two"))
+    1\. one \- two
+    """
+    text = markdown_text(value)
+    return Written(AT_LINE_START.sub(lambda m: f"{m[1]}{m[2]}\\{m[3]}" if m[2] else f"{m[4]}\\{m[5]}", text))
 
 
-def markdown_prose(text: Text) -> Written:
+def markdown_prose(text: Text, *, width: int = IN_PROSE) -> Written:
     """Return a sentence as Markdown: names as code, whatever characters they have."""
-    return Written("".join(markdown_text(p) if isinstance(p, str) else markdown_code(p) for p in text))
+    parts = (markdown_text(p) if isinstance(p, str) else markdown_code(p, width=width) for p in text)
+    return Written("".join(parts))
 
 
-def markdown_code(name: Name) -> str:
+def markdown_line(text: Text) -> Written:
+    """Return a sentence that stands at the start of a line."""
+    return markdown_first(markdown_prose(text))
+
+
+def markdown_cell(text: Text) -> Written:
+    """Return a table cell as Markdown: plain text without code marks."""
+    parts = (p if isinstance(p, str) else shorten(clean(p.text), IN_PROSE) for p in text)
+    return Written(markdown_text("".join(parts)))
+
+
+def markdown_code(name: Name, *, width: int = IN_PROSE) -> str:
     r"""Return a name as inline code that survives backticks, pipes and HTML.
 
     A pipe would end a table cell even inside code, so a name with one is written as escaped text.
@@ -130,7 +162,7 @@ def markdown_code(name: Name) -> str:
     >>> print(markdown_code(Name("a`b")))
     ``a`b``
     """
-    text = shorten(clean(name.text), IN_PROSE)
+    text = shorten(clean(name.text), width)
     if "|" in text or not text.strip():
         return markdown_text(text) or "(empty)"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))

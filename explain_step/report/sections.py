@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from explain_step.report.context import PageContext
-from explain_step.report.format import Text
+from explain_step.report.format import Text, plain
 from explain_step.report.sentences import sentence
 from explain_step.report.tables import Table
 from explain_step.types import Artifact
 
 METHOD_KEYS = ("method", "rule", "interval", "p_adjusted")
 """What an artifact's meta may say about its making, in the order to print it."""
+LONG_TEXT = 420
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +45,11 @@ class Section:
     facts: tuple[Fact, ...] = ()
     absent: str = ""
 
+    @property
+    def folded(self) -> bool:
+        """Whether the text on how the section was made is so long that it stands behind a line that opens."""
+        return sum(len(plain(text)) for text in self.made) > LONG_TEXT
+
 
 def present(context: PageContext, name: str) -> Artifact | None:
     """Return an artifact that has rows, or None."""
@@ -63,6 +69,12 @@ def made(*artifacts: Artifact | None) -> tuple[Text, ...]:
         for key in METHOD_KEYS if artifact is not None else ():
             text = artifact.meta.get(key) if artifact is not None else None
             if isinstance(text, str) and text:
-                lead = "Adjusted p: " if key == "p_adjusted" else ""
-                found[f"{lead}{sentence(text)}"] = None
+                found[_about(key, text)] = None
     return tuple((text,) for text in found)
+
+
+def _about(key: str, text: str) -> str:
+    if key == "p_adjusted":
+        return f"Adjusted p: {sentence(text)}"
+    nothing = key == "interval" and text.startswith("none")
+    return sentence(f"no interval{text.removeprefix('none')}" if nothing else text)

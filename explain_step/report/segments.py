@@ -9,7 +9,7 @@ import pandas as pd
 from explain_step.report.context import PageContext
 from explain_step.report.format import Name, Text, is_number, number, plural, tidy
 from explain_step.report.sections import Details, Section, absent, made, present
-from explain_step.report.sentences import capital, metric_words, spelled
+from explain_step.report.sentences import capital, metric_words, sentence, spelled
 from explain_step.report.tables import (
     Column,
     Labels,
@@ -51,8 +51,15 @@ def section(context: PageContext, *, labels: Labels) -> Section:
         title=TITLE,
         finding=tuple(finding),
         details=tuple(Details(summary=title, tables=(table,)) for title, table in found if table is not None),
-        made=made(artifact, rates, searched),
+        made=(*made(artifact, rates, searched), *_withheld(artifact)),
     )
+
+
+def _withheld(artifact: Artifact) -> tuple[Text, ...]:
+    """Return the rule of withholding where it was needed."""
+    rule = artifact.meta.get("withheld")
+    used = artifact.meta.get("withheld_levels")
+    return ((sentence(rule),),) if isinstance(rule, str) and used else ()
 
 
 def segment_name(row: Any, *, labels: Labels, level: str | None = None) -> Text:
@@ -106,21 +113,21 @@ def rate_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
     if gaps.empty:
         return []
     top = largest(gaps, "value")
+    if is_number(top["ci_low"]) and not top["ci_low"] > 0:
+        return [
+            (
+                "No gap in how often rows are predicted ",
+                Name(str(top["output"])),
+                " stands out from chance.",
+            )
+        ]
     size = f"{number(top['value'] * 100, digits=2)} points"
     bounds = _points(top["ci_low"], top["ci_high"])
     high = segment_name(top, labels=labels, level=str(top["high_level"]))
     low = segment_name(top, labels=labels, level=str(top["low_level"]))
-    return [
-        (
-            "Rows are predicted ",
-            Name(str(top["output"])),
-            f" more often by {size}{bounds} for ",
-            *high,
-            " than for ",
-            *low,
-            ".",
-        )
-    ]
+    than: Text = (" than otherwise",) if low[0] == "not " else (" than for ", *low)
+    head = ("Rows are predicted ", Name(str(top["output"])), f" more often by {size}{bounds} for ")
+    return [(*head, *high, *than, ".")]
 
 
 def _points(low: Any, high: Any) -> str:

@@ -40,7 +40,10 @@ def sentence(text: object) -> str:
     'No labels were given.'
     """
     line = clean(text).strip()
-    return capital(line) + ("" if not line or line.endswith((".", "!", "?")) else ".")
+    first = line.split(" ", 1)[0]
+    return (line if "_" in first else capital(line)) + (
+        "" if not line or line.endswith((".", "!", "?")) else "."
+    )
 
 
 def spelled(n: int) -> str:

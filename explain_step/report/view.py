@@ -15,10 +15,12 @@ from explain_step.report.sentences import capital, metric_words, sentence
 from explain_step.report.tables import Labels, words
 from explain_step.types import Caveat, Figure, Score
 
-QUOTA = {"importance": 6, "dependence": 10, "segments": 6, "examples": 8}
+QUOTA = {"importance": 6, "dependence": 10, "segments": 6, "examples": 12}
 """Figures per section that stand on the page; the folder has all of them."""
 BYTES = 2_000_000
 """PNG bytes on the page; written as text they take a third more, which leaves room for tables below 3 MB."""
+PLACES = ("performance", "scores", "importance", "dependence", "segments", "examples")
+"""Parts whose absence is told where they would stand."""
 MARKS = {
     "complete": "\u25cf",
     "degraded": "\u25d0",
@@ -99,6 +101,7 @@ def view(context: PageContext) -> View:
             identity=context.identity,
             artifacts=context.artifacts,
             codes=frozenset(c.code for c in context.caveats),
+            missing={k: v for k, v in context.missing.items() if k not in PLACES},
             labels=labels,
         ),
     )
