@@ -185,32 +185,29 @@ def _background(
         return X, X, name, (Caveat(code="background_is_sample", section=SECTION, message=message),)
     given = to_frame(background, argument="background")
     reference = _plain(select(given, model.feature_names, argument="background"))
-    for column in model.feature_names:
-        if X[column].dtype != reference[column].dtype:
-            X[column], reference[column] = _same_dtype(X[column], reference[column], column=column)
-    return X, reference, f"{len(reference):,} background rows", ()
+    dtypes = {
+        name: _common_dtype(X[name], reference[name], column=name)
+        for name, ours, theirs in zip(X.columns, X.dtypes, reference.dtypes, strict=True)
+        if ours != theirs
+    }
+    return X.astype(dtypes), reference.astype(dtypes), f"{len(reference):,} background rows", ()
 
 
-def _same_dtype(
-    ours: pd.Series[Any], theirs: pd.Series[Any], *, column: str
-) -> tuple[pd.Series[Any], pd.Series[Any]]:
-    """Return both columns with one dtype, so that values of one can stand in rows of the other."""
+def _common_dtype(ours: pd.Series[Any], theirs: pd.Series[Any], *, column: str) -> Any:
+    """Return the dtype in which values of one column can stand in rows of the other."""
     if isinstance(ours.dtype, pd.CategoricalDtype):
-        levels = _levels(ours, theirs)
-        return ours.cat.set_categories(levels), _categorical(
-            theirs, levels=levels, ordered=ours.dtype.ordered
-        )
+        return pd.CategoricalDtype(_levels(ours, theirs), ordered=ours.dtype.ordered)
     if _kind(ours) != _kind(theirs) and not ours.isna().all() and not theirs.isna().all():
         msg = (
             f"Argument background must have the dtypes of X; column {column!r} is {ours.dtype} in X and "
-            f"{theirs.dtype} in the "
-            "background; convert one of them."
+            f"{theirs.dtype} in the background; convert one of them."
         )
         raise InvalidInput(msg)
-    if _kind(ours) == "number":
-        common = pd.concat([ours.iloc[:0], theirs.iloc[:0]]).dtype
-        return ours.astype(common), theirs.astype(common)
-    return ours, theirs.astype(ours.dtype)
+    if _kind(ours) != "number" or _kind(theirs) != "number":
+        return ours.dtype
+    if isinstance(ours.dtype, np.dtype) and isinstance(theirs.dtype, np.dtype):
+        return np.result_type(ours.dtype, theirs.dtype)
+    return pd.concat([ours.iloc[:0], theirs.iloc[:0]]).dtype
 
 
 def _levels(ours: pd.Series[Any], theirs: pd.Series[Any]) -> list[Any]:
@@ -220,10 +217,6 @@ def _levels(ours: pd.Series[Any], theirs: pd.Series[Any]) -> list[Any]:
         theirs.cat.categories if isinstance(theirs.dtype, pd.CategoricalDtype) else theirs.dropna().unique()
     )
     return known + [level for level in found if level not in set(known)]
-
-
-def _categorical(values: pd.Series[Any], *, levels: list[Any], ordered: bool | None) -> pd.Series[Any]:
-    return values.astype(pd.CategoricalDtype(levels, ordered=ordered))
 
 
 def _kind(values: pd.Series[Any]) -> str:
@@ -263,8 +256,8 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
 
 
 def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
-    empty = [name for name in X.columns if X[name].isna().all()]
-    constant = [name for name in X.columns if name not in set(empty) and _is_constant(X[name])]
+    empty = X.columns[X.isna().all()].tolist()
+    constant = _constant_columns(X)
     infinite = infinite_columns(X)
     found = []
     if empty:
@@ -283,8 +276,16 @@ def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
     return tuple(found)
 
 
-def _is_constant(values: pd.Series[Any]) -> bool:
-    return bool(not values.isna().any() and (values == values.iloc[0]).all())
+def _constant_columns(X: pd.DataFrame) -> list[str]:
+    """Return the columns with a single value and none missing."""
+    numeric = X.select_dtypes(include="number", exclude="timedelta")
+    values = numeric.to_numpy(dtype=np.float64, na_value=np.nan)
+    found = set(numeric.columns[(values == values[0]).all(axis=0)])
+    for name in X.columns.difference(numeric.columns, sort=False):
+        column = X[name]
+        if not column.isna().any() and (column == column.iloc[0]).all():
+            found.add(name)
+    return [name for name in X.columns if name in found]
 
 
 def _repeat_caveat(model: FittedModel, X: pd.DataFrame, response: Response) -> tuple[Caveat, ...]:

@@ -186,7 +186,8 @@ def label_positions(labels: npt.NDArray[Any], classes: tuple[Any, ...]) -> npt.N
     found = [by_value.get(label, by_text.get(str(label), -1)) for label in labels.tolist()]
     if -1 in found:
         msg = (
-            f"predict returned the label {labels.tolist()[found.index(-1)]!r}, which is not among the classes "
+            f"predict returned the label {labels.tolist()[found.index(-1)]!r}, which is not among the "
+            "classes "
             f"{list(classes)!r}."
         )
         raise PredictionFailed(msg)
@@ -254,11 +255,6 @@ def _suspects(frame: pd.DataFrame) -> str:
 
 def infinite_columns(frame: pd.DataFrame) -> list[str]:
     """Return names of the columns that hold infinity."""
-    found = []
-    for position, label in enumerate(frame.columns):
-        column = frame.iloc[:, position]
-        if not pd.api.types.is_float_dtype(column.dtype):
-            continue
-        if np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any():
-            found.append(str(label))
-    return found
+    floats = frame.loc[:, [pd.api.types.is_float_dtype(dtype) for dtype in frame.dtypes]]
+    infinite = np.isinf(floats.to_numpy(dtype=np.float64, na_value=np.nan)).any(axis=0)
+    return [str(label) for label in floats.columns[infinite]]

@@ -246,12 +246,13 @@ def _contradiction(
     shape = (len(sample), len(sources))
     if (len(sample), _width(base)) != shape or base.shape[0] != len(sample):
         return f"the steps make {base.shape} values where {shape} are explained"
-    shuffled = sample.iloc[np.random.default_rng(0).permutation(len(sample))]
+    shuffled = sample.iloc[np.random.default_rng(0).permutation(len(sample))].set_axis(sample.index, axis=0)
     for chosen in _bit_sets(sample.shape[1]):
-        mixed = sample.copy()
-        for position in np.flatnonzero(chosen).tolist():
-            column: pd.Series[Any] = shuffled.iloc[:, position]
-            mixed.isetitem(position, column.array)
+        # column by column this would take minutes on wide frames: blocks are joined, then put in order
+        blocks = pd.concat(
+            [shuffled.iloc[:, np.flatnonzero(chosen)], sample.iloc[:, np.flatnonzero(~chosen)]], axis=1
+        )
+        mixed = blocks.iloc[:, np.argsort(np.argsort(~chosen, kind="stable"))]
         moved = _moved(transform(mixed), base)
         stray = moved[~chosen[sources[moved]]]
         if len(stray):

@@ -233,7 +233,7 @@ def test_infinite_and_missing_values_that_the_model_refuses_are_named():
 def test_probabilities_outside_their_range():
     class Odd(LogisticRegression):
         def predict_proba(self, rows):
-            return super().predict_proba(rows) + [-2.0, 2.0]
+            return super().predict_proba(rows) + np.array([-2.0, 2.0])
 
     with pytest.raises(PredictionFailed, match=r"must lie in \[0, 1\]; 8 of 8 rows"):
         wrap(Odd().fit(X, FLAG), frame=X, config=NOTHING)

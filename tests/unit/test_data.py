@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 
 import mlflow
 import numpy as np
@@ -44,14 +45,13 @@ X = people()
 FLAG = pd.Series(np.where(X["age"] > 40, "yes", "no"), name="deny")
 
 
-def fitted(frame: pd.DataFrame = X, target=FLAG):
+@functools.cache
+def fitted():
     kept = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), ["region", "grade"]),
         ("passthrough", ["age", "income", "member"]),
     )
-    return wrap(
-        make_pipeline(kept, LogisticRegression(max_iter=2000)).fit(frame, target), frame=frame, config=NOTHING
-    )
+    return wrap(make_pipeline(kept, LogisticRegression(max_iter=2000)).fit(X, FLAG), frame=X, config=NOTHING)
 
 
 def codes(caveats) -> set[str]:
@@ -171,8 +171,17 @@ def test_a_named_target_leaves_the_frame():
 
 @pytest.mark.parametrize(
     "labels",
-    [FLAG, FLAG.to_numpy(), FLAG.tolist(), FLAG.astype("category"), FLAG.astype("string"), FLAG.to_frame()]
-    + [pl.Series("deny", FLAG.tolist()), pa.array(FLAG.tolist()), FLAG.to_numpy().reshape(-1, 1)],
+    [
+        FLAG,
+        FLAG.to_numpy(),
+        FLAG.tolist(),
+        FLAG.astype("category"),
+        FLAG.astype("string"),
+        FLAG.to_frame(),
+        pl.Series("deny", FLAG.tolist()),
+        pa.array(FLAG.tolist()),
+        FLAG.to_numpy().reshape(-1, 1),
+    ],
     ids=["series", "array", "list", "category", "string", "frame", "polars", "arrow", "column"],
 )
 def test_every_kind_of_labels(labels):

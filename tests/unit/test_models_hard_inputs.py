@@ -1,4 +1,4 @@
-"""Six inputs on which explaining a model commonly goes wrong: a label explained as a number, or nothing at all."""
+"""Six inputs on which explanations commonly go wrong: labels explained as numbers, or nothing at all."""
 
 from __future__ import annotations
 

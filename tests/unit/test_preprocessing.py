@@ -74,8 +74,16 @@ def sources(step, frame: pd.DataFrame = X) -> tuple[int, ...]:
 
 @pytest.mark.parametrize(
     "step",
-    [StandardScaler(), MinMaxScaler(), RobustScaler(), MaxAbsScaler(), PowerTransformer(), SimpleImputer()]
-    + [QuantileTransformer(n_quantiles=20), FunctionTransformer()],
+    [
+        StandardScaler(),
+        MinMaxScaler(),
+        RobustScaler(),
+        MaxAbsScaler(),
+        PowerTransformer(),
+        SimpleImputer(),
+        QuantileTransformer(n_quantiles=20),
+        FunctionTransformer(),
+    ],
     ids=lambda step: type(step).__name__,
 )
 def test_one_column_each(step):
@@ -116,7 +124,8 @@ def test_a_target_encoder_of_three_classes_makes_three_columns_each():
          (0, 1, 2)),
         (make_pipeline(SimpleImputer(), KBinsDiscretizer(3, strategy="uniform")),
          (0, 0, 0, 1, 1, 1, 2, 2, 2)),
-        (make_pipeline(SimpleImputer(), SplineTransformer(n_knots=3, degree=2)), (0,) * 4 + (1,) * 4 + (2,) * 4),
+        (make_pipeline(SimpleImputer(), SplineTransformer(n_knots=3, degree=2)),
+         (0,) * 4 + (1,) * 4 + (2,) * 4),
         (make_pipeline(SimpleImputer(), SelectKBest(k=2)), None),
         (make_pipeline(SimpleImputer(), VarianceThreshold()), (0, 1, 2)),
     ],
