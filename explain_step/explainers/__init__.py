@@ -25,6 +25,8 @@ __all__ = ["EXPLAINERS", "Explainer", "choose", "explain"]
 
 EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, ENUMERATION, PERMUTATION)
 SECTION = "attributions"
+ZERO = 1e-12
+"""Values below this, relative to the outputs, are rounding."""
 DOUBLE, SINGLE = 1e-6, 1e-5
 """Largest additivity error relative to the outputs: in double precision, in single precision."""
 
@@ -136,7 +138,8 @@ def _facts(subject: Subject, attributions: Attributions, *, reasons: dict[str, s
 
 
 def _unchanging(subject: Subject, attributions: Attributions) -> Caveat | None:
-    if np.abs(attributions.values).max(initial=0.0) > 0:
+    size = max(1.0, float(np.abs(subject.response.output).max()))
+    if np.abs(attributions.values).max(initial=0.0) > ZERO * size:
         return None
     store = masking.pool(subject.model, subject.X, subject.background)
     why = (

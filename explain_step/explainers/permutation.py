@@ -34,8 +34,8 @@ DEFAULT_ROWS = 2_000
 EVALUATIONS = 500_000
 """Mixed rows predicted at most. Half a million take a minute with a model that needs 0.1 ms for a row.
 
-Measured on 714 mortgage applications (13 columns, boosted trees and a neural network, 58 pairs): one value is off
-by 16 % of a typical value, a column's mean absolute value by about 3 % (upwards: noise adds to absolute values).
+Measured on 714 mortgage applications (13 columns, boosted trees and a neural network, 58 pairs): one value is
+off by 16 % of a typical value, a column's mean absolute value by about 3 %, upwards, as noise adds to it.
 """
 CELLS = 2_000_000_000
 VALUES = 20_000_000

@@ -82,6 +82,12 @@ def random_attributions(attributions: Attributions, *, seeds: Seeds, same_total:
     return np.asarray(random + shift, dtype=np.float64)
 
 
+def all_zero(attributions: Attributions) -> bool:
+    """Return whether no value is more than rounding."""
+    size = max(1.0, float(np.abs(attributions.base_values).max(initial=0.0)))
+    return not np.abs(attributions.values).max(initial=0.0) > 1e-12 * size
+
+
 def row_weights(subject: Subject, attributions: Attributions) -> FloatArray:
     """Return the sample weights of the explained rows; ones where there are none."""
     if subject.weights is None:

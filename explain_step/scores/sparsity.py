@@ -42,7 +42,7 @@ def _score(
     if len(attributions.feature_names) < 2:
         msg = "sparsity compares columns, and the model has one"
         raise NotApplicable(msg)
-    if not np.abs(attributions.values).max(initial=0.0) > 0:
+    if base.all_zero(attributions):
         msg = "all attributions are zero"
         raise NotApplicable(msg)
     weights = base.row_weights(subject, attributions)

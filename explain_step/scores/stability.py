@@ -53,7 +53,7 @@ def _score(
     if d < 2:
         msg = "a single column has no ranking"
         raise NotApplicable(msg)
-    if not np.abs(attributions.values).max() > 0:
+    if base.all_zero(attributions):
         msg = "all attributions are zero, so there is no ranking"
         raise NotApplicable(msg)
     weights = base.row_weights(subject, attributions)

@@ -1,0 +1,170 @@
+"""Which explainer is chosen, what is checked about its answer, and what readers are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from small_subjects import CONFIG, SEEDS, attributions_of, subject_of
+
+from explain_step import explainers
+from explain_step.config import Config
+from explain_step.errors import NotApplicable
+from explain_step.explainers import EXPLAINERS, choose, explain, not_additive
+from explain_step.explainers.enumeration import ENUMERATION
+from explain_step.explainers.permutation import PERMUTATION
+from explain_step.types import Attributions, MethodSpec, Subject
+
+
+def rows(n: int, d: int = 3, *, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+def product(A: Any) -> Any:
+    return A[:, 0] * A[:, 1] + A[:, 2]
+
+
+class Wrong:
+    """An explainer whose values do not sum to the output."""
+
+    name = "wrong"
+
+    def why_not(self, subject: Subject) -> str | None:
+        return None
+
+    def explain(self, subject: Subject, *, config: Config, seeds: Any) -> Attributions:
+        return attributions_of(subject, np.ones((len(subject.X), 3)), base=50.0)
+
+
+def linear_subject(**changes: Any) -> Subject:
+    from sklearn.linear_model import Ridge
+
+    X = rows(40)
+    model = Ridge().fit(X, X[:, 0] - X[:, 1])
+    return subject_of(model.predict, X, native=model, family="linear", **changes)
+
+
+def test_the_tuple_prefers_exact_explainers_and_ends_with_one_that_always_can() -> None:
+    names = [e.name for e in EXPLAINERS]
+    assert len(set(names)) == len(names)
+    assert names[-1] == "permutation"
+    assert EXPLAINERS[-1].why_not(subject_of(product, rows(5))) is None
+    assert {"linear", "enumeration"} < set(names)
+
+
+def test_choose_takes_the_first_that_can() -> None:
+    assert choose(linear_subject()).name == "linear"
+    assert choose(subject_of(product, rows(20))).name == "enumeration"
+    assert choose(subject_of(product, rows(900, 9))).name == "permutation"
+
+
+def test_choose_says_why_nobody_can() -> None:
+    with pytest.raises(NotApplicable, match="linear: the model is not of the linear family"):
+        choose(subject_of(product, rows(5)), explainers=tuple(e for e in EXPLAINERS if e.name == "linear"))
+
+
+def test_exact_work_explains_every_row_and_needs_no_caveat() -> None:
+    found, caveats = explain(linear_subject(), config=CONFIG, seeds=SEEDS)
+    assert found.method.exact
+    assert found.rows.tolist() == list(range(40))
+    assert caveats == ()
+
+
+def test_max_rows_samples_rows_of_exact_work_and_keeps_their_positions() -> None:
+    subject = linear_subject()
+    everything, _ = explain(subject, config=CONFIG, seeds=SEEDS)
+    some, caveats = explain(subject, config=Config(max_rows=7), seeds=SEEDS)
+    assert len(some.rows) == 7
+    assert np.allclose(some.values, everything.values[some.rows])
+    assert [c.code for c in caveats] == ["rows_sampled"]
+    assert not caveats[0].degrades
+    again, _ = explain(subject, config=Config(max_rows=7), seeds=SEEDS)
+    assert (again.rows == some.rows).all()
+
+
+def test_sampled_estimates_are_named_with_their_reason() -> None:
+    subject = subject_of(
+        product, rows(2500, 9), rows(50, 9, seed=1), reason="votes of several models are mixed"
+    )
+    found, caveats = explain(subject, config=Config(max_rows=2200), seeds=SEEDS)
+    codes = {c.code: c for c in caveats}
+    assert set(codes) == {"rows_sampled", "estimated"}
+    assert not any(c.degrades for c in caveats)
+    assert "votes of several models are mixed" in codes["estimated"].message
+    assert len(found.rows) < 2200
+    assert np.allclose(
+        found.values.sum(axis=1) + found.base_values, subject.response.output[found.rows], atol=1e-9
+    )
+
+
+def test_an_explainer_whose_values_do_not_sum_is_set_aside_and_named() -> None:
+    subject = subject_of(product, rows(20))
+    found, caveats = explain(subject, config=CONFIG, seeds=SEEDS, explainers=(Wrong(), ENUMERATION))
+    assert found.method.name == "enumeration"
+    assert [c.code for c in caveats] == ["explainer_fallback"]
+    assert "'wrong'" in caveats[0].message
+    assert "20 of 20 rows" in caveats[0].message
+
+
+def test_without_an_explainer_that_passes_nothing_plausible_is_returned() -> None:
+    with pytest.raises(NotApplicable, match="no explainer is left"):
+        explain(subject_of(product, rows(20)), config=CONFIG, seeds=SEEDS, explainers=(Wrong(),))
+
+
+@pytest.mark.parametrize("broken", [np.nan, 1e-4])
+def test_the_check_looks_at_every_row(broken: float) -> None:
+    subject = subject_of(product, rows(30))
+    exact = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS)
+    assert not_additive(subject, exact) is None
+    values = exact.values.copy()
+    values[17, 1, 0] += broken
+    reason = not_additive(subject, dataclasses.replace(exact, values=values))
+    assert reason is not None
+    assert "1 of 30 rows" in reason
+
+
+def test_the_check_allows_for_single_precision_only_where_the_model_has_it() -> None:
+    X = rows(30).astype(np.float32).astype(np.float64)
+    single = subject_of(lambda A: A[:, 0].astype(np.float32), X)
+    double = subject_of(lambda A: A[:, 0] + 1e-12, X)
+    for subject, passes in ((single, True), (double, False)):
+        exact = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS)
+        off = dataclasses.replace(exact, base_values=exact.base_values + 4e-6)
+        assert (not_additive(subject, off) is None) is passes
+
+
+def test_a_model_that_never_changes_is_degraded_not_complete() -> None:
+    subject = subject_of(lambda A: np.full(len(A), 0.5), rows(20))
+    _, caveats = explain(subject, config=CONFIG, seeds=SEEDS)
+    zero = next(c for c in caveats if c.code == "no_attribution")
+    assert zero.degrades
+    assert "output does not change with any column" in zero.message
+
+
+def test_rows_that_equal_their_background_are_degraded_with_the_remedy() -> None:
+    subject = subject_of(product, rows(1))
+    _, caveats = explain(subject, config=CONFIG, seeds=SEEDS)
+    zero = next(c for c in caveats if c.code == "no_attribution")
+    assert zero.degrades
+    assert "other background rows" in zero.message
+
+
+def test_a_huge_background_is_sampled_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explainers.permutation, "BACKGROUND_ROWS", 100)
+    subject = subject_of(product, rows(10), rows(150, seed=1))
+    found, caveats = explain(subject, config=CONFIG, seeds=SEEDS, explainers=(PERMUTATION,))
+    assert found.method.params["background_rows"] == 100
+    message = next(c.message for c in caveats if c.code == "background_sampled")
+    assert "100 of the 150" in message
+
+
+def test_every_method_is_declared() -> None:
+    for subject in (linear_subject(), subject_of(product, rows(20)), subject_of(product, rows(900, 9))):
+        found, _ = explain(subject, config=CONFIG, seeds=SEEDS)
+        method = found.method
+        assert isinstance(method, MethodSpec)
+        assert method.version
+        assert method.exact is (found.standard_error is None)
+        assert method.params["rows"] == len(found.rows)
