@@ -94,7 +94,7 @@ class Levels:
 
 def levels(series: pd.Series[Any], *, config: Config) -> Levels:
     """Return the levels of a column: the most frequent `MAX_LEVELS` that may be named, the rest pooled."""
-    text = privacy.level_names(series).astype(str)
+    text = np.array([str(t) for t in privacy.level_names(series)], dtype=object)
     allowed = privacy.publishable_levels(series, config=config)
     named, ordered = _order(series, allowed[:MAX_LEVELS])
     pooled = np.isin(text, [*named, privacy.MISSING], invert=True)

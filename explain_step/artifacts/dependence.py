@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,15 +81,26 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     watch = predicting.Stopwatch(BUDGET_SHARE * config.budget)
     for feature in chosen:
         if done and watch.spent():
-            excluded[feature] = f"half of the budget of {config.budget:g} s was spent"
+            excluded[feature] = f"{BUDGET_SHARE * config.budget:g} s of the budget were spent"
             continue
         done[feature] = _effect(rows, feature)
     if not done:
         msg = "no top feature has a curve: " + "; ".join(f"{f}: {r}" for f, r in list(excluded.items())[:5])
         raise NotApplicable(msg)
     artifacts, caveats = _assemble(rows, done, excluded=excluded)
+    caveats += _budget_caveat(len(done), of=len(chosen), config=config)
     caveats += effect_checks.sparse(rows.explained.X.iloc[rows.local], list(done), config=config)
     return Section(artifacts=tuple(artifacts), caveats=caveats)
+
+
+def _budget_caveat(made: int, *, of: int, config: Config) -> tuple[Caveat, ...]:
+    if made == of:
+        return ()
+    spent = (
+        f"{BUDGET_SHARE * config.budget:g} s of the budget were spent. Raise the option budget for the rest."
+    )
+    text = f"Dependence has curves of {made} of {of} features: {spent}"
+    return (Caveat(code="dependence_budget", section="dependence", message=text, degrades=True),)
 
 
 def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> _Rows:
@@ -207,7 +218,7 @@ def _shap_by_value(
 
 
 def _placed(curve: effects.Curve, x: FloatArray) -> effects.Curve:
-    return effects.Curve(x=x, value=curve.value, low=curve.low, high=curve.high, count=curve.count)
+    return replace(curve, x=x)
 
 
 def _phi(rows: _Rows, feature: str) -> FloatArray:

@@ -21,6 +21,7 @@ MAX_ROWS = 2_000
 MAX_FEATURES = 50
 REPEATS = 5
 GROUPS = 20
+FEWEST_ROWS = 10
 BUDGET_SHARE = 0.25
 
 
@@ -80,7 +81,7 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
         return _none(d, "no chosen metric is defined on these labels (too few rows or one class only)")
     shuffles = np.stack([rng.permutation(len(rows)) for _ in range(REPEATS)])
     groups = np.arange(len(rows)) % min(GROUPS, len(rows))
-    judge = _Judge(sample, metric=metric, groups=rng.permutation(groups))
+    judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
     watch = predicting.Stopwatch(BUDGET_SHARE * config.budget)
     wanted = [int(j) for j in order[:MAX_FEATURES]]
@@ -155,29 +156,41 @@ def _shuffled(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp]) 
 class _Judge:
     """Measures how much worse shuffled rows score than the same rows unshuffled."""
 
-    def __init__(self, sample: Subject, *, metric: Metric, groups: IntArray) -> None:
+    def __init__(
+        self, sample: Subject, *, metric: Metric, groups: IntArray, shuffles: npt.NDArray[np.intp]
+    ) -> None:
         self._sample, self._metric = sample, metric
-        count = int(groups.max()) + 1
-        self._kept = [np.flatnonzero(groups != i) for i in range(count)] if count > 1 else []
-        self._every = np.arange(len(groups))
-        self._baseline = self._score(sample.response, self._every)
-        self._baselines = np.array([self._score(sample.response, rows) for rows in self._kept])
+        self._sign = 1.0 if metric.direction == "higher" else -1.0
+        every = np.arange(len(groups))
+        # a row takes part as the one that is scored and as the one that lends its value: both roles are
+        # deleted
+        self._kept = [
+            [np.flatnonzero((groups != g) & (groups[donors] != g)) for donors in shuffles]
+            for g in range(int(groups.max()) + 1)
+        ]
+        self._every = every
+        self._baseline = self._score(sample.response, every)
+        self._baselines = [[self._score(sample.response, rows) for rows in kept] for kept in self._kept]
 
     def loss(self, shuffled: Response) -> tuple[float, float, float]:
         """Return the mean loss over repeats and its interval."""
         n, g = len(self._every), len(self._kept)
         answers = [shuffled.take(np.arange(r * n, (r + 1) * n)) for r in range(REPEATS)]
-        sign = 1.0 if self._metric.direction == "higher" else -1.0
-        whole = np.array([sign * (self._baseline - self._score(answer, self._every)) for answer in answers])
+        whole = np.array([self._sign * (self._baseline - self._score(a, self._every)) for a in answers])
         value = float(whole.mean())
-        if g == 0:
+        if n < FEWEST_ROWS:
             return value, float("nan"), float("nan")
-        scores = np.array([np.mean([self._score(a, rows) for a in answers]) for rows in self._kept])
-        deleted = sign * (self._baselines - scores)
+        deleted = np.array([self._without(i, answers) for i in range(g)])
         over_rows = (g - 1) / g * float(((deleted - deleted.mean()) ** 2).sum())
         over_repeats = float(whole.var(ddof=1)) / REPEATS
         half = float(stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * float(np.sqrt(over_rows + over_repeats))
         return value, value - half, value + half
+
+    def _without(self, group: int, answers: list[Response]) -> float:
+        pairs = zip(answers, self._kept[group], self._baselines[group], strict=True)
+        return float(
+            np.mean([self._sign * (base - self._score(answer, rows)) for answer, rows, base in pairs])
+        )
 
     def _score(self, response: Response, rows: IntArray) -> float:
         y, weights = self._sample.y, self._sample.weights

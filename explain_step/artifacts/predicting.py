@@ -30,7 +30,9 @@ def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     """Return a copy of ``base`` with whole columns replaced (the arrays keep their own dtype)."""
     frame = base.copy(deep=False)
     for name, values in columns.items():
-        frame[name] = values
+        # the dtype is stated, because pandas would read an object array of text as its string type
+        dtype = getattr(values.dtype, "numpy_dtype", values.dtype)
+        frame[name] = pd.Series(values, index=frame.index, dtype=dtype)
     return frame
 
 

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from effect_kit import additive_case, attributions_of, model_of, normal_frame, subject_of
+
+from explain_step import intervals
+from explain_step.artifacts import clusters, importance, permutation_importance
+from explain_step.config import Config
+from explain_step.errors import InvalidInput, NotApplicable, PredictionFailed
+from explain_step.seeds import Seeds
+from explain_step.types import Response
+
+SEEDS = Seeds(0)
+
+
+def section(subject, attributions, **options):
+    return importance.build(subject, attributions, config=Config.parse(options), seeds=SEEDS)
+
+
+def tables(subject, attributions, **options):
+    return {a.name: a.table for a in section(subject, attributions, **options).artifacts}
+
+
+def linear_case(n=300, **more):
+    X = normal_frame(n, 4)
+    parts = {"x0": lambda s: 3 * s, "x1": lambda s: s, "x2": lambda s: -s}
+    subject, _ = additive_case(X, parts)
+    if "y" not in more:
+        more["y"] = subject.response.output[:, 0]
+    return additive_case(X, parts, **more)
+
+
+def test_columns_of_the_contract_and_the_numbers_behind_them():
+    subject, attributions = linear_case()
+    table = tables(subject, attributions)["importance"]
+    contract = ["output", "feature", "mean_abs_shap", "ci_low", "ci_high", "rank", "rank_low", "rank_high"]
+    contract += ["mean_shap", "share", "permutation_importance", "permutation_ci_low", "permutation_ci_high"]
+    assert set(contract) <= set(table.columns)
+    expected = pd.Series(np.abs(attributions.values[:, :, 0]).mean(axis=0), index=subject.X.columns)
+    shown = table.set_index("feature")
+    np.testing.assert_allclose(shown["mean_abs_shap"], expected[shown.index])
+    assert shown["share"].sum() == pytest.approx(1)
+    assert (shown["ci_low"] <= shown["mean_abs_shap"]).all()
+    assert (shown["ci_high"] >= shown["mean_abs_shap"]).all()
+    assert (shown["share_ci_low"] <= shown["share"]).all()
+    assert list(table["mean_abs_shap"]) == sorted(table["mean_abs_shap"], reverse=True)
+
+
+def test_direction_is_the_sign_of_the_effect_and_absent_for_levels():
+    X = normal_frame(100, 2).assign(kind=["a", "b"] * 50)
+    subject, attributions = additive_case(X, {"x0": np.exp, "x1": lambda s: -s, "kind": lambda s: s == "a"})
+    shown = tables(subject, attributions)["importance"].set_index("feature")["value_correlation"]
+    assert shown["x0"] == pytest.approx(1)
+    assert shown["x1"] == pytest.approx(-1)
+    assert np.isnan(shown["kind"])
+
+
+def test_weights_change_the_mean_as_repeated_rows_would():
+    X = normal_frame(40, 2)
+    weights = np.r_[np.full(20, 3.0), np.ones(20)]
+    subject, attributions = additive_case(X, {"x0": lambda s: s, "x1": lambda s: s**2}, weights=weights)
+    shown = tables(subject, attributions)["importance"].set_index("feature")
+    phi = np.abs(attributions.values[:, :, 0])
+    repeated = np.r_[np.repeat(phi[:20], 3, axis=0), phi[20:]].mean(axis=0)
+    np.testing.assert_allclose(shown.loc[["x0", "x1"], "mean_abs_shap"], repeated)
+
+
+def test_features_that_cannot_be_told_apart_share_a_rank():
+    X = normal_frame(200, 3)
+    phi = np.stack([np.full(200, 5.0), X["x1"], X["x1"].to_numpy()[::-1]], axis=1) + 0.01 * X.to_numpy()
+    subject = subject_of(model_of(lambda f: np.zeros(len(f)), X), X)
+    shown = tables(subject, attributions_of(subject, phi))["importance"].set_index("feature")
+    assert shown.loc["x0", ["rank", "rank_low", "rank_high"]].tolist() == [1, 1, 1]
+    assert shown.loc["x1", ["rank", "rank_high"]].tolist() == [2, 3]
+    assert shown.loc["x2", ["rank", "rank_high"]].tolist() == [2, 3]
+    caveats = section(subject, attributions_of(subject, phi)).caveats
+    assert any(c.code == "tied_ranks" and "'x1'" in c.message and "'x0'" not in c.message for c in caveats)
+
+
+def test_ranks_of_wide_data_are_wider_but_never_wrong(monkeypatch):
+    rng = np.random.default_rng(3)
+    size = np.abs(rng.normal(size=(150, 30))) * 10 * 0.8 ** np.arange(30)
+    low, high = intervals.rank_interval(size)
+    monkeypatch.setattr(importance, "FULL_RANKS", 8)
+    block_low, block_high = importance.rank_bounds(size, weights=None)
+    true = np.arange(1, 31)
+    assert (block_low <= true).all()
+    assert (block_high >= true).all()
+    assert (block_low[:8] <= high[:8]).all()
+    assert (block_high[8:] == 30).all()
+    assert block_high[0] < 30
+    assert low[0] == block_low[0] == 1
+
+
+def test_an_unused_column_has_permutation_importance_of_exactly_zero():
+    subject, attributions = linear_case()
+    shown = tables(subject, attributions)["importance"].set_index("feature")
+    columns = ["permutation_importance", "permutation_ci_low", "permutation_ci_high"]
+    assert shown.loc["x3", columns].tolist() == [0, 0, 0]
+
+
+def test_permutation_importance_is_positive_for_a_metric_where_lower_is_better():
+    subject, attributions = linear_case()
+    result = section(subject, attributions, metrics="rmse")
+    shown = result.artifacts[0].table.set_index("feature")
+    assert result.artifacts[0].meta["permutation"]["metric"] == "rmse"
+    # shuffling x0 adds 3 * (difference of two independent standard normals) to a perfect prediction
+    assert shown.loc["x0", "permutation_importance"] == pytest.approx(3 * np.sqrt(2), rel=0.15)
+    assert shown.loc["x0", "permutation_ci_low"] > 0
+    assert shown.loc["x0", "permutation_importance"] > shown.loc["x1", "permutation_importance"] > 0
+
+
+def test_permutation_importance_of_one_column_does_not_depend_on_the_others():
+    subject, _ = linear_case()
+    order = np.arange(4)
+    first = permutation_importance.permutation_importance(subject, config=Config(), seeds=SEEDS, order=order)
+    last = permutation_importance.permutation_importance(
+        subject, config=Config(), seeds=SEEDS, order=order[::-1]
+    )
+    np.testing.assert_array_equal(first.value, last.value)
+    np.testing.assert_array_equal(first.high, last.high)
+
+
+def test_the_permutation_interval_covers_the_expected_loss():
+    # a perfect linear model: shuffling adds 3 (x - x') to it, whose mean size is 6 / sqrt(pi)
+    covered = 0
+    for seed in range(50):
+        X = normal_frame(150, 2, seed=seed)
+        y = 3 * X["x0"].to_numpy()
+        subject = subject_of(model_of(lambda f: 3 * f["x0"], X), X, y=y)
+        found = permutation_importance.permutation_importance(
+            subject, config=Config(metrics=("mae",)), seeds=Seeds(seed), order=np.arange(2)
+        )
+        expected = 6 / np.sqrt(np.pi)
+        covered += bool(found.low[0] <= expected <= found.high[0])
+    assert covered >= 44
+
+
+def test_without_labels_permutation_importance_is_missing_and_says_why():
+    subject, attributions = linear_case(y=None)
+    result = section(subject, attributions)
+    assert result.artifacts[0].table["permutation_importance"].isna().all()
+    assert "no labels" in result.artifacts[0].meta["permutation"]["reason"]
+    assert any(c.code == "no_permutation_importance" for c in result.caveats)
+
+
+def test_one_class_in_the_labels_falls_back_to_a_metric_that_is_defined():
+    X = normal_frame(60, 2)
+
+    def respond(frame):
+        p = 1 / (1 + np.exp(-frame["x0"].to_numpy()))
+        probability = np.stack([1 - p, p], axis=1)
+        return Response(output=p[:, None], label=np.where(p > 0.5, "yes", "no"), probability=probability)
+
+    model = model_of(
+        lambda f: f["x0"],
+        X,
+        outputs=("yes",),
+        task="binary",
+        output_space="probability",
+        respond=respond,
+        classes=("no", "yes"),
+        positive=1,
+    )
+    subject = subject_of(model, X, y=np.array(["yes"] * 60))
+    phi = np.stack([subject.response.output[:, 0] - 0.5, np.zeros(60)], axis=1)
+    meta = section(subject, attributions_of(subject, phi)).artifacts[0].meta
+    assert meta["permutation"]["metric"] == "log_loss"
+
+
+def test_a_model_that_fails_on_shuffled_rows_costs_only_permutation_importance():
+    X = normal_frame(50, 2)
+    good = model_of(lambda f: f["x0"], X)
+
+    def respond(frame):
+        if len(frame) > 50:
+            msg = "no such combination"
+            raise PredictionFailed(msg)
+        return good.respond(frame)
+
+    subject = subject_of(model_of(lambda f: f["x0"], X, respond=respond), X, y=X["x0"].to_numpy())
+    result = section(subject, attributions_of(subject, X.to_numpy()))
+    assert result.artifacts[0].table["mean_abs_shap"].notna().all()
+    assert "no such combination" in result.artifacts[0].meta["permutation"]["reason"]
+
+
+def test_a_spent_budget_is_said():
+    subject, attributions = linear_case()
+    result = section(subject, attributions, budget=1e-9)
+    assert result.artifacts[0].table["permutation_importance"].isna().all()
+    cut = [c for c in result.caveats if c.code == "permutation_budget"]
+    assert cut[0].degrades
+    assert "0 of 4" in cut[0].message
+
+
+def test_groups_sum_attributions_of_their_columns():
+    subject, attributions = linear_case()
+    table = tables(subject, attributions, feature_groups={"pair": ("x1", "x2")})["importance_groups"]
+    shown = table.set_index("group")
+    expected = np.abs(attributions.values[:, 1, 0] + attributions.values[:, 2, 0]).mean()
+    assert shown.loc["pair", "mean_abs_shap"] == pytest.approx(expected)
+    assert json.loads(shown.loc["pair", "members"]) == ["x1", "x2"]
+    assert sorted(shown.index) == ["pair", "x0", "x3"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"g": ("nope",)}, "nope"),
+        ({"g": ()}, "empty"),
+        ({"g": ("x0",), "h": ("x0",)}, "once"),
+        ({"x1": ("x0",)}, "name of a column"),
+    ],
+)
+def test_groups_that_break_a_rule_are_refused(groups, words):
+    subject, attributions = linear_case()
+    with pytest.raises(InvalidInput, match=words):
+        section(subject, attributions, feature_groups=groups)
+
+
+def test_clusters_join_columns_that_carry_the_same_information():
+    X = normal_frame(400, 3)
+    X["copy"] = np.exp(X["x0"])
+    X["level"] = np.where(X["x1"] > 0.7, "high", np.where(X["x1"] < -0.7, "low", "middle"))
+    subject, attributions = additive_case(
+        X, {"x0": lambda s: s, "x1": lambda s: s / 2, "x2": lambda s: s / 3}
+    )
+    result = section(subject, attributions)
+    table = next(a.table for a in result.artifacts if a.name == "importance_clusters")
+    members = {frozenset(json.loads(m)) for m in table["members"]}
+    assert members == {frozenset({"x0", "copy"}), frozenset({"x1", "level"}), frozenset({"x2"})}
+    assert any(c.code == "correlated_features" and "'copy'" in c.message for c in result.caveats)
+
+
+def test_independent_columns_of_any_kind_form_no_cluster():
+    rng = np.random.default_rng(0)
+    X = normal_frame(300, 2).assign(a=rng.choice(list("abc"), 300), b=rng.choice(200, 300).astype(str))
+    association = clusters.association_matrix(X)
+    assert np.abs(association - np.eye(4)).max() < 0.25
+    assert clusters.find(X, order=np.arange(4), rng=rng).members == ()
+
+
+def test_association_of_numbers_is_spearmans_on_complete_rows():
+    X = normal_frame(200, 2)
+    X["x1"] = X["x0"] + X["x1"]
+    X.loc[::5, "x1"] = np.nan
+    known = X.dropna()
+    expected = known["x0"].rank().corr(known["x1"].rank())
+    assert clusters.association_matrix(X)[0, 1] == pytest.approx(expected, abs=0.01)
+
+
+def outputs_case(scale=1.0, space="probability"):
+    X = normal_frame(100, 3)
+    model = model_of(
+        lambda f: np.zeros((len(f), 2)), X, outputs=("a", "b"), output_space=space, task="multiclass"
+    )
+    subject = subject_of(model, X)
+    phi = np.stack([X.to_numpy(), scale * X.to_numpy()[:, ::-1] * [1, 2, 3]], axis=2)
+    return subject, attributions_of(subject, phi)
+
+
+def test_several_outputs_have_their_own_rows_and_a_mean():
+    subject, attributions = outputs_case()
+    table = tables(subject, attributions)["importance"]
+    assert list(dict.fromkeys(table["output"])) == ["a", "b", importance.MEAN_OVER_OUTPUTS]
+    mean = table[table["output"] == importance.MEAN_OVER_OUTPUTS].set_index("feature")["mean_abs_shap"]
+    expected = np.abs(attributions.values).mean(axis=(0, 2))
+    np.testing.assert_allclose(mean[list(subject.X.columns)], expected)
+
+
+def test_the_mean_over_regression_targets_ignores_their_units():
+    found = []
+    for scale in (1.0, 1000.0):
+        subject, attributions = outputs_case(scale, "prediction")
+        table = tables(subject, attributions)["importance"]
+        found.append(
+            table[table["output"] == importance.MEAN_OVER_OUTPUTS].set_index("feature")["mean_abs_shap"]
+        )
+    np.testing.assert_allclose(found[0], found[1][found[0].index])
+
+
+def test_beeswarm_cells_count_every_row_and_hold_no_values():
+    X = normal_frame(300, 3).assign(kind=["a", "b", "c"] * 100)
+    subject, attributions = additive_case(
+        X, {"x0": lambda s: s, "x1": lambda s: s**2, "kind": lambda s: s == "a"}
+    )
+    bees = tables(subject, attributions, redact="x1")["beeswarm"]
+    assert (bees.groupby("feature")["count"].sum() == 300).all()
+    assert bees[bees["feature"] == "kind"]["mean_value_rank"].isna().all()
+    assert bees[bees["feature"] == "x1"]["mean_value_rank"].isna().all()
+    mine = bees[bees["feature"] == "x0"]
+    assert np.corrcoef(mine["shap_low"], mine["mean_value_rank"])[0, 1] > 0.9
+
+
+def test_strict_beeswarm_has_no_small_cell_and_no_extreme():
+    X = normal_frame(300, 2)
+    X.loc[0, "x0"] = 1e6
+    subject, attributions = additive_case(X, {"x0": lambda s: s, "x1": lambda s: s})
+    bees = tables(subject, attributions, privacy="strict")["beeswarm"]
+    assert bees["count"].min() >= 5
+    assert (bees.groupby("feature")["count"].sum() == 300).all()
+    assert bees["shap_high"].max() < 1e5
+
+
+def test_estimated_attributions_carry_their_error_and_its_caveat():
+    X = normal_frame(100, 2)
+    subject = subject_of(model_of(lambda f: f["x0"], X), X)
+    noise = np.random.default_rng(0).normal(scale=0.1, size=100)
+    phi = np.stack([X["x0"], noise], axis=1)
+    attributions = attributions_of(subject, phi, exact=False, standard_error=np.full((100, 2, 1), 0.1))
+    result = section(subject, attributions)
+    assert result.artifacts[0].table["mean_standard_error"].tolist() == pytest.approx([0.1, 0.1])
+    assert any(
+        c.code == "monte_carlo_noise" and "'x1'" in c.message and "'x0'" not in c.message
+        for c in result.caveats
+    )
+
+
+def test_attributions_that_are_all_zero_degrade():
+    X = normal_frame(100, 2)
+    subject = subject_of(model_of(lambda f: np.ones(len(f)), X), X)
+    result = section(subject, attributions_of(subject, np.zeros((100, 2))))
+    assert any(c.code == "all_zero" and c.degrades for c in result.caveats)
+    assert (result.artifacts[0].table["share"] == 0).all()
+
+
+def test_one_row_is_not_applicable():
+    X = normal_frame(1, 2)
+    subject = subject_of(model_of(lambda f: f["x0"], X), X)
+    with pytest.raises(NotApplicable, match="at least 2"):
+        section(subject, attributions_of(subject, np.zeros((1, 2))))
+
+
+def test_same_input_same_tables_inputs_unchanged_and_strict_json_meta():
+    subject, attributions = linear_case()
+    before = subject.X.copy(deep=True)
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - the caller's legacy state is the subject
+    one, two = section(subject, attributions), section(subject, attributions)
+    for first, second in zip(one.artifacts, two.artifacts, strict=True):
+        pd.testing.assert_frame_equal(first.table, second.table)
+        json.dumps(first.meta, allow_nan=False)
+        assert first.meta["quantity"]["exact"] is True
+        assert first.meta["interval"]
+    pd.testing.assert_frame_equal(subject.X, before)
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002

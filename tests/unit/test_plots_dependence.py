@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from effect_kit import additive_case, attributions_of, layout_faults, model_of, normal_frame, subject_of
+
+from explain_step import plots
+from explain_step.artifacts import dependence, interactions
+from explain_step.config import Config
+from explain_step.plots import dependence as figures
+from explain_step.plots import style
+from explain_step.seeds import Seeds
+from explain_step.types import Artifact
+
+LONG = "a column with quite a long name, in words and with a $ or two $ and " + "x" * 250
+
+
+def build(subject, attributions, **options):
+    config = Config.parse(options)
+    parts = [
+        make(subject, attributions, config=config, seeds=Seeds(0))
+        for make in (dependence.build, interactions.build)
+    ]
+    return {a.name: a for part in parts for a in part.artifacts}
+
+
+def mixed_case(n=300):
+    X = normal_frame(n, 2).rename(columns={"x0": LONG})
+    X.loc[::10, "x1"] = np.nan
+    X["few"] = np.arange(n) % 4
+    X["day"] = pd.date_range("2020-01-01", periods=n, freq="D")
+    levels = ["a level with a long name, longer than one line", "b", "🚀", "$d$", "e", "f", "g"]
+    X["kind"] = pd.Categorical([levels[i % 7] for i in range(n)])
+    X["flag"] = np.arange(n) % 3 == 0
+
+    def respond(f):
+        day = (f["day"] - pd.Timestamp("2020-01-01")) / pd.Timedelta(days=100)
+        kind = f["kind"].astype(str).str.len()
+        return f[LONG] * (1 + f["flag"].astype(float)) + f["x1"].fillna(0) + f["few"] + day + kind / 10
+
+    subject = subject_of(model_of(respond, X), X)
+    phi = np.stack([X[LONG], X["x1"].fillna(0), X["few"], X[LONG] / 2, X[LONG] / 3, X["flag"] * 1.0], axis=1)
+    return subject, attributions_of(subject, phi)
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return build(*mixed_case())
+
+
+@pytest.fixture(scope="module")
+def several():
+    X = normal_frame(120, 2).assign(kind=["u", "v", "w"] * 40)
+    X.loc[::6, "x1"] = np.nan
+    names = ("alpha", "a class with quite a long name", "gamma", "delta", "epsilon")
+
+    def respond(f):
+        term = f["x0"] * f["x1"].fillna(0)
+        return np.stack([(k + 1) * 0.01 * term + 0.1 * k for k in range(5)], axis=1)
+
+    model = model_of(respond, X, outputs=names, task="multiclass", output_space="probability")
+    subject = subject_of(model, X)
+    phi = np.stack(
+        [np.stack([X["x0"], X["x1"].fillna(0), X["x0"] / 5], axis=1) * (k + 1) for k in range(5)], axis=2
+    )
+    return build(subject, attributions_of(subject, phi))
+
+
+@pytest.fixture
+def canvases(monkeypatch):
+    kept = []
+    finish = style.finish
+
+    def keep(figure, **more):
+        kept.append(figure)
+        return finish(figure, **more)
+
+    monkeypatch.setattr(style, "finish", keep)
+    return kept
+
+
+def test_one_figure_per_feature_then_pairs_then_the_joint_effect(mixed):
+    drawn = figures.draw(mixed, labels={LONG: "Readable"})
+    features = list(dict.fromkeys(mixed["dependence"].table["feature"]))
+    assert [f.slug for f in drawn[: len(features)]] == [style.slug(f) for f in features]
+    assert drawn[0].title == "How the prediction depends on Readable"
+    assert drawn[-2].slug.startswith("interactions")
+    assert drawn[-1].slug.startswith("joint")
+    assert "Readable" in drawn[-1].alt
+
+
+def test_nothing_is_cut_and_no_labels_overlap(mixed, several, canvases):
+    figures.draw(mixed, labels={})
+    figures.draw(several, labels={})
+    faults = {c.get_suptitle(): layout_faults(c) for c in canvases}
+    assert {title: found for title, found in faults.items() if found} == {}
+
+
+def test_the_alt_text_tells_the_curve_and_the_levels(mixed):
+    alts = {f.slug: f.alt for f in figures.draw(mixed, labels={})}
+    assert "2020-" in alts[style.slug("day")]
+    assert "a level with a long name, longer than one line" in alts[style.slug("kind")]
+    assert alts[style.slug(LONG)].count("at ") >= 5
+
+
+def test_predictions_of_every_output_are_inside_their_shared_axis(several, canvases):
+    figures.draw(several, labels={})
+    table = several["dependence"].table
+    shown = list(dict.fromkeys(table["output"]))[:4]
+    pdp = table[(table["feature"] == "x0") & (table["curve"] == "pdp") & table["output"].isin(shown)]
+    low, high = canvases[0].axes[4].get_ylim()
+    assert low <= pdp["value"].min()
+    assert high >= pdp["value"].max()
+
+
+def test_few_values_are_dots_and_many_are_curves(mixed, canvases):
+    figures.draw(mixed, labels={})
+    by_feature = dict(zip(dict.fromkeys(mixed["dependence"].table["feature"]), canvases, strict=False))
+    assert [t.get_text() for t in by_feature["few"].axes[0].get_yticklabels()][0].startswith("0")
+    assert len(by_feature["few"].axes) == 2
+    assert len(by_feature["x1"].axes) == 4
+
+
+def test_rows_without_a_value_are_marked_off_the_curve(mixed, canvases):
+    figures.draw(mixed, labels={})
+    features = list(dict.fromkeys(mixed["dependence"].table["feature"]))
+    axes = canvases[features.index("x1")].axes[0]
+    at = max(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "D")
+    curve = mixed["dependence"].table.query("feature == 'x1' and curve == 'pdp'")
+    assert at > curve["x"].max()
+    assert "30 rows without a value" in canvases[features.index("x1")].get_supxlabel().replace("\n", " ")
+
+
+def test_pairs_are_filled_where_the_interval_excludes_zero(mixed, canvases):
+    figures.draw(mixed, labels={})
+    pairs = next(c for c in canvases if c.get_suptitle() == "Which columns act together")
+    dots = pairs.axes[0].collections[-1]
+    table = mixed["interactions"].table.head(10)
+    filled = [tuple(colour[:3]) != (1.0, 1.0, 1.0) for colour in dots.get_facecolors()]
+    assert filled == (table["ci_low"] > 0).tolist()
+    assert sum(filled) == 1
+
+
+def test_strict_tables_can_be_drawn():
+    X = normal_frame(300, 2)
+    drawn = figures.draw(
+        build(*additive_case(X, {"x0": np.exp, "x1": lambda s: s}), privacy="strict"), labels={}
+    )
+    assert len(drawn) == 3
+    assert "single rows" not in drawn[0].alt
+
+
+def test_redrawn_from_parquet_the_bytes_are_the_same(mixed):
+    stored = {}
+    for name, artifact in mixed.items():
+        buffer = io.BytesIO()
+        artifact.table.to_parquet(buffer)
+        table = pd.read_parquet(io.BytesIO(buffer.getvalue()))
+        stored[name] = Artifact(name=name, kind=artifact.kind, table=table, meta=artifact.meta)
+    first = [f.png for f in plots.render(mixed, labels={})]
+    assert [f.png for f in plots.render(stored, labels={})] == first

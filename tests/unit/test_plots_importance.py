@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from effect_kit import additive_case, attributions_of, layout_faults, model_of, normal_frame, subject_of
+
+from explain_step import plots
+from explain_step.artifacts import importance
+from explain_step.config import Config
+from explain_step.plots import importance as figures
+from explain_step.plots import style
+from explain_step.seeds import Seeds
+from explain_step.types import Artifact
+
+LONG = "a column with quite a long name, in words and with a $ or two $ and " + "x" * 250
+
+
+def build(subject, attributions, **options):
+    section = importance.build(subject, attributions, config=Config.parse(options), seeds=Seeds(0))
+    return {a.name: a for a in section.artifacts}
+
+
+@pytest.fixture(scope="module")
+def single():
+    X = normal_frame(200, 27).rename(columns={"x0": LONG, "x1": "🚀 rocket\nname", "x2": "日本語"})
+    X["kind"] = ["a", "b"] * 100
+    parts = {name: (lambda s, j=j: s / (1 + j)) for j, name in enumerate(X.columns[:26])}
+    subject, _ = additive_case(X, parts | {"kind": lambda s: s == "a"})
+    return build(*additive_case(X, parts | {"kind": lambda s: s == "a"}, y=subject.response.output[:, 0]))
+
+
+@pytest.fixture(scope="module")
+def several():
+    X = normal_frame(120, 5)
+    names = ("alpha", "a class with quite a long name", "gamma", "delta", "epsilon")
+    model = model_of(
+        lambda f: np.zeros((len(f), 5)), X, outputs=names, task="multiclass", output_space="probability"
+    )
+    phi = np.stack([X.to_numpy() * (k + 1) ** np.arange(5) / 50 for k in range(5)], axis=2)
+    subject = subject_of(model, X)
+    return build(subject, attributions_of(subject, phi))
+
+
+@pytest.fixture
+def canvases(monkeypatch):
+    kept = []
+    finish = style.finish
+
+    def keep(figure, **more):
+        kept.append(figure)
+        return finish(figure, **more)
+
+    monkeypatch.setattr(style, "finish", keep)
+    return kept
+
+
+def test_bars_and_a_beeswarm_for_one_output(single):
+    drawn = figures.draw(single, labels={LONG: "Readable"})
+    assert [f.slug.split("-")[0] for f in drawn] == ["bars", "beeswarm"]
+    assert all(f.kind == "importance" and f.width == 835 for f in drawn)
+    assert "Readable" in drawn[0].alt
+    assert LONG not in drawn[0].alt
+    assert "8 further columns together" in drawn[0].alt
+    assert "higher values push up" in drawn[1].alt
+
+
+def test_the_alt_text_has_full_names_and_numbers(single):
+    alt = figures.draw(single, labels={})[0].alt
+    top = single["importance"].table.iloc[0]
+    assert LONG in alt
+    assert style.number(top["mean_abs_shap"]) in alt
+    assert "rank 1 to 1" in alt
+    assert "permutation importance" in alt
+
+
+def test_nothing_is_cut_and_no_labels_overlap(single, several, canvases):
+    figures.draw(single, labels={})
+    figures.draw(several, labels={})
+    assert len(canvases) == 2 + 2 + 4
+    assert [layout_faults(c) for c in canvases] == [[]] * len(canvases)
+
+
+def test_several_outputs_have_a_mean_and_at_most_four_of_their_own(several):
+    drawn = figures.draw(several, labels={})
+    assert [f.slug for f in drawn][:2] == ["bars-mean", "bars-by-output"]
+    assert sum(f.slug.startswith("beeswarm") for f in drawn) == 4
+    assert "first 4 of 5 outputs" in drawn[1].alt
+    assert "One of 5 outputs" in drawn[2].alt
+
+
+def test_bars_of_every_output_stay_inside_a_shared_axis(several, canvases):
+    figures.draw(several, labels={})
+    widest = several["importance"].table.query("output == 'delta'")["ci_high"].max()
+    assert all(axes.get_xlim()[1] >= widest for axes in canvases[1].axes)
+
+
+def test_brackets_join_exactly_the_columns_that_share_a_rank(canvases):
+    X = normal_frame(200, 3)
+    phi = np.stack([np.full(200, 5.0), X["x1"], X["x1"].to_numpy()[::-1]], axis=1) + 0.01 * X.to_numpy()
+    subject = subject_of(model_of(lambda f: np.zeros(len(f)), X), X)
+    figures.draw(build(subject, attributions_of(subject, phi)), labels={})
+    axes = canvases[0].axes[0]
+    brackets = [line for line in axes.lines if len(line.get_xdata()) == 4]
+    assert [[round(v, 1) for v in line.get_ydata()] for line in brackets] == [[0.7, 0.7, 2.3, 2.3]]
+    assert [t.get_text() for t in axes.texts] == ["1", "2\u20133", "2\u20133"]
+
+
+def test_without_labels_there_is_no_permutation_panel(canvases):
+    X = normal_frame(60, 2)
+    figures.draw(build(*additive_case(X, {"x0": lambda s: s})), labels={})
+    assert len(canvases[0].axes) == 1
+
+
+def test_redrawn_from_parquet_the_bytes_are_the_same(single):
+    stored = {}
+    for name, artifact in single.items():
+        buffer = io.BytesIO()
+        artifact.table.to_parquet(buffer)
+        table = pd.read_parquet(io.BytesIO(buffer.getvalue()))
+        stored[name] = Artifact(name=name, kind=artifact.kind, table=table, meta=artifact.meta)
+    first = [f.png for f in plots.render(single, labels={})]
+    assert [f.png for f in plots.render(stored, labels={})] == first
