@@ -99,7 +99,24 @@ def _partitions(
             caveats.append(_caveat("segment_redacted", text))
         else:
             partitions.append(partition(declaration, frame, config=config, origin=origin))
-    return _worth_showing(partitions, config=config), caveats
+    shown = _worth_showing(partitions, config=config)
+    if not shown and not config.segments and len(frame) >= 2 * config.min_segment:
+        shown = [_by_output(subject)]
+    return shown, caveats
+
+
+def _by_output(subject: Subject) -> Partition:
+    """Cut the rows at the median of the model's output: a segment that few rows and odd columns allow."""
+    output = subject.response.output[:, 0]
+    upper = output > np.median(output)
+    name = f"model output ({subject.model.output_names[0]})"
+    return Partition(
+        name=name,
+        levels=("up to its median", "above its median"),
+        codes=upper.astype(np.int64),
+        origin="found",
+        columns=frozenset(),
+    )
 
 
 def _worth_showing(partitions: list[Partition], *, config: Config) -> list[Partition]:
