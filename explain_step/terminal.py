@@ -66,11 +66,12 @@ def number(value: Any) -> str:
     value = float(value)
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    if abs(value) >= 1000:
+    short = float(f"{value:.2e}")
+    if abs(short) >= 1000:
         return f"{value:,.0f}"
     if abs(value) < 1e-4:
         return f"{value:.2g}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    return f"{short:.{max(0, 2 - math.floor(math.log10(abs(short))))}f}"
 
 
 def _identity(snapshot: Snapshot) -> str:

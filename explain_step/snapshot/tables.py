@@ -78,6 +78,9 @@ def parquet_bytes(table: pd.DataFrame) -> bytes:
     import pyarrow.parquet as pq
 
     arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    # a text column without a single value is still a text column
+    fields = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in arrow.schema]
+    arrow = arrow.cast(pa.schema(fields))
     sink = io.BytesIO()
     pq.write_table(arrow, sink, compression="zstd")
     return sink.getvalue()
