@@ -27,6 +27,8 @@ EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, ENUMERATION, PERMUTATION)
 SECTION = "attributions"
 ZERO = 1e-12
 """Values below this, relative to the outputs, are rounding."""
+TOO_NOISY = 0.5
+"""Estimates whose standard error is more than this part of a typical value degrade the explanation."""
 DOUBLE, SINGLE = 1e-6, 1e-5
 """Largest additivity error relative to the outputs: in double precision, in single precision."""
 
@@ -192,7 +194,11 @@ def _imprecise(subject: Subject, attributions: Attributions, reasons: dict[str, 
         f"Attributions are estimated by {attributions.method.name} sampling, with a standard error per value "
         f"(typically {noise:.1%} of a value's size); an exact method does not apply: {why}."
     )
-    return Caveat(code="estimated", section=SECTION, message=message)
+    if noise > TOO_NOISY:
+        message += (
+            " That is too imprecise to tell small effects from none; give fewer columns or a larger budget."
+        )
+    return Caveat(code="estimated", section=SECTION, message=message, degrades=noise > TOO_NOISY)
 
 
 def _part_of_background(attributions: Attributions) -> Caveat | None:

@@ -168,3 +168,12 @@ def test_every_method_is_declared() -> None:
         assert method.version
         assert method.exact is (found.standard_error is None)
         assert method.params["rows"] == len(found.rows)
+
+
+def test_estimates_that_are_mostly_noise_degrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explainers.permutation, "MAX_PAIRS", 4)
+    loud = subject_of(lambda A: np.prod(np.sign(A), axis=1), rows(100, 6), rows(300, 6, seed=1))
+    _, caveats = explain(loud, config=CONFIG, seeds=SEEDS, explainers=(PERMUTATION,))
+    estimated = next(c for c in caveats if c.code == "estimated")
+    assert estimated.degrades
+    assert "too imprecise" in estimated.message
