@@ -9,7 +9,7 @@ is the one over raw columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -22,18 +22,18 @@ from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers import ensembles, tree_groups, tree_tables
 from explain_step.explainers.ensembles import Ensemble, Tree
-from explain_step.explainers.tree_groups import Group, Indices, Leaf, Step
+from explain_step.explainers.tree_groups import Group, Indices, Leaf
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FittedModel, FloatArray, IntArray, MethodSpec, Subject
 
 VERSION = "1"
-DENSE_COLUMNS = 11
-"""Leaves with more columns are summed over observed pattern pairs instead of full tables."""
+TABLE_COLUMNS, MOST_TABLE_COLUMNS = 10, 15
+"""Leaves of up to so many columns always, of more never, have tables of all patterns; see `_fits`."""
+TABLE_ENTRIES_AT_ONCE = 1 << 17
 CHUNKS = 16
 """The trees are summed in this many parts, then the parts in order, whatever the number of threads."""
-ROWS_AT_ONCE = 1 << 14
-VALUES_AT_ONCE = 1 << 25
-"""Attributions held per part of the sum; more rows are done one block after the other."""
+ROWS_AT_ONCE, VALUES_AT_ONCE = 1 << 15, 1 << 23
+"""Rows and attributions held per part of the sum; further rows are done block by block."""
 AGREEMENT = 1e-5
 """Largest difference between the read trees and the model's own answer, relative to the largest answer."""
 
@@ -165,15 +165,15 @@ def interventional(
     >>> values.ravel().tolist(), base.tolist()
     ([2.0], [4.0])
     """
+    used, places = np.unique(np.asarray(sources, dtype=np.int64), return_inverse=True)
     outputs, n = len(ensemble.offset), rows.shape[1]
-    raw = np.asarray(sources, dtype=np.int64)
-    block = max(1024, VALUES_AT_ONCE // max(1, n_features * outputs))
-    values = np.empty((n, n_features, outputs))
+    block = max(1024, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, len(used) * outputs)))
+    values = np.zeros((n, n_features, outputs))
     base = ensembles.predict(ensemble, background).mean(axis=0)
     for start in range(0, n, block):
         part = rows[:, start : start + block]
-        total = _sum_over_trees(ensemble, part, background, raw, n_features, threads=threads)
-        values[start : start + block] = total.transpose(2, 1, 0)
+        total = _sum_over_trees(ensemble, part, background, places, len(used), threads=threads)
+        values[start : start + block, used] = total.transpose(2, 1, 0)
     return values, base
 
 
@@ -216,101 +216,87 @@ def add_tree(
         return  # a single leaf: a constant
     plan = tree_groups.arrange(tree, sources=sources)
     places = list(tree_groups.groups(plan))
-    shares = _shares(plan, places, tree, background)
-    tables = _group_tables(places, tree, shares)
-    for start in range(0, rows.shape[1], ROWS_AT_ONCE):
-        stop = start + ROWS_AT_ONCE
-        indices = tree_groups.row_indices(plan, ensembles.decide(tree, rows[:, start:stop]))
-        for number, index in enumerate(indices):
-            group, target = places[number], out[:, :, start:stop]
-            if number in tables:
-                _look_up(target, tables[number], index, group=group, outputs=tree.outputs)
-            else:
-                states, share = shares[number]
-                values = _deep_values(group, tree, index, states, share)
-                _add(target, values, group=group, outputs=tree.outputs)
+    ours = list(tree_groups.row_indices(plan, ensembles.decide(tree, rows)))
+    theirs = list(tree_groups.row_indices(plan, ensembles.decide(tree, background)))
+    merged = [number for number, group in enumerate(places) if group.splits]
+    for number, table in _merged_tables(merged, places, tree, theirs).items():
+        values = np.take(table, ours[number].astype(np.intp), axis=2)
+        for output, part in zip(tree.outputs, values, strict=True):
+            _add(out[output], part, columns=places[number].columns)
+    single = (number for number, group in enumerate(places) if not group.splits)
+    by_size = sorted(single, key=lambda number: places[number].path)
+    for k, numbers in groupby(by_size, key=lambda number: places[number].path):
+        leaf_values = _table_values if _fits(k, background.shape[1]) else _pair_values
+        for number, unit in leaf_values(list(numbers), ours, theirs, k=k):
+            group = places[number]
+            for output, weight in zip(tree.outputs, tree.values[group.leaves[0].node], strict=True):
+                _add(out[output], weight * unit, columns=group.columns)
 
 
-def _shares(
-    plan: Step | Group, places: Sequence[Group], tree: Tree, background: FloatArray
-) -> list[tuple[Indices, FloatArray]]:
-    """Return, per group, the background's distinct indices and their shares of the background.
-
-    Groups with tables have all 2^bits indices.
-    """
-    m = background.shape[1]
-    counts: list[tuple[Indices, FloatArray]] = []
-    blocks: list[list[Indices]] = [[] for _ in places]
-    decisions = ensembles.decide(tree, background)
-    for number, index in enumerate(tree_groups.row_indices(plan, decisions)):
-        blocks[number].append(index)
-    for group, parts in zip(places, blocks, strict=True):
-        index = parts[0]
-        if group.bits <= DENSE_COLUMNS:
-            states = np.arange(1 << group.bits, dtype=index.dtype)
-            found = np.bincount(index.astype(np.intp), minlength=1 << group.bits)
-        else:
-            states, found = np.unique(index, return_counts=True)
-        counts.append((states, found / m))
-    return counts
+def _fits(k: int, background_rows: int) -> bool:
+    """Return whether a full table over k columns costs less than pairs of observed patterns."""
+    return k <= TABLE_COLUMNS or (k <= MOST_TABLE_COLUMNS and 1 << k <= 4 * background_rows)
 
 
-def _group_tables(
-    places: Sequence[Group], tree: Tree, shares: Sequence[tuple[Indices, FloatArray]]
+def _add(out: FloatArray, values: FloatArray, *, columns: tuple[int, ...]) -> None:
+    for column, row in zip(columns, values, strict=True):
+        out[column] += row
+
+
+def _merged_tables(
+    numbers: Sequence[int], places: Sequence[Group], tree: Tree, theirs: Sequence[Indices]
 ) -> dict[int, FloatArray]:
-    """Return, per group that fits, the table of shape (outputs, columns, 2^bits)."""
-    fitting = [number for number, group in enumerate(places) if group.bits <= DENSE_COLUMNS]
-    games = [
-        (number, leaf, *_histogram(leaf, *shares[number]))
-        for number in fitting
-        for leaf in places[number].leaves
-        if leaf.rows
-    ]
+    """Return, per group of several leaves, the table of shape (outputs, columns, 2^bits)."""
+    games: list[tuple[int, Leaf, IntArray, FloatArray]] = []
     tables: dict[int, FloatArray] = {}
+    for number in numbers:
+        group = places[number]
+        states = np.arange(1 << group.bits, dtype=theirs[number].dtype)
+        share = _shares(theirs[number], bits=group.bits)
+        tables[number] = np.zeros((len(tree.outputs), len(group.columns), len(states)))
+        for leaf in group.leaves:
+            patterns = tree_groups.leaf_patterns(leaf, states).astype(np.int64)
+            histogram = np.bincount(patterns, weights=share, minlength=1 << len(leaf.rows))
+            games.append((number, leaf, patterns, histogram))
     games.sort(key=lambda game: len(game[1].rows))
     for k, same in groupby(games, key=lambda game: len(game[1].rows)):
         alike = list(same)
-        units = tree_tables.dense_tables(np.stack([game[3] for game in alike]), k=k)
-        for (number, leaf, patterns, _), unit in zip(alike, units, strict=True):
+        sums = tree_tables.subset_sums(np.stack([game[3] for game in alike]), k=k)
+        for (number, leaf, patterns, _), unit in zip(alike, tree_tables.dense_tables(sums, k=k), strict=True):
             weights = tree.values[leaf.node][:, None, None]
-            group = places[number]
-            if not group.splits:
-                tables[number] = weights * unit
-                continue
-            if number not in tables:
-                tables[number] = np.zeros((len(tree.outputs), len(group.columns), 1 << group.bits))
             tables[number][:, list(leaf.rows)] += weights * np.take(unit, patterns, axis=1)
     return tables
 
 
-def _histogram(leaf: Leaf, states: Indices, share: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Return the leaf's pattern of each group index, and the background's shares by pattern."""
-    patterns: IntArray = tree_groups.leaf_patterns(leaf, states).astype(np.int64)
-    shares = np.bincount(patterns, weights=share, minlength=1 << len(leaf.rows))
-    return patterns, np.asarray(shares, dtype=np.float64)
+def _shares(index: Indices, *, bits: int) -> FloatArray:
+    """Return the share of rows with each of the 2^bits indices."""
+    return np.bincount(index.astype(np.intp), minlength=1 << bits) / len(index)
 
 
-def _look_up(
-    out: FloatArray, table: FloatArray, index: Indices, *, group: Group, outputs: tuple[int, ...]
-) -> None:
-    _add(out, np.take(table, index.astype(np.intp), axis=2), group=group, outputs=outputs)
+def _table_values(
+    numbers: Sequence[int], ours: Sequence[Indices], theirs: Sequence[Indices], *, k: int
+) -> Iterator[tuple[int, FloatArray]]:
+    """Yield the values (k, rows) of leaves of k columns, from tables made a cacheful at a time."""
+    step = max(1, TABLE_ENTRIES_AT_ONCE // (k << k))
+    for start in range(0, len(numbers), step):
+        batch = numbers[start : start + step]
+        sums = tree_tables.subset_sums(np.stack([_shares(theirs[number], bits=k) for number in batch]), k=k)
+        full = len(ours[0]) >= 1 << k
+        tables = tree_tables.dense_tables(sums, k=k) if full else None
+        for game, number in enumerate(batch):
+            index = ours[number].astype(np.intp)
+            if tables is None:
+                yield number, tree_tables.values_at(sums, index, game=game, k=k)
+            else:
+                yield number, np.take(tables[game], index, axis=1)
 
 
-def _add(out: FloatArray, values: FloatArray, *, group: Group, outputs: tuple[int, ...]) -> None:
-    for output, part in zip(outputs, values, strict=True):
-        target = out[output]
-        for column, row in zip(group.columns, part, strict=True):
-            target[column] += row
-
-
-def _deep_values(group: Group, tree: Tree, index: Indices, states: Indices, share: FloatArray) -> FloatArray:
-    """Return the values of shape (outputs, columns, rows) of a group that is too deep for a table."""
-    ours, where = np.unique(index, return_inverse=True)
-    values = np.zeros((len(tree.outputs), len(group.columns), len(ours)))
-    for leaf in group.leaves:
-        patterns = tree_groups.leaf_patterns(leaf, ours)
-        theirs = tree_groups.leaf_patterns(leaf, states)
-        unit = tree_tables.paired_tables(patterns, theirs, share, k=len(leaf.rows))
-        for output, weight in enumerate(tree.values[leaf.node]):
-            values[output, list(leaf.rows)] += weight * unit
-    return np.take(values, where, axis=2)
+def _pair_values(
+    numbers: Sequence[int], ours: Sequence[Indices], theirs: Sequence[Indices], *, k: int
+) -> Iterator[tuple[int, FloatArray]]:
+    """Yield the values (k, rows) of leaves that are too deep for a table."""
+    for number in numbers:
+        patterns, where = np.unique(ours[number], return_inverse=True)
+        background, counts = np.unique(theirs[number], return_counts=True)
+        shares = counts / len(theirs[number])
+        yield number, np.take(tree_tables.paired_tables(patterns, background, shares, k=k), where, axis=1)

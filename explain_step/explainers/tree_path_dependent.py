@@ -40,8 +40,8 @@ def path_dependent(
             histogram = _independent(list(ratios.values()))
             base[list(tree.outputs)] += tree.values[node] * histogram[-1]
             if ratios:
-                table = tree_tables.dense_tables(histogram[None, :], k=len(ratios))[0]
-                values = np.take(table, bits, axis=1)
+                sums = tree_tables.subset_sums(histogram[None, :], k=len(ratios))
+                values = tree_tables.values_at(sums, bits, game=0, k=len(ratios))
                 for output, weight in zip(tree.outputs, tree.values[node], strict=True):
                     out[output, list(ratios)] += weight * values
     return out.transpose(2, 1, 0), base

@@ -65,8 +65,24 @@ def _weights(k: int) -> _Weights:
     )
 
 
-def dense_tables(histograms: FloatArray, *, k: int) -> FloatArray:
-    """Return the Shapley values of indicator games for all 2^k patterns of the explained row.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sums:
+    """What the values of games over k columns are made of, by pattern: arrays of shape (games, 2^k).
+
+    A column that the row fails has the value ``-outside[p]``; a column i that the row passes has the value
+    ``inside[p] - below[p without i]``.
+    """
+
+    outside: FloatArray
+    inside: FloatArray
+    below: FloatArray
+
+
+def subset_sums(histograms: FloatArray, *, k: int) -> Sums:
+    """Return the sums behind the Shapley values of indicator games, for all patterns.
+
+    The Shapley value is the integral over t in [0, 1] of the multilinear extension's derivative. For each
+    quadrature node, one subset-sum transform gives ``sum over A subset of p of h[not A] t^|A|`` for all p.
 
     Parameters
     ----------
@@ -74,21 +90,8 @@ def dense_tables(histograms: FloatArray, *, k: int) -> FloatArray:
         Share of the background with each pattern.
     k : int
         Number of columns, at least 1.
-
-    Returns
-    -------
-    ndarray of shape (games, k, 2^k)
-        ``[g, i, p]`` is the value of column i in game g for a row with pattern p. The Shapley value is the
-        integral over t of the multilinear extension's derivative; for each quadrature node one subset-sum
-        transform gives ``sum over A subset of p of h[not A] t^|A|`` for all p.
-
-    Examples
-    --------
-    >>> dense_tables(np.array([[0.25, 0.75]]), k=1)[0, 0].tolist()
-    [-0.75, 0.25]
     """
     c = _weights(k)
-    games = len(histograms)
     by_missing = histograms[:, ::-1].T[:, None, :]  # entry A holds the share of q = not A
     sums = c.powers[:, :, None] * by_missing
     flat = sums.reshape(1 << k, -1)
@@ -96,13 +99,37 @@ def dense_tables(histograms: FloatArray, *, k: int) -> FloatArray:
         split = flat.reshape(-1, 2, 1 << bit, flat.shape[1])
         split[:, 1] += split[:, 0]
     outside, inside, below = (
-        np.einsum("ptg,pt->gp", sums, weight) for weight in (c.outside, c.inside, c.below)
+        np.ascontiguousarray(np.einsum("ptg,pt->pg", sums, weight).T)
+        for weight in (c.outside, c.inside, c.below)
     )
-    tables = np.empty((games, k, 1 << k))
-    np.take(below, c.without, axis=1, out=tables, mode="clip")
-    np.subtract(inside[:, None, :], tables, out=tables)
-    np.copyto(tables, -outside[:, None, :], where=~c.has)
+    return Sums(outside=outside, inside=inside, below=below)
+
+
+def dense_tables(sums: Sums, *, k: int) -> FloatArray:
+    """Return the Shapley values for all patterns: ``[game, column, pattern]``, of shape (games, k, 2^k).
+
+    Examples
+    --------
+    >>> dense_tables(subset_sums(np.array([[0.25, 0.75]]), k=1), k=1)[0, 0].tolist()
+    [-0.75, 0.25]
+    """
+    c = _weights(k)
+    tables = np.take(sums.below, c.without, axis=1)
+    np.subtract(sums.inside[:, None, :], tables, out=tables)
+    np.copyto(tables, -sums.outside[:, None, :], where=~c.has)
     return tables
+
+
+def values_at(sums: Sums, patterns: IntArray, *, game: int, k: int) -> FloatArray:
+    """Return one game's Shapley values for some rows' patterns: array of shape (k, rows).
+
+    The same numbers as looking the patterns up in `dense_tables`, cheaper for fewer rows than patterns.
+    """
+    bits = 1 << np.arange(k)[:, None]
+    values = np.take(sums.below[game], patterns & ~bits)
+    np.subtract(sums.inside[game][patterns], values, out=values)
+    np.copyto(values, -sums.outside[game][patterns], where=(patterns & bits) == 0)
+    return values
 
 
 @cache
@@ -153,7 +180,9 @@ def _pairs(patterns: Patterns, background: Patterns, shares: FloatArray, *, k: i
     plus_weight, minus_weight = _pair_weights(k)
     ours, theirs = pattern_bits(patterns, k=k), pattern_bits(background, k=k)
     full = patterns.dtype.type((1 << k) - 1)
-    row, other = np.nonzero((patterns[:, None] | background[None, :]) == full)
+    reached = np.flatnonzero((patterns[:, None] | background[None, :]) == full)
+    row = reached // len(background)
+    other = reached - row * len(background)
     a, b = k - theirs.sum(axis=1)[other], k - ours.sum(axis=1)[row]
     share = shares[other]
     minus = np.bincount(row, weights=share * minus_weight[a, b], minlength=len(patterns))
