@@ -195,9 +195,7 @@ def _imprecise(subject: Subject, attributions: Attributions, reasons: dict[str, 
         f"(typically {noise:.1%} of a value's size); an exact method does not apply: {why}."
     )
     if noise > TOO_NOISY:
-        message += (
-            " That is too imprecise to tell small effects from none; give fewer columns or a larger budget."
-        )
+        message += " That is too imprecise for small effects; fewer columns or a smaller max_rows help."
     return Caveat(code="estimated", section=SECTION, message=message, degrades=noise > TOO_NOISY)
 
 
