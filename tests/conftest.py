@@ -14,10 +14,12 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracking_kit import Store, current_store
+
+if TYPE_CHECKING:  # it imports MLflow, which takes seconds and most tests do not need
+    from tracking_kit import Store
 
 SERVER_START_SECONDS = 180
 THIRD_PARTY_WARNINGS = (
@@ -25,6 +27,8 @@ THIRD_PARTY_WARNINGS = (
     "ignore:The ``noload`` loader strategy:DeprecationWarning",
     # Importing mlflow.pyfunc warns about type hints in MLflow's own source.
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+    # MLflow's import hooks, once an evaluation has set them, have a loader of the old protocol.
+    "ignore:_ImportHookChainedLoader:ImportWarning",
 )
 
 
@@ -50,6 +54,7 @@ def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(_migrated: Path, tmp_path: Path) -> Iterator[Store]:
     """Return an own SQLite store with local artifacts."""
     from mlflow import MlflowClient
+    from tracking_kit import Store
 
     shutil.copyfile(_migrated, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -63,6 +68,8 @@ def store(_migrated: Path, tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def active_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Make the store MLflow's current one, as in a training script, and take it back afterwards."""
+    from tracking_kit import current_store
+
     monkeypatch.chdir(tmp_path)  # MLflow looks for project files (uv.lock) in the working directory
     with current_store(store.uri, store.experiment_id):
         yield store
@@ -148,6 +155,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def server_store(mlflow_server: Server, request: pytest.FixtureRequest) -> Store:
     """Return an own experiment on the server."""
     from mlflow import MlflowClient
+    from tracking_kit import Store
 
     client = MlflowClient(tracking_uri=mlflow_server.url)
     name = f"{request.node.name[:80]}-{time.monotonic_ns()}"

@@ -25,6 +25,9 @@ logger = logging.getLogger("explain_step.tracking")
 
 PREFIX = "explain_step."
 TAG_LENGTH = 500
+NO_ANSWER = re.compile(
+    r"NewConnectionError|NameResolutionError|Failed to establish|[Cc]onnection refused|timed out"
+)
 COLUMN_TYPES = {
     "float64": "double",
     "float32": "float",
@@ -134,15 +137,13 @@ def _active_target() -> Target | None:
 
 
 def unreachable(error: BaseException | None) -> bool:
-    """Tell whether an error comes from a server that did not answer; one that answers 500 may take a tag."""
-    from requests.exceptions import ConnectionError as NoConnection
-    from requests.exceptions import Timeout
+    """Tell whether an error comes from a server that cannot be reached.
 
+    MLflow keeps only the text of what happened on the wire. A server that answers 500 or drops a connection
+    in the middle of a file may still take a tag, and does not count.
+    """
     while error is not None:
-        text = str(error)
-        if "error responses" in text:
-            return False
-        if isinstance(error, NoConnection | Timeout) or text.startswith("API request to "):
+        if isinstance(error, TimeoutError | ConnectionRefusedError) or NO_ANSWER.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -70,7 +70,7 @@ def page() -> Iterator[Page]:
 
 
 def visit(page: Page, url: str, *, until: str) -> None:
-    """Open a route of the UI afresh; it is one script, so a change behind '#' alone would not load anything."""
+    """Open a route of the UI afresh: it is one script, a change behind '#' alone loads nothing."""
     page.open("about:blank")
     page.open(url, width=WIDTH, height=HEIGHT)
     page.wait_for(until, seconds=90)

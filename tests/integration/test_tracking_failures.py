@@ -14,9 +14,10 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from requests.exceptions import ConnectionError as NoConnection
-from tracking_kit import Store, current_store, fitted, hand_made, log
+from tracking_kit import Store, current_store, fitted, hand_made, log, rows
 
-from explain_step.errors import ExplainStepError
+import explain_step
+from explain_step.errors import BindingError, ExplainStepError
 from explain_step.tracking import mark, mark_failure, resolve, training_run, upload
 from explain_step.tracking.marks import unreachable
 
@@ -165,7 +166,7 @@ def test_a_server_that_does_not_answer_is_not_asked_a_second_time(
             model_id=None,
             model_uri=None,
         )
-        logged = mark_failure(gone, NoConnection("refused"))
+        logged = mark_failure(gone, NoConnection("[Errno 111] Connection refused"))
         assert calls == []
     assert logged.status == "failed"
     assert "does not answer" in caplog.text
@@ -227,3 +228,37 @@ def test_a_server_whose_disk_refuses_writes(
         "failed",
         "failed",
     )
+
+
+class Broken:
+    """A model that raises when it is asked."""
+
+    def predict(self, X: Any) -> Any:
+        raise RuntimeError("the feature store is down")
+
+
+def test_the_whole_step_leaves_a_good_run_when_the_model_raises(active_store: Store) -> None:
+    X, y = rows()
+    with training_run() as run:
+        mlflow.log_metric("auc", 0.8)
+        info = log(fitted(), registered="mortgage")
+        logged = explain_step.log_explanations(Broken(), X, y)
+    client = active_store.client
+    done = client.get_run(run.info.run_id)
+    assert (done.info.status, done.data.metrics) == ("FINISHED", {"auc": 0.8})
+    assert (logged.status, logged.snapshot, logged.model_id) == ("failed", None, info.model_id)
+    for tags in (done.data.tags, client.get_model_version("mortgage", "1").tags):
+        assert explanation_of(tags)[0] == "failed"
+        assert "the feature store is down" in str(explanation_of(tags)[1])
+
+
+def test_the_whole_step_refuses_to_explain_another_model_than_the_logged_one(active_store: Store) -> None:
+    X, y = rows()
+    with mlflow.start_run() as run:
+        log(fitted(C=0.01))
+        logged = explain_step.log_explanations(fitted(C=1.0), X, y)
+        with pytest.raises(BindingError):
+            explain_step.log_explanations(fitted(C=1.0), X, y, on_error="raise")
+    done = active_store.client.get_run(run.info.run_id)
+    assert (done.info.status, logged.status) == ("FINISHED", "failed")
+    assert "is not the explained model" in logged.reason
