@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.text import Text
 
+from explain_step.plots import style
 from explain_step.types import Attributions, FittedModel, MethodSpec, Response, Subject
 
 Function = Callable[[pd.DataFrame], Any]
@@ -79,7 +82,7 @@ def additive(parts: Mapping[str, Callable[[pd.Series], Any]]) -> Function:
 def additive_case(
     X: pd.DataFrame, parts: Mapping[str, Callable[[pd.Series], Any]], **more: Any
 ) -> tuple[Subject, Attributions]:
-    """An additive model: the Shapley value of a column is its term minus the term's mean over the background."""
+    """An additive model: a column's Shapley value is its term minus the term's mean over the background."""
     subject = subject_of(model_of(additive(parts), X), X, **more)
     values = np.zeros(X.shape)
     for j, name in enumerate(X.columns):
@@ -96,13 +99,29 @@ def normal_frame(n: int, d: int, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(values, columns=[f"x{j}" for j in range(d)])
 
 
+@contextmanager
+def kept_canvases() -> Iterator[list[Any]]:
+    """Keep the matplotlib figures that are finished inside the block, to look at their parts."""
+    kept: list[Any] = []
+    finish = style.finish
+
+    def keep(figure: Any, **more: Any) -> Any:
+        kept.append(figure)
+        return finish(figure, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "finish", keep)
+        yield kept
+
+
 def layout_faults(figure: Any) -> list[str]:
     """Return texts of a drawn figure that are cut at its edge, and pairs of axis labels that overlap."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     edge = figure.bbox
     faults = []
-    texts = figure.findobj(Text)
+    unseen = {id(t) for axes in figure.axes for t in _ticks_out_of_view(axes)}
+    texts = [t for t in figure.findobj(Text) if id(t) not in unseen]
     for text in texts:
         if not text.get_visible() or not text.get_text().strip():
             continue
@@ -115,6 +134,15 @@ def layout_faults(figure: Any) -> list[str]:
     for axes in figure.axes:
         faults += _overlaps(axes, renderer)
     return faults
+
+
+def _ticks_out_of_view(axes: Any) -> list[Text]:
+    found = []
+    for axis, view in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        for tick in axis.get_major_ticks():
+            if not min(view) <= tick.get_loc() <= max(view):
+                found += [tick.label1, tick.label2]
+    return found
 
 
 def _overlaps(axes: Any, renderer: Any) -> list[str]:

@@ -153,7 +153,7 @@ def _name_axes(figure: Canvas, view: _View, *, pairs: list[tuple[Axes, Axes]], s
                 color=style.GREY,
             )
         for strip in strips:
-            strip.set_xlabel(style.wrap(view.name, 44))
+            strip.set_xlabel(style.wrap(view.name, 32))
         return
     pairs[0][0].set_ylabel("SHAP value")
     pairs[0][1].set_ylabel(words)
@@ -256,9 +256,10 @@ def _density(axes: Axes, view: _View, *, narrow: bool) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlim(*_ends(view)[:2])
-    axes.locator_params(axis="x", nbins=3 if narrow else 6)
     if view.meta.get("kind") == "datetime":
         _dates(axes, narrow=narrow)
+    else:
+        axes.locator_params(axis="x", nbins=3 if narrow else 6)
 
 
 def _dates(axes: Axes, *, narrow: bool) -> None:
@@ -284,6 +285,7 @@ def _levels(view: _View) -> Canvas:
         shap = view.curve("shap", output).iloc[order]
         _lane_dots(axes[i], shap, colour=style.ACCENT, zero=True)
         axes[i].set_xlabel("SHAP value")
+        axes[i].locator_params(axis="x", nbins=4 if k < 3 else 2)
         if k > 1:
             axes[i].set_title(style.wrap(output, 20), fontsize=style.FONT, color=style.INK)
     if k == 1:

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from explain_step import types
 
 if TYPE_CHECKING:
@@ -158,14 +160,14 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
 
 def _png(figure: Figure) -> tuple[bytes, int, int]:
     """Return PNG bytes with a palette of at most `COLOURS` colours (a third of the size), and its size."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    with Image.open(raw) as image:
-        flat = image.convert("RGB").quantize(
-            COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-        )
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels).convert("RGB")
+    flat = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small = io.BytesIO()
     flat.save(small, format="PNG", optimize=True)
     return small.getvalue(), flat.width, flat.height

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from effect_kit import additive_case, attributions_of, layout_faults, model_of, normal_frame, subject_of
+from effect_kit import (
+    additive_case,
+    attributions_of,
+    kept_canvases,
+    layout_faults,
+    model_of,
+    normal_frame,
+    subject_of,
+)
 
 from explain_step import plots
 from explain_step.artifacts import dependence, interactions
@@ -13,7 +23,7 @@ from explain_step.config import Config
 from explain_step.plots import dependence as figures
 from explain_step.plots import style
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact
+from explain_step.types import Artifact, Figure
 
 LONG = "a column with quite a long name, in words and with a $ or two $ and " + "x" * 250
 
@@ -69,96 +79,104 @@ def several():
     return build(subject, attributions_of(subject, phi))
 
 
-@pytest.fixture
-def canvases(monkeypatch):
-    kept = []
-    finish = style.finish
+@dataclass(frozen=True)
+class Drawn:
+    """Figures as published, and the canvases they came from."""
 
-    def keep(figure, **more):
-        kept.append(figure)
-        return finish(figure, **more)
-
-    monkeypatch.setattr(style, "finish", keep)
-    return kept
+    figures: tuple[Figure, ...]
+    canvases: list[Any]
 
 
-def test_one_figure_per_feature_then_pairs_then_the_joint_effect(mixed):
-    drawn = figures.draw(mixed, labels={LONG: "Readable"})
+def draw(artifacts, labels=None):
+    with kept_canvases() as canvases:
+        return Drawn(figures.draw(artifacts, labels=labels or {}), canvases)
+
+
+@pytest.fixture(scope="module")
+def one(mixed):
+    return draw(mixed, labels={"x1": "Readable"})
+
+
+@pytest.fixture(scope="module")
+def many(several):
+    return draw(several)
+
+
+def place(mixed, feature):
+    return list(dict.fromkeys(mixed["dependence"].table["feature"])).index(feature)
+
+
+def test_one_figure_per_feature_then_pairs_then_the_joint_effect(one, mixed):
     features = list(dict.fromkeys(mixed["dependence"].table["feature"]))
-    assert [f.slug for f in drawn[: len(features)]] == [style.slug(f) for f in features]
-    assert drawn[0].title == "How the prediction depends on Readable"
-    assert drawn[-2].slug.startswith("interactions")
-    assert drawn[-1].slug.startswith("joint")
-    assert "Readable" in drawn[-1].alt
+    slugs = [f.slug for f in one.figures]
+    assert slugs[: len(features)] == [style.slug(f) for f in features]
+    assert slugs[-2].startswith("interactions")
+    assert slugs[-1].startswith("joint")
+    assert one.figures[place(mixed, "x1")].title == "How the prediction depends on Readable"
+    assert LONG in one.figures[-1].alt
 
 
-def test_nothing_is_cut_and_no_labels_overlap(mixed, several, canvases):
-    figures.draw(mixed, labels={})
-    figures.draw(several, labels={})
-    faults = {c.get_suptitle(): layout_faults(c) for c in canvases}
+def test_nothing_is_cut_and_no_labels_overlap(one, many):
+    faults = {c.get_suptitle(): layout_faults(c) for c in (*one.canvases, *many.canvases)}
     assert {title: found for title, found in faults.items() if found} == {}
 
 
-def test_the_alt_text_tells_the_curve_and_the_levels(mixed):
-    alts = {f.slug: f.alt for f in figures.draw(mixed, labels={})}
+def test_the_alt_text_tells_the_curve_and_the_levels(one, mixed):
+    alts = {f.slug: f.alt for f in one.figures}
     assert "2020-" in alts[style.slug("day")]
     assert "a level with a long name, longer than one line" in alts[style.slug("kind")]
     assert alts[style.slug(LONG)].count("at ") >= 5
 
 
-def test_predictions_of_every_output_are_inside_their_shared_axis(several, canvases):
-    figures.draw(several, labels={})
+def test_predictions_of_every_output_are_inside_their_shared_axis(many, several):
     table = several["dependence"].table
     shown = list(dict.fromkeys(table["output"]))[:4]
     pdp = table[(table["feature"] == "x0") & (table["curve"] == "pdp") & table["output"].isin(shown)]
-    low, high = canvases[0].axes[4].get_ylim()
+    low, high = many.canvases[place(several, "x0")].axes[4].get_ylim()
     assert low <= pdp["value"].min()
     assert high >= pdp["value"].max()
 
 
-def test_few_values_are_dots_and_many_are_curves(mixed, canvases):
-    figures.draw(mixed, labels={})
-    by_feature = dict(zip(dict.fromkeys(mixed["dependence"].table["feature"]), canvases, strict=False))
-    assert [t.get_text() for t in by_feature["few"].axes[0].get_yticklabels()][0].startswith("0")
-    assert len(by_feature["few"].axes) == 2
-    assert len(by_feature["x1"].axes) == 4
+def test_few_values_are_dots_and_many_are_curves(one, mixed):
+    few = one.canvases[place(mixed, "few")]
+    assert len(few.axes) == 2
+    assert few.axes[0].get_yticklabels()[0].get_text().startswith("0")
+    assert len(one.canvases[place(mixed, "x1")].axes) == 4
 
 
-def test_rows_without_a_value_are_marked_off_the_curve(mixed, canvases):
-    figures.draw(mixed, labels={})
-    features = list(dict.fromkeys(mixed["dependence"].table["feature"]))
-    axes = canvases[features.index("x1")].axes[0]
-    at = max(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "D")
+def test_rows_without_a_value_are_marked_off_the_curve(one, mixed):
+    canvas = one.canvases[place(mixed, "x1")]
+    at = max(float(line.get_xdata()[0]) for line in canvas.axes[0].lines if line.get_marker() == "D")
     curve = mixed["dependence"].table.query("feature == 'x1' and curve == 'pdp'")
     assert at > curve["x"].max()
-    assert "30 rows without a value" in canvases[features.index("x1")].get_supxlabel().replace("\n", " ")
+    assert "30 rows without a value" in canvas.get_supxlabel().replace("\n", " ")
 
 
-def test_pairs_are_filled_where_the_interval_excludes_zero(mixed, canvases):
-    figures.draw(mixed, labels={})
-    pairs = next(c for c in canvases if c.get_suptitle() == "Which columns act together")
-    dots = pairs.axes[0].collections[-1]
+def test_pairs_are_filled_where_the_interval_excludes_zero(one, mixed):
+    pairs = next(c for c in one.canvases if c.get_suptitle() == "Which columns act together")
     table = mixed["interactions"].table.head(10)
-    filled = [tuple(colour[:3]) != (1.0, 1.0, 1.0) for colour in dots.get_facecolors()]
+    filled = [
+        tuple(colour[:3]) != (1.0, 1.0, 1.0) for colour in pairs.axes[0].collections[-1].get_facecolors()
+    ]
     assert filled == (table["ci_low"] > 0).tolist()
     assert sum(filled) == 1
 
 
-def test_strict_tables_can_be_drawn():
+@pytest.fixture(scope="module")
+def strict():
     X = normal_frame(300, 2)
-    drawn = figures.draw(
-        build(*additive_case(X, {"x0": np.exp, "x1": lambda s: s}), privacy="strict"), labels={}
-    )
-    assert len(drawn) == 3
-    assert "single rows" not in drawn[0].alt
+    subject, attributions = additive_case(X, {"x0": np.exp, "x1": lambda s: s})
+    return build(subject, attributions, privacy="strict")
 
 
-def test_redrawn_from_parquet_the_bytes_are_the_same(mixed):
+def test_strict_tables_redrawn_from_parquet_give_the_same_bytes(strict):
     stored = {}
-    for name, artifact in mixed.items():
+    for name, artifact in strict.items():
         buffer = io.BytesIO()
         artifact.table.to_parquet(buffer)
         table = pd.read_parquet(io.BytesIO(buffer.getvalue()))
         stored[name] = Artifact(name=name, kind=artifact.kind, table=table, meta=artifact.meta)
-    first = [f.png for f in plots.render(mixed, labels={})]
-    assert [f.png for f in plots.render(stored, labels={})] == first
+    drawn = draw(strict)
+    assert len(drawn.figures) == 3
+    assert "single rows" not in drawn.canvases[0].get_supxlabel()
+    assert [f.png for f in plots.render(stored, labels={})] == [f.png for f in drawn.figures]

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from effect_kit import additive_case, attributions_of, layout_faults, model_of, normal_frame, subject_of
+from effect_kit import (
+    additive_case,
+    attributions_of,
+    kept_canvases,
+    layout_faults,
+    model_of,
+    normal_frame,
+    subject_of,
+)
 
 from explain_step import plots
 from explain_step.artifacts import importance
@@ -13,7 +23,7 @@ from explain_step.config import Config
 from explain_step.plots import importance as figures
 from explain_step.plots import style
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact
+from explain_step.types import Artifact, Figure
 
 LONG = "a column with quite a long name, in words and with a $ or two $ and " + "x" * 250
 
@@ -44,31 +54,38 @@ def several():
     return build(subject, attributions_of(subject, phi))
 
 
-@pytest.fixture
-def canvases(monkeypatch):
-    kept = []
-    finish = style.finish
+@dataclass(frozen=True)
+class Drawn:
+    """Figures as published, and the canvases they came from."""
 
-    def keep(figure, **more):
-        kept.append(figure)
-        return finish(figure, **more)
-
-    monkeypatch.setattr(style, "finish", keep)
-    return kept
+    figures: tuple[Figure, ...]
+    canvases: list[Any]
 
 
-def test_bars_and_a_beeswarm_for_one_output(single):
-    drawn = figures.draw(single, labels={LONG: "Readable"})
-    assert [f.slug.split("-")[0] for f in drawn] == ["bars", "beeswarm"]
-    assert all(f.kind == "importance" and f.width == 835 for f in drawn)
-    assert "Readable" in drawn[0].alt
-    assert LONG not in drawn[0].alt
-    assert "8 further columns together" in drawn[0].alt
-    assert "higher values push up" in drawn[1].alt
+def draw(artifacts, labels=None):
+    with kept_canvases() as canvases:
+        return Drawn(figures.draw(artifacts, labels=labels or {}), canvases)
 
 
-def test_the_alt_text_has_full_names_and_numbers(single):
-    alt = figures.draw(single, labels={})[0].alt
+@pytest.fixture(scope="module")
+def one(single):
+    return draw(single)
+
+
+@pytest.fixture(scope="module")
+def many(several):
+    return draw(several)
+
+
+def test_bars_and_a_beeswarm_for_one_output(one):
+    assert [f.slug.split("-")[0] for f in one.figures] == ["bars", "beeswarm"]
+    assert all(f.kind == "importance" and f.width == 835 for f in one.figures)
+    assert "8 further columns together" in one.figures[0].alt
+    assert "higher values push up" in one.figures[1].alt
+
+
+def test_the_alt_text_has_full_names_and_numbers(one, single):
+    alt = one.figures[0].alt
     top = single["importance"].table.iloc[0]
     assert LONG in alt
     assert style.number(top["mean_abs_shap"]) in alt
@@ -76,50 +93,58 @@ def test_the_alt_text_has_full_names_and_numbers(single):
     assert "permutation importance" in alt
 
 
-def test_nothing_is_cut_and_no_labels_overlap(single, several, canvases):
-    figures.draw(single, labels={})
-    figures.draw(several, labels={})
-    assert len(canvases) == 2 + 2 + 4
-    assert [layout_faults(c) for c in canvases] == [[]] * len(canvases)
+def test_nothing_is_cut_and_no_labels_overlap(one, many):
+    found = [layout_faults(c) for c in (*one.canvases, *many.canvases)]
+    assert found == [[]] * (2 + 2 + 4)
 
 
-def test_several_outputs_have_a_mean_and_at_most_four_of_their_own(several):
-    drawn = figures.draw(several, labels={})
-    assert [f.slug for f in drawn][:2] == ["bars-mean", "bars-by-output"]
-    assert sum(f.slug.startswith("beeswarm") for f in drawn) == 4
-    assert "first 4 of 5 outputs" in drawn[1].alt
-    assert "One of 5 outputs" in drawn[2].alt
+def test_several_outputs_have_a_mean_and_at_most_four_of_their_own(many):
+    assert [f.slug for f in many.figures][:2] == ["bars-mean", "bars-by-output"]
+    assert sum(f.slug.startswith("beeswarm") for f in many.figures) == 4
+    assert "first 4 of 5 outputs" in many.figures[1].alt
+    assert "One of 5 outputs" in many.figures[2].alt
 
 
-def test_bars_of_every_output_stay_inside_a_shared_axis(several, canvases):
-    figures.draw(several, labels={})
+def test_bars_of_every_output_stay_inside_a_shared_axis(many, several):
     widest = several["importance"].table.query("output == 'delta'")["ci_high"].max()
-    assert all(axes.get_xlim()[1] >= widest for axes in canvases[1].axes)
+    assert all(axes.get_xlim()[1] >= widest for axes in many.canvases[1].axes)
 
 
-def test_brackets_join_exactly_the_columns_that_share_a_rank(canvases):
+def small_case():
     X = normal_frame(200, 3)
     phi = np.stack([np.full(200, 5.0), X["x1"], X["x1"].to_numpy()[::-1]], axis=1) + 0.01 * X.to_numpy()
     subject = subject_of(model_of(lambda f: np.zeros(len(f)), X), X)
-    figures.draw(build(subject, attributions_of(subject, phi)), labels={})
-    axes = canvases[0].axes[0]
+    return build(subject, attributions_of(subject, phi))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return draw(small_case(), labels={"x0": "Readable"})
+
+
+def test_labels_replace_names(small):
+    assert small.canvases[0].axes[0].get_yticklabels()[0].get_text() == "Readable"
+    assert "Readable" in small.figures[0].alt
+    assert "x0" not in small.figures[0].alt
+
+
+def test_brackets_join_exactly_the_columns_that_share_a_rank(small):
+    axes = small.canvases[0].axes[0]
     brackets = [line for line in axes.lines if len(line.get_xdata()) == 4]
     assert [[round(v, 1) for v in line.get_ydata()] for line in brackets] == [[0.7, 0.7, 2.3, 2.3]]
     assert [t.get_text() for t in axes.texts] == ["1", "2\u20133", "2\u20133"]
 
 
-def test_without_labels_there_is_no_permutation_panel(canvases):
-    X = normal_frame(60, 2)
-    figures.draw(build(*additive_case(X, {"x0": lambda s: s})), labels={})
-    assert len(canvases[0].axes) == 1
+def test_without_labels_of_rows_there_is_no_permutation_panel(small):
+    assert len(small.canvases[0].axes) == 1
 
 
-def test_redrawn_from_parquet_the_bytes_are_the_same(single):
+def test_redrawn_from_parquet_the_bytes_are_the_same(small):
     stored = {}
-    for name, artifact in single.items():
+    for name, artifact in small_case().items():
         buffer = io.BytesIO()
         artifact.table.to_parquet(buffer)
         table = pd.read_parquet(io.BytesIO(buffer.getvalue()))
         stored[name] = Artifact(name=name, kind=artifact.kind, table=table, meta=artifact.meta)
-    first = [f.png for f in plots.render(single, labels={})]
-    assert [f.png for f in plots.render(stored, labels={})] == first
+    redrawn = plots.render(stored, labels={"x0": "Readable"})
+    assert [f.png for f in redrawn] == [f.png for f in small.figures]
