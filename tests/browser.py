@@ -1,4 +1,4 @@
-"""A small driver of headless Chromium over the DevTools protocol: open, look, measure, listen to the console."""
+"""A small driver of headless Chromium over the DevTools protocol: open, measure, listen to the console."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ from typing import Any
 import websocket
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars", "--remote-debugging-port=0",
-    "--remote-allow-origins=*", "--disable-dev-shm-usage",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+    "--remote-allow-origins=*",
+)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 START_SECONDS, ANSWER_SECONDS = 60, 60
 
@@ -40,11 +50,13 @@ class Page:
         self.events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send one command and return its result; events that arrive meanwhile are kept."""
+    def call(self, method: str, *, session: str | None = None, **params: Any) -> dict[str, Any]:
+        """Send one command (to a frame's session) and return its result; keep the events that arrive."""
         number = next(self._ids)
-        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
+        self._socket.send(json.dumps(message | ({"sessionId": session} if session else {})))
         while True:
             message = self._receive()
             if message.get("id") == number:
@@ -101,8 +113,29 @@ class Page:
             time.sleep(0.1)
         return value
 
+    def in_frame(self, expression: str, *, seconds: float = 30.0) -> Any:
+        """Return the first true value of an expression in a sandboxed frame of the page, once loaded."""
+        ready = f"document.readyState === 'complete' && ({expression})"
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.evaluate("new Promise(r => setTimeout(r, 50))")
+            for session in self._frames():
+                answer = self.call("Runtime.evaluate", session=session, returnByValue=True, expression=ready)
+                if answer.get("result", {}).get("value"):
+                    return answer["result"]["value"]
+        raise TimeoutError(expression)
+
+    def _frames(self) -> list[str]:
+        """Return the sessions of the frames that have a process of their own (sandboxed ones have)."""
+        made = [e["params"] for e in self.events if e["method"] == "Target.attachedToTarget"]
+        gone = {e["params"]["sessionId"] for e in self.events if e["method"] == "Target.detachedFromTarget"}
+        return [p["sessionId"] for p in made if p["sessionId"] not in gone]
+
     def console(self) -> list[str]:
         """Return everything that the page made the browser say since it was opened."""
+        for session in self._frames():
+            for domain in ("Runtime", "Log"):  # both repeat what was said before they were asked
+                self.call(f"{domain}.enable", session=session)
         said = []
         for event in self.events:
             params = event["params"]

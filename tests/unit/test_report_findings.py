@@ -1,0 +1,287 @@
+"""Findings say what the tables say, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from page_fixture import degraded, multiclass, normal, regression
+from page_tables import CONTROL, QUANTITY, RANKS, artifact, importance_table, score, segments_table
+
+from explain_step.report import dependence, examples, importance, quality, segments, sentences
+from explain_step.report.format import Text, plain
+from explain_step.report.limits import limits
+from explain_step.report.tables import Labels
+from explain_step.report.view import key_numbers
+
+NONE = Labels()
+NAN = float("nan")
+
+
+def text(found: tuple[Text, ...] | list[Text]) -> str:
+    return " ".join(plain(sentence) for sentence in found)
+
+
+def test_the_sentence_for_a_judge():
+    assert plain(sentences.aloud(QUANTITY)) == (
+        "This page explains the predicted probability of deny = yes for 714 held-out rows, "
+        "against 1,666 background rows given by the caller, exactly."
+    )
+
+
+def test_the_sentence_says_when_it_is_a_sample_and_how_close_the_estimate_is():
+    spoken = plain(sentences.aloud({**QUANTITY, "exact": False, "typical_error": 0.00213, "rows": 200}))
+    assert "for 200 of 714 held-out rows" in spoken
+    assert spoken.endswith("estimated by sampling, typically to within \u00b10.0021.")
+    assert plain(sentences.aloud({**QUANTITY, "exact": False})).endswith("estimated by sampling.")
+
+
+def test_the_sentence_of_several_outputs_names_none_of_them():
+    assert "of each of the three classes of species for" in plain(sentences.aloud(multiclass().quantity))
+    targets = {**QUANTITY, "outputs": ["a", "b"], "output_space": "prediction", "phrase": "prediction of a"}
+    assert "the prediction of each of the two targets for" in plain(sentences.aloud(targets))
+
+
+def ranked(ranks: list[tuple[int, int]]) -> pd.DataFrame:
+    names = tuple("abcdefgh"[: len(ranks)])
+    return importance_table(names, ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "finding"),
+    [
+        ([(1, 1), (2, 2), (3, 3)], "a and b lead, in this order; every rank is settled."),
+        (
+            [(1, 1), (2, 2), (3, 6), (3, 6), (3, 6), (3, 6)],
+            "a and b lead, in this order; the order of ranks 3 to 6 is not settled.",
+        ),
+        ([(1, 1), (2, 3), (2, 3)], "a leads; the order of ranks 2 to 3 is not settled."),
+        ([(1, 2), (1, 2), (3, 3)], "a and b lead, in an order that is not settled."),
+        (
+            [(1, 2), (1, 3), (2, 4), (3, 4)],
+            "a, b and c come first, but the order of ranks 1 to 4 is not settled.",
+        ),
+        (
+            [(1, 2), (1, 2), (3, 4), (3, 4)],
+            "a and b lead, in an order that is not settled; neither is that of ranks 3 to 4.",
+        ),
+    ],
+)
+def test_leaders_and_unsettled_ranks(ranks, finding):
+    assert text(importance.finding(ranked(ranks), labels=NONE)).startswith(finding)
+
+
+def test_unknown_ranks_are_not_called_settled():
+    table = ranked([(1, 1), (2, 2), (3, 3)]).assign(rank_low=NAN, rank_high=NAN)
+    assert "settled." in text(importance.finding(table, labels=NONE))
+    assert "every rank is settled" not in text(importance.finding(table, labels=NONE))
+
+
+def test_inputs_without_effect_are_counted_and_all_zero_is_said():
+    assert "One input has no effect on these rows." in text(
+        importance.finding(importance_table(), labels=NONE)
+    )
+    nothing = importance_table(("a", "b")).assign(mean_abs_shap=0.0)
+    assert (
+        text(importance.finding(nothing, labels=NONE)) == "No input changes the output on any of these rows."
+    )
+
+
+def test_shuffling_that_disagrees_is_said():
+    table = importance_table(("a", "b")).assign(permutation_importance=[0.01, 0.02])
+    assert "when an input is shuffled, b comes first" in text(importance.finding(table, labels=NONE))
+
+
+def test_reader_names_are_used():
+    found = text(
+        importance.finding(importance_table(("a", "b")), labels=Labels(names={"a": "loan to value"}))
+    )
+    assert found.startswith("loan to value")
+
+
+def test_the_share_of_three_is_the_sum_of_the_table_and_lies_in_its_bounds():
+    table = importance_table()
+    share, low, high, names = importance.shares(table)
+    assert share == pytest.approx(table["share"].nlargest(3).sum())
+    assert names == ("lvrat", "pirat", "chist")
+    assert low < share < high
+
+
+def test_several_outputs_speak_by_their_mean_and_name_each_leader():
+    found = text(importance.finding(multiclass().artifacts["importance"].table, labels=NONE))
+    assert "For setosa it is lvrat, for versicolor pirat, for virginica chist." in found
+
+
+def test_the_course_of_curves():
+    found = text(dependence.section(normal(), labels=NONE).finding)
+    assert found.startswith(
+        "Contributions rise with lvrat, pirat and phist; they go up and down along chist; and they"
+    )
+    assert "differ between the levels of afam" in found
+    assert "Along lvrat they go from \u22120.114 at 0.2 to +0.109 at 1.3." in found
+
+
+@pytest.mark.parametrize(
+    ("values", "course"),
+    [
+        ([0, 1, 2], "rises"),
+        ([2, 1, 1], "falls"),
+        ([0, 3, 2.5], "mostly rises"),
+        ([0, 1, 0], "turns"),
+        ([1, 1, 1], "flat"),
+    ],
+)
+def test_one_curve(values, course):
+    curve = pd.DataFrame(
+        {"x": ["3", "1", "2"], "value": np.array(values, dtype=float)[[2, 0, 1]], "shown": "x"}
+    )
+    assert dependence.course(curve) == course
+
+
+def test_missing_values_stand_off_the_curve():
+    curve = pd.DataFrame(
+        {"x": [1.0, 2.0, 3.0], "value": [0.1, 0.2, -5.0], "level": [None, None, "(missing)"]}
+    )
+    assert dependence.course(curve) == "rises"
+
+
+def test_an_interaction_that_may_be_nothing_is_not_named():
+    pairs = pd.DataFrame(
+        {
+            "output": "y",
+            "feature_a": ["a"],
+            "feature_b": ["b"],
+            "strength": [0.1],
+            "ci_low": [0.0],
+            "ci_high": [0.3],
+        }
+    )
+    assert (
+        text(dependence.interactions(pairs, labels=NONE))
+        == "No interaction between two inputs stands out from chance."
+    )
+    assert "between a and b" in text(dependence.interactions(pairs.assign(ci_low=0.05), labels=NONE))
+
+
+def test_groups_are_compared_without_the_whole_and_without_the_withheld():
+    found = text(segments.performance_sentences(segments_table(), labels=NONE))
+    assert found == (
+        "ROC AUC runs from 0.771 (afam = yes, 108 rows) to 0.853 (single = no, 431 rows) over 4 groups; "
+        "no difference in it stands out from chance."
+    )
+
+
+def test_both_sides_of_a_cut_are_one_difference():
+    found = text(segments.importance_sentences(segments_table(), labels=NONE))
+    assert found.startswith(
+        "Four of the 8 differences in importance stand out after adjustment; the largest: lvrat"
+    )
+    assert "weighs more in afam = yes" in found
+
+
+def test_the_gap_of_decisions():
+    rates = normal().artifacts["segment_rates"].table
+    assert text(segments.rate_sentences(rates, labels=NONE)) == (
+        "Rows are predicted yes more often by 17 points (12 to 22) for afam = yes than for afam = no."
+    )
+    unsure = rates.assign(ci_low=0.0)
+    assert "stands out from chance" in text(segments.rate_sentences(unsure, labels=NONE))
+
+
+def test_without_labels_groups_have_no_performance():
+    assert segments.performance_sentences(segments_table(labelled=False), labels=NONE) == []
+
+
+def test_examples_are_counted_by_kind():
+    assert text(examples.sentences(normal().artifacts["examples"].table)) == (
+        "Six predictions are shown, chosen by rule and not by hand: two correct ones, one incorrect one, "
+        "one borderline one, one with the largest error and one typical one."
+    )
+
+
+def test_a_score_stands_beside_its_own_control_only():
+    pairs = quality.pair(normal().scores)
+    control = {(p.score.name, p.score.variant): p.control.value if p.control else None for p in pairs}
+    assert control["masking_r2", "interventional"] == -0.93
+    assert control["rank_stability", "top5"] == 0.12
+    assert control["rank_stability", "kendall_tau_b"] is None
+    assert all(p.score.variant != CONTROL for p in pairs)
+
+
+def test_a_score_no_better_than_chance_is_not_ahead():
+    scores = (
+        score("masking_r2", "interventional", 0.2, 0.1, 0.3, "higher"),
+        score("masking_r2", CONTROL, 0.15, 0.1, 0.2, "higher"),
+        score("additivity_error", "mean", 0.1, 0.05, 0.2, "lower"),
+        score("additivity_error", CONTROL, 0.7, 0.6, 0.8, "lower"),
+    )
+    assert "One of two scores with a random control is clearly ahead of it." in text(
+        quality.sentences(quality.pair(scores))
+    )
+
+
+def test_a_score_that_is_not_defined_gives_its_reason():
+    undefined = (
+        score("masking_r2", "", None, None, None, "higher", reason="a single column has no proper subset"),
+    )
+    assert text(quality.fidelity_sentences(quality.pair(undefined)[0])).endswith(
+        "a single column has no proper subset."
+    )
+    numbers = key_numbers(replace(normal(), scores=undefined), labels=NONE)
+    assert numbers[1].value == "\u2013"
+    assert "a single column has no proper subset" in plain(numbers[1].note)
+
+
+def test_the_three_numbers_are_those_of_the_tables():
+    performance, fidelity, top = key_numbers(normal(), labels=NONE)
+    assert (performance.label, performance.value, performance.interval) == (
+        "ROC AUC",
+        "0.837",
+        "0.796 to 0.875",
+    )
+    assert (fidelity.value, fidelity.interval) == ("0.874", "0.851 to 0.893")
+    assert (top.value, top.interval) == ("54%", "49% to 58%")
+    assert key_numbers(regression(), labels=NONE)[0].value == "48,300"
+
+
+def titles(context) -> dict[str, str]:
+    found = limits(
+        quantity=context.quantity,
+        identity=context.identity,
+        artifacts=context.artifacts,
+        codes=frozenset(c.code for c in context.caveats),
+        missing={},
+        labels=NONE,
+    )
+    return {limit.title: plain(limit.body) for limit in found}
+
+
+def test_limits_follow_from_the_facts():
+    usual = titles(normal())
+    assert {"Causes.", "Other data.", "Held-out rows.", "Another training.", "Another background."} <= set(
+        usual
+    )
+    assert "pirat and hirat" in usual["Correlated inputs."]
+    assert "afam, single and pirat > 0.4" in usual["Fairness."]
+    assert not {"Stored model.", "Exact values.", "The other rows.", "Performance."} & set(usual)
+
+
+def test_limits_of_an_estimate_without_labels_or_binding():
+    few = titles(degraded())
+    assert "\u00b10.0021" in few["Exact values."]
+    assert few["The other rows."] == "514 of the 714 rows given were not explained."
+    assert "not measured" in few["Performance."]
+    assert "could not be loaded safely" in few["Stored model."]
+
+
+def test_no_groups_is_said():
+    context = normal()
+    kept = {k: v for k, v in context.artifacts.items() if k != "segments"}
+    assert "No groups of rows were compared" in titles(replace(context, artifacts=kept))["Fairness."]
+
+
+def test_ranks_of_the_fixture_are_the_contract():
+    assert len(RANKS) == len(importance_table())
+    assert artifact("x", importance_table()).meta["quantity"]["rows"] == 714
