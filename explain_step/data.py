@@ -149,12 +149,15 @@ def _named(model: FittedModel, labels: Any, *, name: str) -> FittedModel:
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy with text column names, positions as index and no attributes."""
-    plain = frame.copy()
-    plain.columns = pd.Index(text_labels(frame))
-    plain.index = pd.RangeIndex(len(plain))
-    plain.attrs = {}
-    return plain
+    """Return a copy with text column names and positions as index, laid out in memory in one way.
+
+    A matrix product can differ in the last bit with the layout of its operands, and frames from pandas,
+    polars and Arrow are laid out differently: here each dtype becomes one block, so equal rows get equal
+    answers.
+    """
+    positions = pd.RangeIndex(len(frame))
+    columns = {name: frame.iloc[:, k].set_axis(positions) for k, name in enumerate(text_labels(frame))}
+    return pd.DataFrame(columns, index=positions, copy=True)
 
 
 def _row_ids(frame: pd.DataFrame) -> npt.NDArray[Any]:

@@ -79,11 +79,9 @@ def unread_columns(step: Any) -> frozenset[str]:
     if type(step).__name__ != "ColumnTransformer" or not hasattr(step, "feature_names_in_"):
         return frozenset()
     labels = [str(label) for label in step.feature_names_in_]
+    blocks = _column_blocks(step, labels)
     read = {
-        position
-        for _, transformer, columns in step.transformers_
-        if not _is_word(transformer, "drop")
-        for position in _positions(columns, labels)
+        k for _, transformer, _, positions in blocks if not _is_word(transformer, "drop") for k in positions
     }
     return frozenset(label for position, label in enumerate(labels) if position not in read)
 
@@ -179,16 +177,31 @@ def _column_transformer(step: Any, rows: Any, sources: list[int]) -> list[int]:
     # columns that are dropped may be absent from the rows, so positions go through the names
     where = {str(label): k for k, label in enumerate(rows.columns)} if named else {}
     found: list[int] = []
-    for name, transformer, columns in step.transformers_:
+    for name, transformer, flat, fitted_positions in _column_blocks(step, labels):
         block = step.output_indices_[name]
         if block.stop <= block.start:
             continue
-        positions = _positions(columns, labels)
-        if named:
-            positions = [where[labels[k]] for k in positions]
-        part = _slice(rows, positions, flat=isinstance(columns, str | int))
+        positions = [where[labels[k]] for k in fitted_positions] if named else fitted_positions
+        part = _slice(rows, positions, flat=flat)
         found += _step(transformer, part, [sources[k] for k in positions])[1]
     return found
+
+
+def _column_blocks(step: Any, labels: list[str]) -> list[tuple[str, Any, bool, list[int]]]:
+    """Return name, transformer, whether it gets one flat column, and column positions of each part.
+
+    The remainder is what the others leave: its own list warns when scikit-learn 1.5 and 1.6 are asked for it.
+    """
+    declared = step.transformers_[: len(step.transformers)]
+    blocks = [
+        (name, transformer, isinstance(columns, str | int), _positions(columns, labels))
+        for name, transformer, columns in declared
+    ]
+    taken = {k for *_, positions in blocks for k in positions}
+    rest = [k for k in range(len(labels)) if k not in taken]
+    return blocks + [
+        (name, transformer, False, rest) for name, transformer, _ in step.transformers_[len(declared) :]
+    ]
 
 
 def _feature_union(step: Any, rows: Any, sources: list[int]) -> list[int]:

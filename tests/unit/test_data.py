@@ -92,6 +92,22 @@ def test_every_container_gives_the_same_frame_and_the_same_answer(tmp_path):
         np.testing.assert_array_equal(made.response.output, expected, err_msg=name)
 
 
+def test_the_memory_layout_of_the_rows_changes_no_bit():
+    values = np.random.default_rng(0).normal(size=(200, 9))
+    names = [f"c{k}" for k in range(9)]
+    by_row, by_column = (
+        pd.DataFrame(values, columns=names),
+        pd.DataFrame(dict(zip(names, values.T, strict=True))),
+    )
+    model = wrap(LinearRegression().fit(by_row, values[:, 0] * 3), frame=by_row, config=NOTHING)
+    answers = [
+        data.subject(model, source, config=NOTHING)[0].response.output
+        for source in (by_row, by_column, by_column[names[::-1]], pl.from_pandas(by_row))
+    ]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+
+
 def test_dates_and_nullable_columns():
     table = pa.table(
         {

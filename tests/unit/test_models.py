@@ -119,7 +119,7 @@ def test_the_final_estimator_of_a_pipeline_reads_what_the_preprocessing_makes():
     assert model.model_class == "Pipeline(LogisticRegression)"
     assert model.preprocessing.sources == (0, 1, 2, 3)
     inner = model.native.predict_proba(model.preprocessing.transform(X))
-    np.testing.assert_array_equal(inner[:, [1]], model.predict(X))
+    np.testing.assert_allclose(inner[:, [1]], model.predict(X), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["tree", "forest", "boosting", "hist", "logistic", "mlp", "pipeline"])
@@ -208,7 +208,7 @@ def test_without_probabilities_the_margin_is_explained_and_said(estimator, famil
     assert (model.output_space, model.family) == ("margin", family)
     assert "no predict_proba" in model.reason
     answer = model.respond(X)
-    np.testing.assert_array_equal(answer.output[:, 0], estimator.decision_function(X))
+    np.testing.assert_allclose(answer.output[:, 0], estimator.decision_function(X))
     assert answer.probability is None
     assert answer.label.tolist() == estimator.predict(X).tolist()
     with pytest.raises(InvalidInput, match=r"output.*'probability'.*output='margin' or calibrate"):
@@ -227,7 +227,7 @@ def test_the_margin_can_be_chosen_and_turns_with_the_positive_class():
     estimator = GradientBoostingClassifier(n_estimators=5).fit(X, BINARY)
     yes = wrap(estimator, frame=X, config=options(output="margin"))
     no = wrap(estimator, frame=X, config=options(output="margin", positive_class="no"))
-    np.testing.assert_array_equal(yes.predict(X)[:, 0], estimator.decision_function(X))
+    np.testing.assert_allclose(yes.predict(X)[:, 0], estimator.decision_function(X))
     np.testing.assert_array_equal(no.predict(X), -yes.predict(X))
     assert (no.output_names, no.positive, no.output_space) == (("no",), 0, "margin")
     np.testing.assert_allclose(no.respond(X).probability, estimator.predict_proba(X))
@@ -281,7 +281,7 @@ def test_columns_are_picked_by_name_and_extra_ones_are_allowed():
     shuffled = X.assign(region="north")[["region", "noise", "debt", "age", "income"]]
     model = wrap(estimator, frame=shuffled, config=options())
     assert model.feature_names == ("age", "income", "debt", "noise")
-    np.testing.assert_array_equal(model.predict(shuffled), model.predict(X))
+    np.testing.assert_allclose(model.predict(shuffled), model.predict(X), rtol=1e-12)
 
 
 def test_names_that_are_no_text_reach_the_model_as_they_were():
@@ -295,7 +295,7 @@ def test_names_that_are_no_text_reach_the_model_as_they_were():
     model = wrap(estimator, frame=frame, config=options())
     assert model.feature_names == ("0", "1", "2", "3")
     renamed = frame.set_axis(["0", "1", "2", "3"], axis=1)
-    np.testing.assert_array_equal(model.predict(renamed)[:, 0], estimator.predict_proba(frame)[:, 1])
+    np.testing.assert_allclose(model.predict(renamed)[:, 0], estimator.predict_proba(frame)[:, 1], rtol=1e-12)
 
 
 def test_arrays_get_numbers_from_nullable_and_bool_columns():

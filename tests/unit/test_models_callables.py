@@ -219,8 +219,10 @@ class TestPyfunc:
         assert set(loaded.predict(X)) == {"no", "yes"}
         model = wrap(loaded, frame=X, config=options())
         assert (model.family, model.output_space, model.output_names) == ("linear", "probability", ("yes",))
-        np.testing.assert_array_equal(model.predict(X)[:, 0], estimator.predict_proba(X)[:, 1])
+        np.testing.assert_allclose(model.predict(X)[:, 0], estimator.predict_proba(X)[:, 1], rtol=1e-12)
 
+    # XGBoost 2 warns inside a C callback about the file format that MLflow chose
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_the_signature_names_the_columns_of_a_model_that_does_not_know_them(self, tmp_path):
         estimator = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(X.to_numpy(), FLAG), 3)
         loaded = self.load(
