@@ -32,7 +32,7 @@ SIGNIFICANT_DIGITS = 6
 ABSOLUTE_STEP = -9
 """Numbers are told apart in steps of at least 10**-9: below is rounding noise of quantities near one ..."""
 COLUMN_DIGITS = 7
-"""... and of at least 10**-7 of the largest number of their column: the rest is cancellation noise."""
+"""... and of about 10**-7 of the largest number of their column: the rest is cancellation noise."""
 _TEXT_MODULES = frozenset({"datetime", "decimal", "uuid", "fractions", "ipaddress", "pathlib"})
 
 
@@ -134,7 +134,7 @@ def table_digest(table: pd.DataFrame) -> str:
     """Return a digest of a result table that ignores rounding noise, for the snapshot id only.
 
     As `frame_digest`, but a floating-point number counts to six significant digits, in steps of at least 1e-9
-    and of at least 1e-7 of the column's largest magnitude, and integers of every width are one type: machines
+    and of about 1e-7 of the column's largest magnitude, and integers of every width are one type: machines
     and thread counts that differ in the last bits give the same id. A number that lies on a rounding boundary
     can still fall on either side of it; with noise of 1e-16 in numbers near one that happens to about one
     number in 10**9. The exact bytes of every table are held by the file digests of the manifest, not by this.
@@ -143,15 +143,17 @@ def table_digest(table: pd.DataFrame) -> str:
 
 
 def rounded(values: Any) -> list[str]:
-    """Return numbers as text with the precision of `table_digest`, without its column-wide rule.
+    """Return numbers as text with the precision that `table_digest` gives a column of them.
 
     Examples
     --------
     >>> rounded([0.1 + 0.2, 0.3, 3e-17, float("nan")])
     ['300000e-6', '300000e-6', '0e0', 'nan']
+    >>> rounded([1e6, 1.6e-9])
+    ['100000e1', '0e0']
     """
     array = np.asarray(values, dtype=np.float64)
-    mantissa, exponent = _quantised(array, floor=np.int64(ABSOLUTE_STEP))
+    mantissa, exponent = _quantised(array, floor=_floor(array))
     return [
         f"{m}e{e}" if math.isfinite(v) else str(float(v))
         for v, m, e in zip(array, mantissa, exponent, strict=True)
@@ -232,19 +234,23 @@ def _exact_floats(values: FloatArray) -> tuple[bytes, ...]:
     return (flat.astype("<f8").tobytes(),)
 
 
-def _rounded_floats(values: FloatArray) -> tuple[bytes, ...]:
+def _floor(values: FloatArray) -> int:
+    """Return the decimal exponent of the smallest step between the numbers of a column."""
     finite = np.abs(values[np.isfinite(values)])
-    floor = np.int64(ABSOLUTE_STEP)
-    if finite.size and finite.max() > 0:
-        # three digits first: the largest probability may be 1 or just below it, and both must give one step
-        largest = float(f"{finite.max():.2e}")
-        floor = np.int64(max(ABSOLUTE_STEP, math.floor(math.log10(largest)) + 1 - COLUMN_DIGITS))
-    mantissa, exponent = _quantised(values, floor=floor)
+    if not finite.size or finite.max() == 0:
+        return ABSOLUTE_STEP
+    # three digits first: the largest probability may be 1 or just below it, and both must give one step
+    exponent = int(f"{finite.max():.2e}".partition("e")[2])
+    return max(ABSOLUTE_STEP, exponent - COLUMN_DIGITS)
+
+
+def _rounded_floats(values: FloatArray) -> tuple[bytes, ...]:
+    mantissa, exponent = _quantised(values, floor=_floor(values))
     infinite = np.where(np.isinf(values), np.sign(values), 0).astype("<i1")
     return mantissa.astype("<i8").tobytes(), exponent.astype("<i2").tobytes(), infinite.tobytes()
 
 
-def _quantised(values: npt.NDArray[np.float64], *, floor: np.int64) -> tuple[IntArray, IntArray]:
+def _quantised(values: npt.NDArray[np.float64], *, floor: int) -> tuple[IntArray, IntArray]:
     """Write each value as integer mantissa (at most six digits) and decimal exponent (``floor`` or more)."""
     flat = np.where(np.isfinite(values), values, 0.0)
     magnitude = np.abs(flat)

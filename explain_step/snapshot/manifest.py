@@ -113,7 +113,8 @@ def snapshot_id(
     tables : mapping of str to str
         `explain_step.digests.table_digest` of each table.
     scores : sequence of mappings
-        ``name, variant, value, ci_low, ci_high, direction, n`` count; numbers to six significant digits.
+        ``name, variant, value, ci_low, ci_high, direction, n`` count; numbers as in a table,
+        the scores of one name as one column.
 
     Returns
     -------
@@ -126,14 +127,26 @@ def snapshot_id(
         "data": {key: value for key, value in data.items() if key != "origin"},
         "config": config,
         "tables": tables,
-        "scores": sorted(_score_identity(score) for score in scores),
+        "scores": _score_identities(scores),
     }
     return sha256_bytes(canonical_json(plain_json(content)))
 
 
-def _score_identity(score: Mapping[str, Any]) -> list[str]:
-    numbers = [float("nan") if score[key] is None else score[key] for key in ("value", "ci_low", "ci_high")]
-    return [str(score[key]) for key in ("name", "variant", "direction", "n")] + rounded(numbers)
+def _score_identities(scores: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Describe scores, rounding the scores of one name together.
+
+    An additivity error is rounding noise of the model's outputs: beside its random control it is zero.
+    """
+    identities = []
+    for name in sorted({str(score["name"]) for score in scores}):
+        group = [score for score in scores if str(score["name"]) == name]
+        keys = ("value", "ci_low", "ci_high")
+        numbers = [float("nan") if score[key] is None else score[key] for score in group for key in keys]
+        texts = rounded(numbers)
+        for i, score in enumerate(group):
+            words = [str(score[key]) for key in ("name", "variant", "direction", "n")]
+            identities.append([*words, *texts[3 * i : 3 * i + 3]])
+    return sorted(identities)
 
 
 def score_record(score: Score) -> dict[str, Any]:

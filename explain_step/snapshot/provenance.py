@@ -73,9 +73,9 @@ def packages() -> dict[str, str]:
     """Return name and version of every installed distribution; the first on the path wins."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version or "")
+        header = distribution.metadata  # parsed anew on every access
+        if header["Name"]:
+            found.setdefault(re.sub(r"[-_.]+", "-", header["Name"]).lower(), header["Version"] or "")
     return dict(sorted(found.items()))
 
 

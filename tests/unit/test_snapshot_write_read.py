@@ -131,6 +131,19 @@ def test_snapshot_id_ignores_the_order_of_scores_and_where_data_came_from() -> N
     assert snapshot_id(data={"digest": "2"}, scores=scores, **base) != first
 
 
+def test_additivity_noise_changes_no_id_in_any_unit() -> None:
+    base = parts().scores[0]
+
+    def scores(noise: float, unit: float) -> tuple[Score, ...]:
+        control = replace(base, variant="control_random", value=0.8 * unit)
+        return (replace(base, value=noise * unit), control)
+
+    for unit in (1.0, 1e7):
+        one, other = (identify(parts(scores=scores(noise, unit))) for noise in (1.6e-16, 3.1e-15))
+        assert one == other
+        assert identify(parts(scores=scores(1e-3, unit))) != one
+
+
 def test_writing_again_returns_what_is_there(tmp_path) -> None:
     shot = write(tmp_path, parts=parts())
     before = {p: p.stat().st_mtime_ns for p in shot.path.rglob("*")}
