@@ -37,12 +37,17 @@ def enumerated(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the interventional Shapley values (n, d, k) and base values (k,) from all 2^d coalitions."""
     n, m, d = len(X), len(background), X.shape[1]
-    ours = X.iloc[np.repeat(np.arange(n), m)].reset_index(drop=True)
-    theirs = background.iloc[np.tile(np.arange(m), n)].reset_index(drop=True)
-    worth = {}
-    for coalition in itertools.chain.from_iterable(itertools.combinations(range(d), r) for r in range(d + 1)):
-        mixed = pd.DataFrame({c: (ours if i in coalition else theirs)[c] for i, c in enumerate(X.columns)})
-        worth[coalition] = predict(mixed).reshape(n, m, -1).mean(axis=1)
+    both = pd.concat([X, background], ignore_index=True)
+    ours, theirs = np.repeat(np.arange(n), m), n + np.tile(np.arange(m), n)
+    coalitions = [c for r in range(d + 1) for c in itertools.combinations(range(d), r)]
+    mixed = pd.DataFrame(
+        {
+            name: both[name].take(np.concatenate([ours if i in c else theirs for c in coalitions])).array
+            for i, name in enumerate(X.columns)
+        }
+    )
+    answers = predict(mixed).reshape(len(coalitions), n, m, -1).mean(axis=2)
+    worth = dict(zip(coalitions, answers, strict=True))
     values = np.zeros((n, d, worth[()].shape[1]))
     for coalition, value in worth.items():
         for i in set(range(d)) - set(coalition):

@@ -257,7 +257,7 @@ def _merged_tables(
         for leaf in group.leaves:
             patterns = tree_groups.leaf_patterns(leaf, states).astype(np.int64)
             histogram = np.bincount(patterns, weights=share, minlength=1 << len(leaf.rows))
-            games.append((number, leaf, patterns, histogram))
+            games.append((number, leaf, patterns, histogram.astype(np.float64)))
     games.sort(key=lambda game: len(game[1].rows))
     for k, same in groupby(games, key=lambda game: len(game[1].rows)):
         alike = list(same)
