@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 YES, NO, USAGE, UNDECIDED, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 URI_SCHEMES = ("models:/", "runs:/")
 COLOURS = {"complete": "green", "degraded": "yellow", "incomplete": "red", "failed": "red"}
+NO_ANSWER = {("requests", "RequestException"), ("urllib3", "HTTPError"), ("sqlalchemy", "OperationalError")}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -52,10 +53,16 @@ def exit_code(error: BaseException) -> int:
 
 
 def _no_answer(error: BaseException) -> bool:
+    """Tell whether an error, or one it came from, is a server or database that gave no answer, right or wrong."""
     from explain_step.tracking.marks import unreachable
 
-    databases = [t for t in type(error).__mro__ if t.__module__.startswith("sqlalchemy.exc")]
-    return unreachable(error) or any(t.__name__ == "OperationalError" for t in databases)
+    cause: BaseException | None = error
+    while cause is not None:
+        kinds = {(t.__module__.partition(".")[0], t.__name__) for t in type(cause).__mro__}
+        if kinds & NO_ANSWER or str(cause).startswith("API request to "):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return unreachable(error)
 
 
 def common(command: Command) -> Command:
