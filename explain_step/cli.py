@@ -53,7 +53,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def _no_answer(error: BaseException) -> bool:
-    """Tell whether an error, or one it came from, is a server or database that gave no answer, right or wrong."""
+    """Tell whether an error, or one it came from, is a server or database that gave no answer."""
     from explain_step.tracking.marks import unreachable
 
     cause: BaseException | None = error
