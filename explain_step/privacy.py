@@ -27,6 +27,8 @@ SINGLE = 2.0**-24
 """Relative precision of single-precision numbers: digits beyond are dust of the storage."""
 TAIL = 0.05
 """Share of the values beyond each end of a strict grid, at least."""
+TINY = 1e-290
+"""A width below is none: its fortieth part can no longer be written."""
 STEPS = 40
 """A strict number is rounded to about this many steps over the bulk of its column."""
 
@@ -212,7 +214,7 @@ def rounding_step(values: Any) -> float:
         np.quantile(finite, [0.25, 0.75]) if len(finite) < 20 else np.quantile(finite, [TAIL, 1 - TAIL])
     )
     width = float(high - low)
-    if not width > 0:
+    if not width > TINY:
         return 0.0
     power = 10.0 ** math.floor(math.log10(width / STEPS))
     return 5 * power if width / STEPS >= 5 * power else power
@@ -223,8 +225,10 @@ def round_to(values: Any, *, step: float) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
     if step <= 0:
         return array.copy()
+    multiples = np.round(array / step) * step
     digits = max(0, 1 - math.floor(math.log10(step)))
-    return np.asarray(np.round(np.round(array / step) * step, digits) + 0.0, dtype=np.float64)
+    clean = np.round(multiples, digits) if digits <= 15 else multiples
+    return np.asarray(clean + 0.0, dtype=np.float64)
 
 
 def band(value: Any, column_values: Any, *, config: Config) -> str:

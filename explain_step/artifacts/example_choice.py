@@ -59,7 +59,7 @@ def choose(part: Subject, points: FloatArray) -> Choice:
     points : ndarray of shape (n, d)
         Their attributions, flattened: the space in which rows are alike or not.
     """
-    space = prototypes.leading_columns(points)
+    space = prototypes.typical_space(points)
     wanted = max(1, min(PROTOTYPES, len(space) // ROWS_PER_PROTOTYPE))
     centres = prototypes.k_medoids(space, wanted)
     shares, spread = prototypes.coverage(space, centres)
@@ -210,7 +210,10 @@ def rules(task: str, *, band: float | None, labels: bool) -> dict[str, str]:
             "the wrong side)",
         }
     kept = said if labels else {k: v for k, v in said.items() if k == "borderline" and task != "regression"}
-    together = "k-medoids of all explained rows in attribution space (Kaufman and Rousseeuw 1990)"
+    together = (
+        "k-medoids of all explained rows in attribution space, far-off values pulled in (Kaufman and "
+        "Rousseeuw 1990)"
+    )
     return kept | {
         "prototype": together,
         "ties": "equal rows and values are ordered by the content of the row, never by its place",

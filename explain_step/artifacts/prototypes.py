@@ -9,17 +9,25 @@ from explain_step.types import FloatArray, IntArray
 MOST_POINTS = 1500
 """Points that compete; rows come in content order, so the first ones are an arbitrary, stable sample."""
 MOST_COLUMNS = 200
+OUTLYING = 0.02
+"""Share of each column's values at either end that is pulled in."""
 SWAPS = 30
 DIGITS = 9
 """Relative digits on which distances are compared: dust from the order of additions decides nothing."""
 
 
-def leading_columns(points: FloatArray) -> FloatArray:
-    """Return at most `MOST_COLUMNS` columns of ``points`` (n, d), those with the largest variance."""
-    if points.shape[1] <= MOST_COLUMNS:
-        return points
-    order = np.argsort(-points.var(axis=0), kind="stable")[:MOST_COLUMNS]
-    return np.ascontiguousarray(points[:, np.sort(order)])
+def typical_space(points: FloatArray) -> FloatArray:
+    """Return the points with outlying coordinates pulled in, in at most `MOST_COLUMNS` columns.
+
+    Without that a single far-off row would be its own prototype. The columns with the largest variance are
+    kept.
+    """
+    low, high = np.quantile(points, [OUTLYING, 1 - OUTLYING], axis=0)
+    inner = np.clip(points, low, high)
+    if inner.shape[1] <= MOST_COLUMNS:
+        return np.asarray(inner, dtype=np.float64)
+    order = np.argsort(-_tidy(inner.var(axis=0)), kind="stable")[:MOST_COLUMNS]
+    return np.asarray(inner[:, np.sort(order)], dtype=np.float64)
 
 
 def medoid(points: FloatArray) -> int:

@@ -147,8 +147,8 @@ def _to_rest(counted: _Counted, rate: str, inside: npt.NDArray[np.bool_]) -> dic
 
 def _gap(shown: dict[str, Share]) -> dict[str, Any]:
     """Return the largest difference between two levels; the interval allows for having searched it."""
-    high = max(shown, key=lambda name: shown[name].value)
-    low = min(shown, key=lambda name: shown[name].value)
+    ordered = sorted(shown, key=lambda name: shown[name].value)
+    low, high = ordered[0], ordered[-1]
     pairs = len(shown) * (len(shown) - 1) / 2
     bounds = newcombe(shown[high], shown[low], level=1 - (1 - LEVEL) / pairs)
     return {

@@ -66,13 +66,21 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         artifacts.extend([search] if search is not None else [])
         caveats.extend(said)
     if not partitions and not artifacts:
-        msg = "no segment is declared and no column has few levels or numbers to cut; name one in 'segments'"
-        raise NotApplicable(msg)
+        raise NotApplicable(_why_none(subject, config=config))
     if subject.y is None:
         caveats.append(
             _caveat("no_labels", "Segments have no performance: no labels were given.", degrades=True)
         )
     return Section(artifacts=tuple(artifacts), caveats=tuple(caveats))
+
+
+def _why_none(subject: Subject, *, config: Config) -> str:
+    if config.segments:
+        return "every declared segment reads a column listed in 'redact'"
+    return (
+        f"no segment is declared and no column cuts the {len(subject.frame)} rows into groups of at least "
+        f"{config.min_segment} rows; name one in 'segments' or lower 'min_segment'"
+    )
 
 
 def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
@@ -100,8 +108,8 @@ def _partitions(
         else:
             partitions.append(partition(declaration, frame, config=config, origin=origin))
     shown = _worth_showing(partitions, config=config)
-    if not shown and not config.segments and len(frame) >= 2 * config.min_segment:
-        shown = [_by_output(subject)]
+    if not shown and not config.segments:
+        shown = _worth_showing([_by_output(subject)], config=config)
     return shown, caveats
 
 

@@ -64,7 +64,7 @@ def _draw(rows: pd.DataFrame, *, quantity: Mapping[str, Any], labels: Mapping[st
     figure, axes = style.new_figure(style.WIDTH, 1.55 + 0.15 * lines + 0.17 * len(fall.names))
     _bars(axes, fall)
     _ends(axes, fall)
-    phrase = _phrase(quantity, str(first["output"]))
+    phrase = style.effect_words(quantity, str(first["output"]))
     title = f"{_title(first)}: {_outcome(first)}"
     style.heading(figure, title)
     style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity))
@@ -231,21 +231,11 @@ def _outcome(first: pd.Series[Any]) -> str:
     return ", ".join(said) + (f" (row {row[:40]})" if row else "")
 
 
-def _phrase(quantity: Mapping[str, Any], output: str) -> str:
-    """Return the explained output in words, for this output."""
-    phrase, outputs = str(quantity.get("phrase", "prediction")), list(quantity.get("outputs", []))
-    if outputs and phrase.endswith(outputs[0]) and output in outputs:
-        return phrase[: len(phrase) - len(outputs[0])] + output
-    return phrase
-
-
 def _note(fall: _Waterfall, *, phrase: str, quantity: Mapping[str, Any]) -> str:
-    exact = "exact" if quantity.get("exact") else "estimated"
     whisker = " Thin lines: 95 % Monte Carlo interval." if np.isfinite(fall.errors).any() else ""
     return (
-        f"From the average over the background ({quantity.get('background', 'background')}) to this row's "
-        f"{phrase}, "
-        f"f(x). Red raises it, blue lowers it ({exact}).{whisker}"
+        f"From the average over the background to this row's {phrase}, f(x). Red raises it, blue lowers "
+        f"it.{whisker} {style.declared(quantity)[:1].upper()}{style.declared(quantity)[1:]}."
     )
 
 

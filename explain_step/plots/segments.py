@@ -116,6 +116,8 @@ def _name_lines(axes: Axes, lines: Sequence[_Line], *, labels: Mapping[str, str]
                 fontweight="bold",
                 color=style.INK,
                 annotation_clip=False,
+                bbox=PLATE,
+                zorder=5,
             )
 
 
@@ -336,7 +338,7 @@ def _importance(
     features = [str(f) for f in table["feature"].drop_duplicates()]
     cells = {(str(r["segment"]), str(r["level"]), str(r["feature"])): r for _, r in table.iterrows()}
     largest = float(table["mean_abs_shap"].max())
-    names = style.names(features, labels=labels, width=13, lines=2)
+    names = style.names(features, labels=labels, width=16, lines=1)
     figure, axes = style.new_figure(style.WIDTH, 1.75 + LINE * len(lines))
     for j, feature in enumerate(features):
         for i, line in enumerate(lines):
@@ -351,12 +353,14 @@ def _importance(
     _name_lines(axes, lines, labels=labels)
     _withheld(axes, lines)
     title = f"Importance by segment: {output}" if several else "Importance by segment"
+    quantity = artifact.meta.get("quantity", {})
     style.heading(figure, title)
     style.footnote(
         figure,
         "Area: mean absolute attribution. Red with an upward mark: larger than in the rest of the data, "
         "blue with a "
-        "downward mark: smaller (adjusted p < 0.05); grey: no difference shown.",
+        "downward mark: smaller (adjusted p < 0.05); grey: no difference shown. "
+        f"{style.effect_words(quantity, output)}: {style.declared(quantity)}.",
     )
     return style.finish(
         figure,

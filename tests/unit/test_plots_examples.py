@@ -1,0 +1,127 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from explain_step.plots import examples as plots
+from explain_step.types import Artifact
+
+QUANTITY = {
+    "outputs": ["yes", "no"], "background": "40 rows", "rows": 100,
+    "target": "deny", "output_space": "probability", "exact": True, "method": "linear",
+}  # fmt: skip
+
+
+def artifact(names, shap, *, values=None, error=None, **changes):
+    shap = np.asarray(shap, dtype=float)
+    table = pd.DataFrame(
+        {
+            "example": "correct-1",
+            "kind": "correct",
+            "row_id": "17",
+            "y_true": "no",
+            "y_pred": "no",
+            "prediction": 0.3 + shap.sum(),
+            "output": "yes",
+            "feature": names,
+            "feature_value": values or [f"{i}" for i in range(len(names))],
+            "shap": shap,
+            "base_value": 0.3,
+            "standard_error": np.nan if error is None else error,
+            "share": np.nan,
+        }
+    ).assign(**changes)
+    return {"examples": Artifact(name="examples", kind="examples", table=table, meta={"quantity": QUANTITY})}
+
+
+def ink(figure):
+    return np.asarray(Image.open(io.BytesIO(figure.png)).convert("L"))
+
+
+def edges_are_white(figure):
+    picture = ink(figure)
+    frame = np.r_[picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+    return bool((frame > 250).all())
+
+
+def test_one_figure_per_example_with_facts_in_words():
+    (figure,) = plots.draw(artifact(["age", "income"], [0.2, -0.1]), labels={"age": "Age in years"})
+    assert figure.kind == "examples"
+    assert figure.slug.startswith("correct-1_yes")
+    assert "Age in years = 0: 0.2" in figure.alt
+    assert "income = 1: \u22120.1" in figure.alt
+    assert "predicted no, truth no (row 17)" in figure.title
+    assert "deny" in figure.alt
+    assert figure.width <= 1000
+    assert edges_are_white(figure)
+
+
+def test_same_table_same_bytes():
+    made = [plots.draw(artifact(["a", "b"], [0.2, -0.1]), labels={})[0].png for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_beyond_ten_bars_the_rest_is_one_bar():
+    names = [f"f{i}" for i in range(30)]
+    fall = plots._waterfall(artifact(names, np.linspace(1, 0.01, 30))["examples"].table, labels={})
+    assert len(fall.names) == 10
+    assert fall.names[-1] == "21 others"
+    assert fall.starts[0] + fall.effects[0] == pytest.approx(fall.prediction)
+    assert fall.starts[-1] == pytest.approx(fall.base)
+
+
+def test_exactly_ten_features_need_no_rest():
+    fall = plots._waterfall(artifact([f"f{i}" for i in range(10)], np.ones(10))["examples"].table, labels={})
+    assert len(fall.names) == 10
+    assert "others" not in fall.names[-1]
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "x" * 300,
+    "a\nb",
+    "\U0001f600",
+    "../../etc",
+    "$\\frac{1}{0}$",
+    "",
+    "%s %d",
+]
+
+
+def test_hostile_names_and_values_are_drawn_inside():
+    (figure,) = plots.draw(artifact(HOSTILE, np.linspace(-1, 1, 8), values=HOSTILE[::-1]), labels={})
+    assert edges_are_white(figure)
+    assert "\n" not in figure.alt
+
+
+@pytest.mark.parametrize("shap", [[0.0, 0.0], [1e-12, -1e-13], [1e9, -3e8], [5.0, 0.0], [-5.0, -1.0]])
+def test_odd_sizes(shap):
+    (figure,) = plots.draw(artifact(["a", "b"], shap), labels={})
+    assert edges_are_white(figure)
+    assert (ink(figure) < 100).any()
+
+
+def test_standard_errors_are_drawn_and_explained():
+    plain = plots.draw(artifact(["a", "b"], [0.2, -0.1]), labels={})[0]
+    spread = plots.draw(artifact(["a", "b"], [0.2, -0.1], error=[0.05, 0.01]), labels={})[0]
+    assert plain.png != spread.png
+
+
+def test_strict_and_unlabelled_rows_have_short_titles():
+    (figure,) = plots.draw(
+        artifact(["a"], [0.2], row_id="", y_true=None, kind="prototype", share=0.4), labels={}
+    )
+    assert figure.title == "A prototype (nearest to 40% of rows): predicted no"
+
+
+def test_nothing_to_draw():
+    assert plots.draw({}, labels={}) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"), [(0.123, 2, "+0.12"), (-3.0, 1, "\u22123.0"), (0.0001, 2, "\u2248 0")]
+)
+def test_numbers_of_one_figure_share_their_decimals(value, decimals, text):
+    assert plots._signed(value, decimals) == text
