@@ -282,7 +282,8 @@ def _narrowed(frame: pd.DataFrame, raw: Any, names: list[str]) -> pd.DataFrame:
 
 def _callable(model: Any, *, frame: pd.DataFrame, config: Config) -> tuple[Abilities, Columns]:
     owner = unwrapped(model.__self__) if inspect.ismethod(model) else None
-    name = getattr(model, "__qualname__", None) or type(model).__name__
+    name = str(getattr(model, "__name__", type(model).__name__))
+    name = "callable" if name.startswith("<") else name  # a lambda has no name
     columns = counted_columns(frame, None, container="frame")
     if owner is not None and (is_pipeline(owner) or is_booster(owner) or is_estimator(owner)):
         columns = columns_of(owner, frame)

@@ -84,6 +84,7 @@ def test_columns_of_a_probability_frame_name_the_classes():
 
 def test_a_callable_on_arrays_gets_an_array():
     model = wrap(lambda rows: rows[:, 1] * 2.5, frame=X, config=options())
+    assert model.model_class == "callable"
     np.testing.assert_allclose(model.predict(X)[:, 0], X["income"] * 2.5)
     model = wrap(lambda rows: [row[0] for row in rows], frame=X, config=options())
     np.testing.assert_allclose(model.predict(X)[:, 0], X["age"])
