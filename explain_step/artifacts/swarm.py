@@ -95,19 +95,31 @@ def _cells(phi: FloatArray, ranks: FloatArray, *, edges: FloatArray, strict: boo
 
 
 def _merged(bins: IntArray, edges: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Join neighbouring bins until each holds `SMALLEST` rows; with fewer at all, rows are dropped (-1)."""
+    """Return each row's group of bins and the groups' ends; every group holds `SMALLEST` rows.
+
+    A bin with enough rows is a group of its own; the sparse bins between two such are joined until they have
+    enough. What is left over is counted in the group beside it, whose printed ends stay: one row does not
+    widen a group. With fewer rows than `SMALLEST` at all, rows are dropped (-1).
+    """
     counts = np.bincount(bins, minlength=BINS)
     if counts.sum() < SMALLEST:
         return np.full(len(bins), -1), edges[:-1], edges[1:]
-    group = np.zeros(BINS, dtype=np.int64)
-    current, held = 0, 0
-    for i in range(BINS):
-        if held >= SMALLEST:
-            current, held = current + 1, 0
-        group[i] = current
-        held += int(counts[i])
-    if held < SMALLEST and current > 0:
-        group[group == current] = current - 1
-    lows = np.array([edges[:-1][group == g].min() for g in range(group.max() + 1)])
-    highs = np.array([edges[1:][group == g].max() for g in range(group.max() + 1)])
-    return group[bins], lows, highs
+    group = np.full(BINS, -1, dtype=np.int64)
+    spans: list[tuple[int, int]] = []
+    waiting: list[int] = []
+    for i in np.flatnonzero(counts).tolist():
+        if counts[i] >= SMALLEST:
+            group[[*waiting, i]] = len(spans)
+            if waiting and spans:
+                group[waiting] = len(spans) - 1
+            spans.append((i, i))
+            waiting = []
+            continue
+        waiting.append(i)
+        if counts[waiting].sum() >= SMALLEST:
+            group[waiting] = len(spans)
+            spans.append((waiting[0], waiting[-1]))
+            waiting = []
+    group[waiting] = len(spans) - 1
+    first, last = (np.array([span[side] for span in spans]) for side in (0, 1))
+    return group[bins], edges[:-1][first], edges[1:][last]

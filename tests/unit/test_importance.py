@@ -306,6 +306,15 @@ def test_strict_beeswarm_has_no_small_cell_and_no_extreme():
     assert bees["shap_high"].max() < 1e5
 
 
+def test_a_single_row_does_not_widen_a_strict_cell():
+    X = pd.DataFrame({"x0": np.r_[np.full(100, 0.5), -1.0, np.linspace(0.9, 1.1, 99)], "x1": np.ones(200)})
+    subject, attributions = additive_case(X, {"x0": lambda s: s})
+    bees = tables(subject, attributions, privacy="strict")["beeswarm"]
+    cell = bees[bees["count"] == bees[bees["feature"] == "x0"]["count"].max()].iloc[0]
+    assert cell["count"] == 101
+    assert cell["shap_high"] - cell["shap_low"] < 0.05
+
+
 def test_estimated_attributions_carry_their_error_and_its_caveat():
     X = normal_frame(100, 2)
     subject = subject_of(model_of(lambda f: f["x0"], X), X)
