@@ -112,7 +112,7 @@ def _tree(raw: Mapping[str, Any], output: int, weight: float, n_outputs: int) ->
         threshold=np.nextafter(condition, -np.inf),  # value < t is value <= the double before t
         missing_left=missing,
         values=values * weight,
-        cover=raw["sum_hessian"],
+        cover=raw.get("sum_hessian", np.full(len(left), np.nan)),  # older vector leaves have none
         outputs=tuple(range(n_outputs)) if vector else (output,),
         categories=_category_splits(raw),
     )

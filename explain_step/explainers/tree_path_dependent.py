@@ -11,7 +11,7 @@ from explain_step.explainers import ensembles, tree_tables
 from explain_step.explainers.ensembles import BoolArray, Ensemble, Tree
 from explain_step.types import FloatArray, IntArray
 
-MOST_COLUMNS = 20
+MOST_COLUMNS = 16
 """Leaves with more columns are refused: their tables would not fit."""
 
 

@@ -20,6 +20,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
+from threadpoolctl import threadpool_limits
 from tree_kit import attributions, enumerated, make_subject, mixed_frame
 
 from explain_step.explainers import tree
@@ -30,6 +31,13 @@ NUMBERS = X[["a", "b"]].assign(flag=X.flag.astype(float), zone=X.zone.cat.codes.
 TWO = np.where(Y > 1, "yes", "no")
 THREE = np.digitize(Y, [0, 1.5])
 EXPLAINED, BACKGROUND = slice(0, 6), slice(100, 130)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny models train and predict faster on one OpenMP thread."""
+    with threadpool_limits(limits=1):
+        yield
 
 
 def check_against_enumeration(subject: Subject, *, tolerance: float = 1e-12) -> None:
@@ -84,7 +92,7 @@ def test_scikit_learn_models_equal_the_enumeration(model, y, options):
 def test_xgboost_with_categories_and_missing_values_equals_the_enumeration(y, options):
     xgboost = pytest.importorskip("xgboost")
     codes = np.unique(y, return_inverse=True)[1]
-    model = xgboost.XGBClassifier(n_estimators=6, max_depth=4, enable_categorical=True, **options)
+    model = xgboost.XGBClassifier(n_estimators=6, max_depth=4, enable_categorical=True, n_jobs=1, **options)
     subject = make_subject(model.fit(X, codes), X[EXPLAINED], X[BACKGROUND], output="margin")
     check_against_enumeration(subject, tolerance=2e-6)  # XGBoost adds in single precision
 
@@ -92,7 +100,7 @@ def test_xgboost_with_categories_and_missing_values_equals_the_enumeration(y, op
 @pytest.mark.parametrize("strategy", ["one_output_per_tree", "multi_output_tree"])
 def test_xgboost_with_several_targets_equals_the_enumeration(strategy):
     xgboost = pytest.importorskip("xgboost")
-    model = xgboost.XGBRegressor(n_estimators=5, max_depth=3, multi_strategy=strategy, tree_method="hist")
+    model = xgboost.XGBRegressor(n_estimators=5, max_depth=3, multi_strategy=strategy, n_jobs=1)
     model.fit(NUMBERS, np.column_stack([Y, -3 * Y]))
     check_against_enumeration(make_subject(model, NUMBERS[EXPLAINED], NUMBERS[BACKGROUND]), tolerance=5e-6)
 
@@ -108,6 +116,7 @@ def test_lightgbm_with_categories_and_missing_values_equals_the_enumeration(y, b
         bagging_freq=1,
         bagging_fraction=0.7,
         verbose=-1,
+        n_jobs=1,
     )
     check_against_enumeration(
         make_subject(model.fit(X, y), X[EXPLAINED], X[BACKGROUND], output="margin"), tolerance=1e-11
@@ -117,7 +126,7 @@ def test_lightgbm_with_categories_and_missing_values_equals_the_enumeration(y, b
 def test_lightgbm_forest_prediction_is_the_average_of_its_trees():
     lightgbm = pytest.importorskip("lightgbm")
     model = lightgbm.LGBMRegressor(
-        n_estimators=6, boosting_type="rf", bagging_freq=1, bagging_fraction=0.7, verbose=-1
+        n_estimators=6, boosting_type="rf", bagging_freq=1, bagging_fraction=0.7, verbose=-1, n_jobs=1
     )
     check_against_enumeration(make_subject(model.fit(X, Y), X[EXPLAINED], X[BACKGROUND]))
 
@@ -194,6 +203,4 @@ def _chain(columns: int) -> tree.Ensemble:
         cover=np.ones(nodes),
         outputs=(0,),
     )
-    return tree.Ensemble(
-        trees=(grown,), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(columns))
-    )
+    return tree.Ensemble(trees=(grown,), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(columns)))

@@ -130,18 +130,18 @@ def test_thread_count_block_size_and_other_rows_change_no_bit(seed):
 
 
 @quick
-@given(k=st.integers(1, 9), seed=seeds)
-def test_tables_equal_pairs(k, seed):
+@given(k=st.integers(1, 14), seed=seeds)
+def test_tables_equal_pairs_and_sum_to_the_indicator(k, seed):
     rng = np.random.default_rng(seed)
-    share = rng.dirichlet(np.ones(1 << k))
-    patterns = np.arange(1 << k, dtype=np.uint16)
+    share = rng.dirichlet(np.full(1 << k, 0.1))
+    full = (1 << k) - 1
+    some = np.append(rng.integers(0, 1 << k, size=20), [0, full])
     sums = tree_tables.subset_sums(share[None, :], k=k)
-    table = tree_tables.dense_tables(sums, k=k)[0]
-    np.testing.assert_allclose(
-        table, tree_tables.paired_tables(patterns, patterns, share, k=k), atol=1e-14, rtol=1e-10
-    )
-    some = rng.integers(0, 1 << k, size=7)
-    assert tree_tables.values_at(sums, some, game=0, k=k).tobytes() == table[:, some].tobytes()
+    values = tree_tables.values_at(sums, some, game=0, k=k)
+    assert values.tobytes() == tree_tables.dense_tables(sums, k=k)[0][:, some].tobytes()
+    pairs = tree_tables.paired_tables(some.astype(np.uint16), np.arange(1 << k, dtype=np.uint16), share, k=k)
+    np.testing.assert_allclose(values, pairs, atol=1e-13)
+    np.testing.assert_allclose(values.sum(axis=0), (some == full) - share[-1], atol=1e-13)
 
 
 def test_inputs_are_not_changed():
