@@ -88,19 +88,9 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         msg = "no top feature has a curve: " + "; ".join(f"{f}: {r}" for f, r in list(excluded.items())[:5])
         raise NotApplicable(msg)
     artifacts, caveats = _assemble(rows, done, excluded=excluded)
-    caveats += _budget_caveat(len(done), of=len(chosen), config=config)
+    caveats += effect_checks.cut_short(len(done), of=len(chosen), seconds=BUDGET_SHARE * config.budget)
     caveats += effect_checks.sparse(rows.explained.X.iloc[rows.local], list(done), config=config)
     return Section(artifacts=tuple(artifacts), caveats=caveats)
-
-
-def _budget_caveat(made: int, *, of: int, config: Config) -> tuple[Caveat, ...]:
-    if made == of:
-        return ()
-    spent = (
-        f"{BUDGET_SHARE * config.budget:g} s of the budget were spent. Raise the option budget for the rest."
-    )
-    text = f"Dependence has curves of {made} of {of} features: {spent}"
-    return (Caveat(code="dependence_budget", section="dependence", message=text, degrades=True),)
 
 
 def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> _Rows:

@@ -15,6 +15,15 @@ AGREEMENT = 0.9
 SPARSE = 0.25
 
 
+def cut_short(made: int, *, of: int, seconds: float) -> tuple[Caveat, ...]:
+    """Return a caveat where the budget ended before every feature had its curves."""
+    if made == of:
+        return ()
+    spent = f"{seconds:g} s of the budget were spent. Raise the option budget for the rest."
+    text = f"Dependence has curves of {made} of {of} features: {spent}"
+    return (Caveat(code="dependence_budget", section="dependence", message=text, degrades=True),)
+
+
 def disagreement(
     explained: Subject, feature: str, *, pdp: FloatArray, ale: FloatArray, count: FloatArray
 ) -> tuple[Caveat, ...]:

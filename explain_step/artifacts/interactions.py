@@ -20,7 +20,6 @@ from explain_step.types import (
     Attributions,
     Caveat,
     FloatArray,
-    IntArray,
     Section,
     Subject,
 )
