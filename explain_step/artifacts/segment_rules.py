@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -221,9 +222,10 @@ def _position(level: str, series: pd.Series[Any]) -> tuple[int, float, str]:
         names = [privacy.render(c) for c in series.cat.categories]
         return 0, float(names.index(level)), level
     try:
-        return 1, float(level), level
+        number = float(level)
     except ValueError:
-        return 2, 0.0, level
+        number = math.nan
+    return (1, number, level) if math.isfinite(number) else (2, 0.0, level)
 
 
 def _used(labels: Sequence[str], codes: IntArray) -> tuple[tuple[str, ...], IntArray]:

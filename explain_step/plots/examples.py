@@ -46,6 +46,7 @@ class _Waterfall:
         return np.asarray((self.base + np.r_[0.0, np.cumsum(upward)[:-1]])[::-1], dtype=np.float64)
 
 
+@style.styled
 def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
     """Draw one waterfall per example, for its first output (of a classifier: the predicted class)."""
     artifact = artifacts.get("examples")

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from explain_step.plots import style
+from explain_step.plots.segment_lines import (
+    ALL,
+    LINE,
+    Line,
+    blocks_of,
+    count_column,
+    firsts_of,
+    name_lines,
+    quiet,
+    say_withheld,
+)
 from explain_step.types import Artifact, Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ALL = "(all rows)"
 NOTABLE = 0.05
 """Adjusted p-value under which a difference is marked."""
-MOST_LINES = 34
-"""Lines of one figure; more segments go on another."""
 MOST_OUTPUTS = 4
-PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-"""Behind words on lines and bands."""
 METRIC_NAMES = {
     "roc_auc": "ROC AUC",
     "brier": "Brier score",
@@ -31,8 +36,6 @@ METRIC_NAMES = {
     "r2": "R\u00b2",
     "f1": "F1",
 }
-LINE = 0.205
-"""Inches per line."""
 RATE_NAMES = {
     "selection_rate": "predicted to be",
     "tpr": "true positive rate",
@@ -40,23 +43,14 @@ RATE_NAMES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
-    """One line of a figure: the heading of a segment or one of its levels."""
-
-    segment: str
-    level: str | None
-    n: float
-    withheld: bool
-
-
+@style.styled
 def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
     """Draw performance by segment, rates by segment (classifiers) and importance by segment and output."""
     artifact = artifacts.get("segments")
     if artifact is None or artifact.table.empty:
         return ()
     figures: list[Figure] = []
-    blocks = _blocks(artifact.table)
+    blocks = blocks_of(artifact.table)
     rates = artifacts.get("segment_rates")
     for part, lines in enumerate(blocks):
         if artifact.table["metric_value"].notna().any():
@@ -72,103 +66,14 @@ def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tup
     return tuple(figures)
 
 
-# ------------------------------------------------------------------------------------------ lines
-
-
-def _blocks(table: pd.DataFrame) -> list[list[_Line]]:
-    """Return headings and levels in the order of the table, in blocks that fit one figure."""
-    blocks: list[list[_Line]] = [[]]
-    shown = table[table["segment"] != ALL]
-    for segment, rows in shown.groupby("segment", sort=False):
-        firsts = rows.drop_duplicates("level")
-        cells = zip(firsts["level"], firsts["n"], firsts["withheld"].notna(), strict=True)
-        lines = [_Line(segment=str(segment), level=None, n=np.nan, withheld=False)]
-        lines += [
-            _Line(segment=str(segment), level=str(a), n=float(n), withheld=bool(w)) for a, n, w in cells
-        ]
-        if blocks[-1] and len(blocks[-1]) + len(lines) > MOST_LINES:
-            blocks.append([])
-        blocks[-1].extend(lines)
-    return [block for block in blocks if block]
-
-
-def _name_lines(axes: Axes, lines: Sequence[_Line], *, labels: Mapping[str, str], width: int = 24) -> None:
-    """Write headings and levels beside the axis; a heading may run into the plot, where nothing stands."""
-    count = len(lines)
-    texts = ["" if line.level is None else style.wrap(line.level, width, lines=1) for line in lines]
-    axes.set_yticks(range(count), texts[::-1])
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(-0.7, count - 0.3)
-    axes.spines["left"].set_visible(False)
-    # a text at the left end of the tick labels: right-aligned there, bold
-    for i, line in enumerate(lines):
-        if line.level is None:
-            text = style.wrap(labels.get(line.segment, line.segment), 44, lines=1)
-            axes.annotate(
-                text,
-                xy=(0, count - 1 - i),
-                xycoords=("axes fraction", "data"),
-                xytext=(-4, -1),
-                textcoords="offset points",
-                ha="right" if len(text) <= width else "left",
-                va="center",
-                fontsize=style.SMALL,
-                fontweight="bold",
-                color=style.INK,
-                annotation_clip=False,
-                bbox=PLATE,
-                zorder=5,
-            )
-
-
-def _count_column(axes: Axes, lines: Sequence[_Line]) -> None:
-    """Write the number of rows of each level at the right."""
-    count = len(lines)
-    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "fontsize": style.SMALL}
-    axes.text(1.09, count - 0.35, "rows", va="bottom", color=style.GREY, **place)
-    for i, line in enumerate(lines):
-        if line.level is not None and np.isfinite(line.n):
-            axes.text(1.09, count - 1 - i, f"{int(line.n):,}", va="center", color=style.GREY, **place)
-
-
-def _quiet(axes: Axes, x: float, y: float, text: str) -> None:
-    """Write small grey words at a share of the axis width, readable on lines and bands."""
-    axes.text(
-        x,
-        y,
-        text,
-        transform=axes.get_yaxis_transform(),
-        ha="center",
-        va="center",
-        fontsize=style.SMALL - 0.5,
-        color=style.GREY,
-        fontstyle="italic",
-        bbox=PLATE,
-        zorder=5,
-    )
-
-
-def _withheld(axes: Axes, lines: Sequence[_Line]) -> None:
-    for i, line in enumerate(lines):
-        if line.withheld:
-            text = "no rows" if line.n == 0 else "withheld: too few rows"
-            _quiet(axes, 0.5, len(lines) - 1 - i, text)
-
-
-def _firsts(table: pd.DataFrame) -> dict[tuple[str, str], pd.Series[Any]]:
-    """Return the first row of each level."""
-    unique = table.drop_duplicates(["segment", "level"])
-    return {(str(r["segment"]), str(r["level"])): r for _, r in unique.iterrows()}
-
-
 # ------------------------------------------------------------------------------------------ performance
 
 
 def _performance(
-    artifact: Artifact, lines: Sequence[_Line], *, part: int, labels: Mapping[str, str]
+    artifact: Artifact, lines: Sequence[Line], *, part: int, labels: Mapping[str, str]
 ) -> Figure:
     table = artifact.table
-    firsts = _firsts(table)
+    firsts = firsts_of(table)
     overall = table[table["segment"] == ALL].iloc[0]
     figure, axes = style.new_figure(style.WIDTH, 1.35 + LINE * len(lines))
     metric = str(artifact.meta.get("metric"))
@@ -181,9 +86,9 @@ def _performance(
     axes.set_xlim(low, high)
     axes.axvspan(overall["metric_ci_low"], overall["metric_ci_high"], color=style.FAINT, zorder=0)
     axes.axvline(overall["metric_value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
-    _name_lines(axes, lines, labels=labels)
-    _count_column(axes, lines)
-    _withheld(axes, lines)
+    name_lines(axes, lines, labels=labels)
+    count_column(axes, lines)
+    say_withheld(axes, lines)
     words = METRIC_NAMES.get(metric, metric.replace("_", " "))
     better = "higher" if artifact.meta.get("metric_direction") == "higher" else "lower"
     axes.set_xlabel(f"{words} ({better} is better)")
@@ -216,7 +121,7 @@ def _performance_limits(table: pd.DataFrame) -> tuple[float, float]:
 def _dot(axes: Axes, row: pd.Series[Any], y: float, *, prefix: str, value: str, p: str) -> None:
     middle = float(row[value])
     if not np.isfinite(middle):
-        _quiet(axes, 0.5, y, "not defined (one class only)")
+        quiet(axes, 0.5, y, "not defined (one class only)")
         return
     ends = float(row[f"{prefix}ci_low"]), float(row[f"{prefix}ci_high"])
     if np.isfinite(ends).all():
@@ -226,7 +131,7 @@ def _dot(axes: Axes, row: pd.Series[Any], y: float, *, prefix: str, value: str, 
     axes.plot(middle, y, "o", markersize=6, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4)
 
 
-def _said(line: _Line, firsts: Mapping[tuple[str, str], pd.Series[Any]], *, value: str, p: str) -> str:
+def _said(line: Line, firsts: Mapping[tuple[str, str], pd.Series[Any]], *, value: str, p: str) -> str:
     name = f"{line.segment} {line.level}"
     if line.withheld:
         return f"{name}: {'no rows' if line.n == 0 else 'withheld'}."
@@ -243,7 +148,7 @@ def _slug(name: str, part: int) -> str:
 
 
 def _rates(
-    artifact: Artifact, lines: Sequence[_Line], *, part: int, labels: Mapping[str, str]
+    artifact: Artifact, lines: Sequence[Line], *, part: int, labels: Mapping[str, str]
 ) -> list[Figure]:
     outputs = [str(o) for o in artifact.table["output"].unique()]
     found = []
@@ -255,7 +160,7 @@ def _rates(
 
 def _rate_panels(
     table: pd.DataFrame,
-    lines: Sequence[_Line],
+    lines: Sequence[Line],
     output: str,
     *,
     part: int,
@@ -266,21 +171,22 @@ def _rate_panels(
     figure = style.blank_figure(style.WIDTH, 1.35 + LINE * len(lines))
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for axes, rate in zip(panels, rates, strict=True):
+        axes.patch.set_visible(False)  # a long heading runs on behind
         rows = table[table["rate"] == rate]
-        firsts = _firsts(rows)
+        firsts = firsts_of(rows)
         for i, line in enumerate(lines):
             row = firsts.get((line.segment, str(line.level)))
             if row is not None and pd.isna(row["withheld"]):
                 _rate_dot(axes, row, len(lines) - 1 - i)
             elif row is not None:
-                _quiet(axes, 0.25, len(lines) - 1 - i, "withheld")
+                quiet(axes, 0.25, len(lines) - 1 - i, "withheld")
         overall = rows[rows["segment"] == ALL].iloc[0]
         axes.axvline(overall["value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
         axes.set_xlim(-0.03, max(1e-3, float(np.nanmax([*rows["ci_high"], 0.1]))) * 1.04)
         words = RATE_NAMES.get(rate, rate)
         axes.set_title(f"{words} {style.wrap(output, 10, lines=1)}" if rate == "selection_rate" else words,
                        fontsize=style.SMALL, color=style.INK)  # fmt: skip
-    _name_lines(panels[0], lines, labels=labels, width=18)
+    name_lines(panels[0], lines, labels=labels, width=18)
     for axes in panels[1:]:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -310,7 +216,7 @@ def _rate_dot(axes: Axes, row: pd.Series[Any], y: float) -> None:
     )
 
 
-def _rate_words(table: pd.DataFrame, lines: Sequence[_Line]) -> str:
+def _rate_words(table: pd.DataFrame, lines: Sequence[Line]) -> str:
     wanted = {(line.segment, line.level) for line in lines if line.level is not None}
     said = []
     for rate, rows in table.groupby("rate", sort=False):
@@ -327,7 +233,7 @@ def _rate_words(table: pd.DataFrame, lines: Sequence[_Line]) -> str:
 
 def _importance(
     artifact: Artifact,
-    lines: Sequence[_Line],
+    lines: Sequence[Line],
     output: str,
     *,
     part: int,
@@ -350,8 +256,8 @@ def _importance(
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0, pad=2)
     axes.spines["bottom"].set_visible(False)
-    _name_lines(axes, lines, labels=labels)
-    _withheld(axes, lines)
+    name_lines(axes, lines, labels=labels)
+    say_withheld(axes, lines)
     title = f"Importance by segment: {output}" if several else "Importance by segment"
     quantity = artifact.meta.get("quantity", {})
     style.heading(figure, title)
@@ -360,7 +266,7 @@ def _importance(
         "Area: mean absolute attribution. Red with an upward mark: larger than in the rest of the data, "
         "blue with a "
         "downward mark: smaller (adjusted p < 0.05); grey: no difference shown. "
-        f"{style.effect_words(quantity, output)}: {style.declared(quantity)}.",
+        f"Explained: {style.effect_words(quantity, output)}; {style.declared(quantity)}.",
     )
     return style.finish(
         figure,
@@ -382,7 +288,7 @@ def _blob(axes: Axes, x: float, y: float, row: pd.Series[Any], *, largest: float
         axes.scatter([x + 0.25], [y], s=9, marker=marker, color=style.INK, edgecolor="none", zorder=4)
 
 
-def _importance_words(table: pd.DataFrame, lines: Sequence[_Line], *, labels: Mapping[str, str]) -> str:
+def _importance_words(table: pd.DataFrame, lines: Sequence[Line], *, labels: Mapping[str, str]) -> str:
     wanted = {(line.segment, line.level) for line in lines}
     notable = table[table["p_adjusted"] < NOTABLE].sort_values("p_adjusted", kind="stable")
     said = []
