@@ -57,6 +57,7 @@ RANKS = (
 )
 METHOD = MethodSpec(name="masking", version="1", params={"interval": "95% over the explained rows"})
 NAN = float("nan")
+MEAN = "(mean over outputs)"
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 QUANTITY: dict[str, Any] = {
     "output_space": "probability",
@@ -78,11 +79,12 @@ def importance_table(
 ) -> pd.DataFrame:
     parts = []
     for k, output in enumerate(outputs):
-        mean = np.roll(np.array(IMPORTANCE[: len(features)]), k)
+        names = np.roll(np.array(features), -k if output != MEAN else 0)
+        mean = np.array(IMPORTANCE[: len(features)])
         part = pd.DataFrame(
             {
                 "output": output,
-                "feature": list(features),
+                "feature": [str(name) for name in names],
                 "mean_abs_shap": mean,
                 "ci_low": mean * 0.88,
                 "ci_high": mean * 1.12,

@@ -14,7 +14,7 @@ from explain_step.report.tables import Column, Labels, Table, column, make_table
 from explain_step.types import Artifact
 
 TITLE = "Single predictions, taken apart"
-SHOWN = 12
+SHOWN = 16
 CONTRIBUTIONS = 10
 KINDS = {
     "correct": ("correct one", "correct ones"),
@@ -78,26 +78,34 @@ def sentences(table: pd.DataFrame) -> tuple[Text, ...]:
 
 def overview(artifact: Artifact, *, labels: Labels) -> Table:
     """Return the rows that are shown, with truth and prediction."""
-    rows = artifact.table.drop_duplicates("example")
-    return make_table(rows, OVERVIEW, caption=("The rows shown",), labels=labels, file="examples.parquet")
+    rows = artifact.table.drop_duplicates(["example", "output"])
+    several = (
+        (Column(title="Output of", source="output", kind="text"),) if rows["output"].nunique() > 1 else ()
+    )
+    return make_table(
+        rows,
+        (*OVERVIEW[:-1], *several, OVERVIEW[-1]),
+        caption=("The rows shown",),
+        labels=labels,
+        file="examples.parquet",
+    )
 
 
 def contributions(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
-    """Return the largest contributions of each row (of its first output)."""
-    parts = [part for _, part in artifact.table.groupby("example", sort=False, observed=True)]
-    return tuple(_contributions(part, labels=labels) for part in parts[:SHOWN])
+    """Return the largest contributions of each row, per output that is shown of it."""
+    several = artifact.table["output"].nunique() > 1
+    parts = [part for _, part in artifact.table.groupby(["example", "output"], sort=False, observed=True)]
+    return tuple(_contributions(part, several=several, labels=labels) for part in parts[:SHOWN])
 
 
-def _contributions(part: pd.DataFrame, *, labels: Labels) -> Table:
+def _contributions(part: pd.DataFrame, *, several: bool, labels: Labels) -> Table:
     first = part.iloc[0]
-    mine = part[part["output"] == first["output"]]
-    order = mine["shap"].abs().sort_values(ascending=False, kind="stable").index
-    ordered = mine.loc[order]
+    ordered = part.loc[part["shap"].abs().sort_values(ascending=False, kind="stable").index]
+    output: Text = (", ", Name(str(first["output"]))) if several else ()
     which = f" ({str(first['kind']).replace('_', ' ')})"
     row = tidy(first["row_id"])
-    caption: Text = (
-        (f"Example {tidy(first['example'])}", which) if row == MISSING else ("Row ", Name(row), which)
-    )
+    subject: Text = (f"Example {tidy(first['example'])}",) if row == MISSING else ("Row ", Name(row))
+    caption: Text = (*subject, which, *output)
     table = make_table(
         ordered.head(CONTRIBUTIONS), TABLE, caption=caption, labels=labels, absent="missing or withheld"
     )

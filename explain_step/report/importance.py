@@ -56,10 +56,8 @@ def finding(table: pd.DataFrame, *, labels: Labels) -> tuple[Text, ...]:
     """Return who leads and which ranks are settled; with several outputs also who leads each."""
     outputs = list(dict.fromkeys(table["output"]))
     whole = overall(table)
-    found = [*_ranking(whole, labels=labels), *_shuffled(whole, labels=labels)]
-    if len(outputs) > 1:
-        found.append(_leaders(table, outputs=outputs[:-1], labels=labels))
-    return tuple(found)
+    several = [_leaders(table, outputs=outputs[:-1], labels=labels)] if len(outputs) > 1 else []
+    return (*_ranking(whole, labels=labels), *several, *_shuffled(whole, labels=labels))
 
 
 def overall(table: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +111,9 @@ def tied_blocks(part: pd.DataFrame) -> list[list[int]]:
 
 
 def _open_ranks(blocks: Sequence[Sequence[int]]) -> str:
-    ties = [f"{b[0] + 1} to {b[-1] + 1}" for b in blocks[1:] if len(b) > 1]
+    open_blocks = [b for b in blocks[1:] if len(b) > 1]
+    alone = len(open_blocks) == 1
+    ties = [f"{b[0] + 1} {'and' if alone and len(b) == 2 else 'to'} {b[-1] + 1}" for b in open_blocks]
     if not ties:
         return "; every rank is settled" if len(blocks) > 1 and len(blocks[0]) == 1 else ""
     shown = "".join(str(part) for part in listing(ties[:3]))
@@ -150,9 +150,9 @@ def _leaders(table: pd.DataFrame, *, outputs: Sequence[Any], labels: Labels) -> 
         part = table[table["output"] == output]
         leader = labels.of(largest(part, "mean_abs_shap")["feature"])
         parts += [
-            "For " if k == 0 else ", for ",
+            "The leader for " if k == 0 else ", for ",
             Name(str(output)),
-            *([" it is "] if k == 0 else [" "]),
+            " is " if k == 0 else " ",
             leader,
         ]
     more = len(outputs) - MAX_OUTPUTS

@@ -65,6 +65,10 @@ def _withheld(artifact: Artifact) -> tuple[Text, ...]:
 def segment_name(row: Any, *, labels: Labels, level: str | None = None) -> Text:
     """Return a segment and its level: ``afam = yes``; an expression that holds is shown alone."""
     name, value = labels.of(row["segment"]).text, str(row["level"] if level is None else level)
+    if value.startswith("["):
+        return (Name(f"{name} in {value}"),)
+    if value.startswith("below ") or value.endswith(" or more"):
+        return (Name(f"{name} {value}"),)
     if any(sign in name for sign in "<>=") and value.lower() in ("yes", "true"):
         return (Name(name),)
     if any(sign in name for sign in "<>=") and value.lower() in ("no", "false"):
@@ -143,9 +147,11 @@ def importance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
     if tested.empty:
         return []
     clear = tested[tested["p_adjusted"] < SIGNIFICANT]
-    total = f"{len(tested):,} differences in importance" if len(tested) > 1 else "difference in importance"
+    many = len(tested) > 1
     if clear.empty:
-        return [(f"None of the {total} stands out from chance after adjustment.",)]
+        tests = f" ({len(tested):,} tested)" if many else ""
+        return [(f"No difference in importance stands out from chance after adjustment{tests}.",)]
+    total = f"{len(tested):,} differences in importance" if many else "tested difference in importance"
     top = largest(clear.assign(_size=clear["difference"].abs()), "_size")
     verb = "stands" if len(clear) == 1 else "stand"
     head = f"{capital(spelled(len(clear)))} of the {total} {verb} out after adjustment; the largest: "
@@ -207,8 +213,9 @@ def differences(artifact: Artifact, *, labels: Labels) -> Table | None:
     ranked = table.assign(_size=-table["difference"].abs()).sort_values(
         ["p_adjusted", "_size"], kind="stable"
     )
+    several = (column("output"),) if ranked["output"].nunique() > 1 else ()
     columns = (
-        *(GROUP, LEVEL, Column(title="Input", source="feature", kind="name")),
+        *(GROUP, LEVEL, *several, Column(title="Input", source="feature", kind="name")),
         Column(title="Average effect", source="mean_abs_shap"),
         Column(title="Difference to the rest", source="difference", kind="signed"),
         interval_column("difference", low="difference_ci_low", high="difference_ci_high"),

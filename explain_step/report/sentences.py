@@ -14,11 +14,19 @@ METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "f1": "F1 score",
-    "rmse": "root mean squared error",
-    "mae": "mean absolute error",
+    "rmse": "RMSE",
+    "mae": "MAE",
     "r2": "R\u00b2",
 }
-SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+IN_FULL = {
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "r2": "share of variance explained",
+}
+SMALL = (
+    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve"),
+)
 
 
 def metric_words(name: object) -> str:

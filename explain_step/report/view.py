@@ -11,7 +11,7 @@ from explain_step.report.context import PageContext
 from explain_step.report.format import MISSING, Text, clean, interval, is_number, listing, number, percent
 from explain_step.report.limits import Limit, limits
 from explain_step.report.sections import Section, present
-from explain_step.report.sentences import capital, metric_words, sentence
+from explain_step.report.sentences import IN_FULL, capital, metric_words, sentence
 from explain_step.report.tables import Labels, words
 from explain_step.types import Caveat, Figure, Score
 
@@ -138,7 +138,7 @@ def _performance(context: PageContext) -> KeyNumber:
         label=capital(metric_words(row["metric"])),
         value=number(row["value"]),
         interval=_bounds(row["ci_low"], row["ci_high"]),
-        note=(f"performance; {clean(row['direction'])} is better",),
+        note=(f"{IN_FULL.get(str(row['metric']), 'performance')}; {clean(row['direction'])} is better",),
     )
 
 

@@ -6,15 +6,20 @@ import functools
 import http.server
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from browser import Page, browser, executable
 from page_fixture import CONTEXTS
+from sklearn.linear_model import LinearRegression
 
+import explain_step
 from explain_step.report import page
 
 pytestmark = pytest.mark.skipif(
@@ -227,3 +232,28 @@ def test_a_screenshot_is_a_picture_of_the_width(tab: Page, folder: Path) -> None
 
     tab.open((folder / "normal.html").as_uri(), width=560)
     assert Image.open(io.BytesIO(tab.screenshot())).width == 560
+
+
+def test_a_real_explanation_makes_such_a_page(tab: Page, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(120, 3)), columns=["income", "debt", "<b>age</b>"])
+    y = 3 * X["income"] - 2 * X["debt"]
+    snapshot = explain_step.explain(
+        LinearRegression().fit(X, y), X, y, directory=tmp_path, segments=["income > 0"]
+    )
+    url = (Path(snapshot.path) / "report.html").as_uri()
+    tab.open(url, width=560)
+    assert tab.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    assert tab.evaluate("document.images.length >= 6 && [...document.images].every(i => i.naturalWidth > 0)")
+    assert tab.evaluate("document.querySelectorAll('.absent').length") == 0
+    shown = tab.evaluate(
+        "[...document.querySelectorAll('#importance tbody tr')].map(r => r.cells[0].textContent)"
+    )
+    assert shown[:3] == list(snapshot.tables["importance"]["feature"])
+    words = tab.evaluate("document.body.textContent")
+    assert not re.search(r"\b(nan|NaN|NaT)\b", words)
+    cells = tab.evaluate("[...document.querySelectorAll('td, th, dd')].map(c => c.textContent)")
+    assert not {"None", "nan", "inf"} & set(cells)
+    assert str(snapshot.id)[:12] in words
+    assert tab.console() == []
+    assert tab.requests() == [url]

@@ -11,7 +11,7 @@ from page_fixture import degraded, multiclass, normal, regression
 from page_tables import CONTROL, QUANTITY, RANKS, artifact, importance_table, score, segments_table
 
 from explain_step.report import dependence, examples, importance, quality, segments, sentences
-from explain_step.report.format import Text, plain
+from explain_step.report.format import Text, number, plain
 from explain_step.report.limits import limits
 from explain_step.report.tables import Labels
 from explain_step.report.view import key_numbers
@@ -57,7 +57,7 @@ def ranked(ranks: list[tuple[int, int]]) -> pd.DataFrame:
             [(1, 1), (2, 2), (3, 6), (3, 6), (3, 6), (3, 6)],
             "a and b lead, in this order; the order of ranks 3 to 6 is not settled.",
         ),
-        ([(1, 1), (2, 3), (2, 3)], "a leads; the order of ranks 2 to 3 is not settled."),
+        ([(1, 1), (2, 3), (2, 3)], "a leads; the order of ranks 2 and 3 is not settled."),
         ([(1, 2), (1, 2), (3, 3)], "a and b lead, in an order that is not settled."),
         (
             [(1, 2), (1, 3), (2, 4), (3, 4)],
@@ -65,7 +65,7 @@ def ranked(ranks: list[tuple[int, int]]) -> pd.DataFrame:
         ),
         (
             [(1, 2), (1, 2), (3, 4), (3, 4)],
-            "a and b lead, in an order that is not settled; neither is that of ranks 3 to 4.",
+            "a and b lead, in an order that is not settled; neither is that of ranks 3 and 4.",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_the_share_of_three_is_the_sum_of_the_table_and_lies_in_its_bounds():
 
 def test_several_outputs_speak_by_their_mean_and_name_each_leader():
     found = text(importance.finding(multiclass().artifacts["importance"].table, labels=NONE))
-    assert "For setosa it is lvrat, for versicolor pirat, for virginica chist." in found
+    assert "The leader for setosa is lvrat, for versicolor pirat, for virginica chist." in found
 
 
 def test_the_course_of_curves():
@@ -285,3 +285,32 @@ def test_no_groups_is_said():
 def test_ranks_of_the_fixture_are_the_contract():
     assert len(RANKS) == len(importance_table())
     assert artifact("x", importance_table()).meta["quantity"]["rows"] == 714
+
+
+@pytest.mark.parametrize(
+    ("segment", "level", "name"),
+    [
+        ("afam", "yes", "afam = yes"),
+        ("income", "below 20", "income below 20"),
+        ("income", "[20, 40)", "income in [20, 40)"),
+        ("income", "40 or more", "income 40 or more"),
+        ("age < 30", "yes", "age < 30"),
+        ("age < 30", "no", "not age < 30"),
+    ],
+)
+def test_groups_are_named_as_one_would_say_them(segment, level, name):
+    assert plain(segments.segment_name({"segment": segment, "level": level}, labels=NONE)) == name
+
+
+def test_a_row_with_two_outputs_has_a_table_for_each():
+    base = normal().artifacts["examples"].table
+    first = base[base["example"] == 0]
+    both = pd.concat([first, first.assign(output="no", prediction=0.4)], ignore_index=True)
+    shown = artifact("examples", both)
+    assert [plain(t.caption) for t in examples.contributions(shown, labels=NONE)] == [
+        "Row 17 (correct), yes",
+        "Row 17 (correct), no",
+    ]
+    overview = examples.overview(shown, labels=NONE)
+    assert [c.title for c in overview.columns][-2:] == ["Output of", "Output"]
+    assert [plain(row[-1]) for row in overview.rows] == [number(float(first["prediction"].iloc[0])), "0.400"]
