@@ -53,12 +53,15 @@ def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tup
     if artifact is None or artifact.table.empty:
         return ()
     quantity = artifact.meta.get("quantity", {})
+    rounded = str(artifact.meta.get("privacy", "")).startswith("strict")
     groups = (rows for _, rows in artifact.table.groupby("example", sort=False))
     firsts = (rows[rows["output"] == rows["output"].iloc[0]] for rows in groups)
-    return tuple(_draw(rows, quantity=quantity, labels=labels) for rows in firsts)
+    return tuple(_draw(rows, quantity=quantity, labels=labels, rounded=rounded) for rows in firsts)
 
 
-def _draw(rows: pd.DataFrame, *, quantity: Mapping[str, Any], labels: Mapping[str, str]) -> Figure:
+def _draw(
+    rows: pd.DataFrame, *, quantity: Mapping[str, Any], labels: Mapping[str, str], rounded: bool
+) -> Figure:
     first = rows.iloc[0]
     fall = _waterfall(rows, labels=labels)
     lines = sum(1 + name.count("\n") for name in fall.names)
@@ -68,7 +71,7 @@ def _draw(rows: pd.DataFrame, *, quantity: Mapping[str, Any], labels: Mapping[st
     phrase = style.effect_words(quantity, str(first["output"]))
     title = f"{_title(first)}: {_outcome(first)}"
     style.heading(figure, title)
-    style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity))
+    style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity, rounded=rounded))
     return style.finish(
         figure,
         kind="examples",
@@ -229,14 +232,15 @@ def _outcome(first: pd.Series[Any]) -> str:
     if not said:
         said.append(style.number(float(first["prediction"])))
     row = style.one_line(str(first["row_id"])) if pd.notna(first["row_id"]) else ""
-    return ", ".join(said) + (f" (row {row[:40]})" if row else "")
+    return ", ".join(said) + (f" (row\u00a0{row[:40]})" if row else "")
 
 
-def _note(fall: _Waterfall, *, phrase: str, quantity: Mapping[str, Any]) -> str:
+def _note(fall: _Waterfall, *, phrase: str, quantity: Mapping[str, Any], rounded: bool) -> str:
+    rough = " Numbers are rounded for privacy and add up roughly." if rounded else ""
     whisker = " Thin lines: 95 % Monte Carlo interval." if np.isfinite(fall.errors).any() else ""
     return (
         f"From the average over the background to this row's {phrase}, f(x). Red raises it, blue lowers "
-        f"it.{whisker} {style.declared(quantity)[:1].upper()}{style.declared(quantity)[1:]}."
+        f"it.{rough}{whisker} {style.declared(quantity)[:1].upper()}{style.declared(quantity)[1:]}."
     )
 
 

@@ -103,10 +103,8 @@ def test_each_kind_means_what_it_says():
 
 
 def test_regression_band():
-    subject, attributions = linear(
-        FRAME, FRAME["income"].to_numpy() + np.random.default_rng(0).normal(size=len(FRAME)), task="regression",
-        weights=[0.0, 1.0, 0.0, 0.0],
-    )  # fmt: skip
+    y = FRAME["income"].to_numpy() + np.random.default_rng(0).normal(size=len(FRAME))
+    subject, attributions = linear(FRAME, y, task="regression", weights=[0.0, 1.0, 0.0, 0.0])
     section = build(subject, attributions)
     table = table_of(section).drop_duplicates("example").set_index("kind")
     error = (table["y_true"].astype(float) - table["y_pred"].astype(float)).abs()

@@ -52,7 +52,7 @@ def test_one_figure_per_example_with_facts_in_words():
     assert figure.slug.startswith("correct-1_yes")
     assert "Age in years = 0: 0.2" in figure.alt
     assert "income = 1: \u22120.1" in figure.alt
-    assert "predicted no, truth no (row 17)" in figure.title
+    assert "predicted no, truth no (row\u00a017)" in figure.title
     assert "deny" in figure.alt
     assert figure.width <= 1000
     assert edges_are_white(figure)

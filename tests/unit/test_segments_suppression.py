@@ -28,7 +28,7 @@ def test_one_partition_cannot_be_undone_by_subtraction(counts):
     assert (sizes[~gone] >= K).all()
     hidden = sizes[gone]
     assert len(hidden) != 1
-    # the sum of the withheld is known (total minus the published): it must not be small, unless all is withheld
+    # the sum of the withheld is known, total minus the published: not small, unless all is withheld
     assert len(hidden) == 0 or hidden.sum() >= K or gone.all()
     assert complete(sizes, smallest=K).tolist() == gone.tolist()
 
