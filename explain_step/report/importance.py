@@ -17,6 +17,7 @@ from explain_step.types import Artifact
 
 TITLE = "Which inputs matter"
 MAX_OUTPUTS = 4
+MAX_TABLES = 7
 TABLE = (
     Column(title="Input", source="feature", kind="name"),
     column("rank"),
@@ -180,14 +181,17 @@ def shares(table: pd.DataFrame) -> tuple[float, float, float, tuple[str, ...]]:
 
 
 def tables(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
-    """Return one table per output, the one for all of them first."""
+    """Return one table per output (not all of very many), the one for all of them first."""
     outputs = list(dict.fromkeys(artifact.table["output"]))
-    order = [outputs[-1], *outputs[:-1]]
+    order = [outputs[-1], *outputs[:-1]][:MAX_TABLES]
     return tuple(
         make_table(
             artifact.table[artifact.table["output"] == output],
             TABLE,
-            caption=("Importance of inputs, ", Name(str(output))),
+            caption=(
+                "Importance of inputs, ",
+                Name(str(output).strip("()") if output == outputs[-1] else str(output)),
+            ),
             labels=labels,
             absent="not measured for this input",
             file="importance.parquet",
