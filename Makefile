@@ -38,7 +38,8 @@ test-oldest: $(STAMP)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -r requirements/oldest.txt
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --no-deps --editable .
-	.venv-oldest/bin/pytest -m "not newest"
+	# old releases warn about newer transitive ones, so warnings are not errors here
+	.venv-oldest/bin/pytest -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py --ignore tests/integration/test_mlflow_ui.py
 
 clean:
 	rm -rf $(VENV) .venv-oldest $(DEMO)

@@ -30,10 +30,14 @@ def main(store: Path, *, data: Path = DATA) -> int:
     for row in leaders.itertuples():
         low, high = int(row.rank_low), int(row.rank_high)
         rank = f"{low}" if low == high else f"{low} to {high}"
-        print(f"  {row.feature:<10} mean |SHAP| {row.mean_abs_shap:.4f} [{row.ci_low:.4f}, {row.ci_high:.4f}]  rank {rank}")
+        print(
+            f"  {row.feature:<10} mean |SHAP| {row.mean_abs_shap:.4f} [{row.ci_low:.4f}, {row.ci_high:.4f}]  rank {rank}"
+        )
     print(f"\npage on disk   {snapshot.path / 'report.html'}")
     print(f"in MLflow      mlflow server --backend-store-uri {uri} --port 5000   (or: make ui)")
-    print("               http://127.0.0.1:5000 → experiment 'mortgage' → the run → Artifacts → explanations/report.html")
+    print(
+        "               http://127.0.0.1:5000 → experiment 'mortgage' → the run → Artifacts → explanations/report.html"
+    )
     return 0 if logged.status in ("complete", "degraded") else 1
 
 

@@ -30,11 +30,18 @@ def main(store: Path) -> int:
     version = info.registered_model_version
     held_out = X_test.assign(deny=y_test)
     logged = explain_step.log_explanations(
-        f"models:/late/{version}", held_out, "deny", background=X_train, segments=["afam", "single"], tracking_uri=uri
+        f"models:/late/{version}",
+        held_out,
+        "deny",
+        background=X_train,
+        segments=["afam", "single"],
+        tracking_uri=uri,
     )
     mlflow.MlflowClient().set_registered_model_alias("late", "challenger", version)
     snapshot = explain_step.read("models:/late@challenger")
-    print(f"late version {version}: {logged.status}, snapshot {snapshot.id[:12]}, binding {snapshot.manifest.model['binding']}")
+    print(
+        f"late version {version}: {logged.status}, snapshot {snapshot.id[:12]}, binding {snapshot.manifest.model['binding']}"
+    )
     return 0 if snapshot.id == logged.id else 1
 
 

@@ -23,7 +23,11 @@ def main() -> int:
         feature_groups={"blood serum": ["s1", "s2", "s3", "s4", "s5", "s6"]},
         feature_labels={"bp": "blood pressure", "bmi": "body mass index"},
     )
-    print(snapshot.tables["importance"][["feature", "mean_abs_shap", "ci_low", "ci_high", "rank"]].to_string(index=False))
+    print(
+        snapshot.tables["importance"][["feature", "mean_abs_shap", "ci_low", "ci_high", "rank"]].to_string(
+            index=False
+        )
+    )
     print(f"\n{snapshot.status}: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1
 

@@ -18,11 +18,17 @@ def main() -> int:
     X = X.iloc[:, :6].mask(rng.random((len(X), 6)) < 0.1)
     X["cellar"] = pd.Categorical(rng.choice(["north", "south", "east"], len(X)))
     labels = y.map({0: "barolo", 1: "grignolino", 2: "barbera"}).rename("wine")
-    X_train, X_test, y_train, y_test = train_test_split(X, labels, random_state=0, stratify=labels, test_size=0.4)
+    X_train, X_test, y_train, y_test = train_test_split(
+        X, labels, random_state=0, stratify=labels, test_size=0.4
+    )
     model = HistGradientBoostingClassifier(max_iter=30, categorical_features="from_dtype", random_state=0)
     model.fit(X_train, y_train)
-    snapshot = explain_step.explain(model, X_test, y_test, background=X_train, segments=["cellar"], top_features=4)
-    leaders = snapshot.tables["importance"].sort_values("mean_abs_shap", ascending=False).groupby("output").head(2)
+    snapshot = explain_step.explain(
+        model, X_test, y_test, background=X_train, segments=["cellar"], top_features=4
+    )
+    leaders = (
+        snapshot.tables["importance"].sort_values("mean_abs_shap", ascending=False).groupby("output").head(2)
+    )
     print(leaders[["output", "feature", "mean_abs_shap", "ci_low", "ci_high"]].to_string(index=False))
     print(f"\n{snapshot.status}: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1

@@ -28,7 +28,9 @@ def main() -> int:
     snapshot = explain_step.explain(
         score, X, y, task="regression", segments=["gender", "region"], privacy="strict", redact=["debt"]
     )
-    print(snapshot.tables["scores"][["score", "variant", "value", "ci_low", "ci_high"]].to_string(index=False))
+    print(
+        snapshot.tables["scores"][["score", "variant", "value", "ci_low", "ci_high"]].to_string(index=False)
+    )
     print(f"\n{snapshot.status}: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1
 

@@ -50,7 +50,12 @@ def train(data: Path, *, registered_model_name: str) -> explain_step.LoggedSnaps
         mlflow.log_metric("test_accuracy", float(model.score(X_test, y_test)))
         mlflow.sklearn.log_model(model, name="model", registered_model_name=registered_model_name, **STORAGE)
         return explain_step.log_explanations(
-            model, X_test, y_test, background=X_train, segments=["afam", "single", "lvrat"], sensitive=["afam"]
+            model,
+            X_test,
+            y_test,
+            background=X_train,
+            segments=["afam", "single", "lvrat"],
+            sensitive=["afam"],
         )
 
 

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from explain_step.config import Config
-    from explain_step.errors import ExplainStepError, InvalidInput, NotApplicable, PredictionFailed, SnapshotError
+    from explain_step.errors import (
+        ExplainStepError,
+        InvalidInput,
+        NotApplicable,
+        PredictionFailed,
+        SnapshotError,
+    )
     from explain_step.snapshot import Snapshot
     from explain_step.step import explain, log_explanations, read, training_run, verify
     from explain_step.tracking import LoggedSnapshot

@@ -6,18 +6,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
 
 from explain_step import data as data_room
 from explain_step import explainers, models, scores
-from explain_step.artifacts import BUILDERS, Builder
+from explain_step.artifacts import BUILDERS, Builder, segment_rules
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.labels import take_column
 from explain_step.quantity import quantity
+from explain_step.secret_masking import mask_text
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact, Attributions, Caveat, Score, Status, Subject
+from explain_step.types import Artifact, Attributions, Caveat, Score, Section, Status, Subject
 
 T = TypeVar("T")
 CALLERS_FAULT = (InvalidInput,)
@@ -112,46 +115,69 @@ def compute(
     journal = Journal()
     seeds = Seeds(config.seed)
     with journal.stage("data"):
-        frame, labels, target = data_room.split_target(data_room.to_frame(X), y)
-        named = labels if not target else pd.Series(labels, name=target) if _is_flat(labels) else labels
-        fitted = models.wrap(model, frame=frame, config=config)
-        subject, caveats = data_room.subject(
-            fitted, frame, named, config=config, background=background, sample_weight=sample_weight
+        subject, caveats = _subject(
+            model, X, y, config=config, background=background, sample_weight=sample_weight
         )
+        segment_rules.check(config, list(subject.frame.columns))
     with journal.stage("attributions", rows=len(subject.X)):
         attributions, more = explainers.explain(subject, config=config, seeds=seeds)
-    caveats = (*caveats, *more)
     missing: dict[str, str] = {}
-    artifacts: list[Artifact] = []
-    for builder in builders:
-        section = _attempt(
-            builder.name,
-            lambda build=builder.build: build(subject, attributions, config=config, seeds=seeds),  # type: ignore[misc]
-            journal=journal,
-            missing=missing,
-        )
-        if section is not None:
-            artifacts.extend(section.artifacts)
-            caveats = (*caveats, *section.caveats)
+    sections = _sections(
+        builders, subject, attributions, config=config, seeds=seeds, journal=journal, missing=missing
+    )
     found = _attempt(
         "scores",
         lambda: scores.score(subject, attributions, config=config, seeds=seeds),
         journal=journal,
         missing=missing,
     )
+    artifacts = [artifact for section in sections for artifact in section.artifacts]
     if found:
         artifacts.append(scores.to_artifact(found, quantity(subject, attributions)))
+    said = (*caveats, *more, *(caveat for section in sections for caveat in section.caveats))
     return Explanation(
         subject=subject,
         attributions=attributions,
         artifacts=tuple(artifacts),
         scores=found or (),
-        caveats=_distinct(caveats),
+        caveats=tuple(dict.fromkeys(said)),
         missing=missing,
         required=tuple(b.name for b in builders if b.required),
         events=tuple(journal.events),
         config=config,
     )
+
+
+def _subject(
+    model: Any, X: Any, y: Any, *, config: Config, background: Any, sample_weight: Any
+) -> tuple[Subject, tuple[Caveat, ...]]:
+    frame, labels, target = data_room.split_target(data_room.to_frame(X), y)
+    if target and getattr(labels, "ndim", 1) == 1:
+        labels = pd.Series(labels, name=target)
+    if isinstance(sample_weight, str):  # a column of weights is no feature
+        frame, sample_weight = take_column(frame, sample_weight, argument="sample_weight")
+    fitted = models.wrap(model, frame=frame, config=config)
+    return data_room.subject(
+        fitted, frame, labels, config=config, background=background, sample_weight=sample_weight
+    )
+
+
+def _sections(
+    builders: tuple[Builder, ...],
+    subject: Subject,
+    attributions: Attributions,
+    *,
+    config: Config,
+    seeds: Seeds,
+    journal: Journal,
+    missing: dict[str, str],
+) -> list[Section]:
+    made = []
+    for builder in builders:
+        build = partial(builder.build, subject, attributions, config=config, seeds=seeds)
+        section = _attempt(builder.name, build, journal=journal, missing=missing)
+        made += [] if section is None else [section]
+    return made
 
 
 def judge(explanation: Explanation) -> tuple[Status, str]:
@@ -176,13 +202,5 @@ def _attempt(name: str, make: Callable[[], T], *, journal: Journal, missing: dic
     except CALLERS_FAULT:
         raise
     except Exception as error:  # noqa: BLE001 - recorded as the section's reason: the status says incomplete
-        missing[name] = f"failed with {type(error).__name__}: {str(error)[:300]}"
+        missing[name] = mask_text(f"failed with {type(error).__name__}: {str(error)[:300]}")
     return None
-
-
-def _distinct(caveats: tuple[Caveat, ...]) -> tuple[Caveat, ...]:
-    return tuple(dict.fromkeys(caveats))
-
-
-def _is_flat(labels: Any) -> bool:
-    return getattr(labels, "ndim", 1) == 1

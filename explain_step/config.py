@@ -92,7 +92,7 @@ class Config(BaseModel):
     def _seconds(cls, value: Any) -> Any:
         if isinstance(value, str):
             text = value.strip().lower()
-            scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], None)
+            scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
             return float(text[:-1]) * scale if scale else float(text)
         return value
 

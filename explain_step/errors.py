@@ -43,6 +43,10 @@ def require(module: str, *, extra: str) -> None:
     """
     from importlib.util import find_spec
 
-    if find_spec(module) is None:
+    try:
+        found = find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
         msg = f"{module} is not installed; install it with: pip install 'explain-step[{extra}]'"
         raise MissingDependency(msg)

@@ -63,7 +63,7 @@ def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray
     if model.task == "binary":
         return auc(y == _classes(model)[model.positive or 0], _positive_score(r, model), weights=w)
     aucs = [auc(y == label, _probability(r)[:, k], weights=w) for k, label in enumerate(_classes(model))]
-    known = [value for value in aucs if value == value]
+    known = [value for value in aucs if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
@@ -87,7 +87,9 @@ def _accuracy(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArra
 
 def _balanced_accuracy(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
     weight = np.ones(len(y)) if w is None else w
-    recalls = [np.average((r.label == c)[y == c], weights=weight[y == c]) for c in _classes(model) if (y == c).any()]
+    recalls = [
+        np.average((r.label == c)[y == c], weights=weight[y == c]) for c in _classes(model) if (y == c).any()
+    ]
     return float(np.mean(recalls)) if recalls else float("nan")
 
 
@@ -152,7 +154,13 @@ def choose_metrics(names: tuple[str, ...], model: FittedModel, response: Respons
     known = {m.name: m for m in METRICS if model.task in m.tasks}
     for name in names:
         if name not in known:
-            msg = f"Option metrics must name metrics of a {model.task} task ({', '.join(known)}), got {name!r}."
+            msg = (
+                f"Option metrics must name metrics of a {model.task} task ({', '.join(known)}), got {name!r}."
+            )
             raise InvalidInput(msg)
-    usable = [n for n in names or DEFAULT_METRICS[model.task] if response.probability is not None or n not in PROBABILISTIC]
+    usable = [
+        n
+        for n in names or DEFAULT_METRICS[model.task]
+        if response.probability is not None or n not in PROBABILISTIC
+    ]
     return tuple(known[name] for name in usable)

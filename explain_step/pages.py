@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import explain_step
 from explain_step.quantity import quantity
 from explain_step.report import PageContext
+from explain_step.snapshot import provenance
 
 if TYPE_CHECKING:
     from explain_step.compute import Explanation
@@ -55,9 +56,13 @@ def page_context(
 
 def _reproducibility(explanation: Explanation, *, ref: ModelRef, snapshot_id: str) -> dict[str, Any]:
     method = explanation.attributions.method
+    facts = provenance.data(explanation.subject)
     return {
         "snapshot_id": snapshot_id,
         "model_digest": ref.digest,
+        "data_digest": facts["digest"],
+        "labels_digest": facts["labels_digest"],
+        "background_digest": facts["background_digest"],
         "seed": explanation.config.seed,
         "method": f"{method.name} {method.version}",
         "packages": {"explain_step": explain_step.__version__, **_versions()},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from explain_step.secret_masking import mask_text
 from explain_step.tracking.logged import LoggedSnapshot
 from explain_step.types import Status
 
@@ -95,7 +96,7 @@ def mark_failure(target: Target | None, error: BaseException, *, status: Status 
     more is sent to it: the tag stays ``pending``, which counts as incomplete, and the training does not wait
     a second time.
     """
-    reason = f"{type(error).__name__}: {error}"
+    reason = mask_text(f"{type(error).__name__}: {error}")
     known = target
     try:
         if unreachable(error):

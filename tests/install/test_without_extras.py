@@ -9,8 +9,14 @@ HEAVY = ("mlflow", "shap", "sklearn", "matplotlib", "pandas", "xgboost", "lightg
 
 WITHOUT_EXTRAS = """
 import sys
-for name in ("shap", "xgboost", "lightgbm", "catboost", "polars"):
-    sys.modules[name] = None  # import raises ImportError, as if it were not installed
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("shap", "xgboost", "lightgbm", "catboost", "polars"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())  # as if they were not installed
 import numpy as np, pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 import explain_step
@@ -27,7 +33,9 @@ except explain_step.ExplainStepError as error:
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -27,7 +27,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+    TargetEncoder,
+)
 from sklearn.svm import SVC, SVR
 from sklearn.tree import DecisionTreeClassifier
 
@@ -46,12 +52,19 @@ MIXED = NUMBERS.assign(
     since=pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, N), unit="D"),
 )
 GAPS = NUMBERS.mask(rng.random(NUMBERS.shape) < 0.15)
-TEXT = NUMBERS[["income"]].assign(note=rng.choice(["late payment", "good customer", "new customer", "late again"], N))
+TEXT = NUMBERS[["income"]].assign(
+    note=rng.choice(["late payment", "good customer", "new customer", "late again"], N)
+)
 CATEGORIES = GAPS.assign(region=pd.Categorical(MIXED["region"]))
 
 
 def columns(encoder: Any) -> Pipeline:
-    encode = ColumnTransformer([("num", make_pipeline(SimpleImputer(), StandardScaler()), list(NUMBERS)), ("cat", encoder, ["region"])])
+    encode = ColumnTransformer(
+        [
+            ("num", make_pipeline(SimpleImputer(), StandardScaler()), list(NUMBERS)),
+            ("cat", encoder, ["region"]),
+        ]
+    )
     return Pipeline([("encode", encode), ("forest", RandomForestClassifier(15, random_state=0))])
 
 
@@ -69,7 +82,9 @@ def coded(y: pd.Series) -> pd.Series:
 def booster() -> Any:
     import xgboost
 
-    return xgboost.train({"objective": "binary:logistic", "max_depth": 3}, xgboost.DMatrix(NUMBERS, label=coded(LABELS)), 10)
+    return xgboost.train(
+        {"objective": "binary:logistic", "max_depth": 3}, xgboost.DMatrix(NUMBERS, label=coded(LABELS)), 10
+    )
 
 
 def lgb(**options: Any) -> Any:
@@ -82,7 +97,9 @@ def lgb(**options: Any) -> Any:
 def cat() -> Any:
     from catboost import CatBoostClassifier
 
-    return CatBoostClassifier(iterations=10, depth=3, verbose=False, allow_writing_files=False, thread_count=1)
+    return CatBoostClassifier(
+        iterations=10, depth=3, verbose=False, allow_writing_files=False, thread_count=1
+    )
 
 
 CASES: dict[str, tuple[Callable[[], Any], pd.DataFrame, pd.Series, bool]] = {
@@ -180,10 +197,18 @@ def test_multi_output_regression_explains_each_output() -> None:
 def test_callable_with_bool_datetime_and_text_columns() -> None:
     def score(frame: pd.DataFrame) -> np.ndarray:
         days = (frame["since"] - pd.Timestamp("2020-01-01")).dt.days
-        return np.asarray(frame["income"] * frame["member"] + days / 300 + (frame["region"] == "north"), dtype=float)
+        return np.asarray(
+            frame["income"] * frame["member"] + days / 300 + (frame["region"] == "north"), dtype=float
+        )
 
     found = compute(score, MIXED, score(MIXED), config=Config(task="regression", top_features=4))
     assert judge(found)[0] == "complete"
-    values = dict(zip(found.attributions.feature_names, np.abs(found.attributions.values[:, :, 0]).mean(axis=0), strict=True))
+    values = dict(
+        zip(
+            found.attributions.feature_names,
+            np.abs(found.attributions.values[:, :, 0]).mean(axis=0),
+            strict=True,
+        )
+    )
     assert max(values["noise"], values["debt"]) < 1e-12
     assert min(values["since"], values["region"], values["member"], values["income"]) > 0.01

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WITH_STORE = ("01_train_and_explain.py", "02_explain_existing_version.py")
-ALONE = ("03_regression_without_mlflow.py", "04_multiclass_with_missing_values.py", "05_any_callable_in_private.py")
+ALONE = (
+    "03_regression_without_mlflow.py",
+    "04_multiclass_with_missing_values.py",
+    "05_any_callable_in_private.py",
+)
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 def requirements() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *(line for extra, v in project["optional-dependencies"].items() if extra != "all" for line in v)]
+    lines = [
+        *project["dependencies"],
+        *(line for extra, v in project["optional-dependencies"].items() if extra != "all" for line in v),
+    ]
     return dict(re.fullmatch(r"([\w.-]+)(.*)", line).groups() for line in lines)
 
 
@@ -22,14 +25,21 @@ def test_conda_states_the_versions_of_pyproject() -> None:
     pip = conda["dependencies"][-1]["pip"]
     stated = dict(re.fullmatch(r"([\w.-]+)(.*)", line).groups() for line in pip if not line.startswith("-e"))
     wanted = requirements()
-    assert {name: stated[name] for name in stated if name in wanted} == {n: wanted[n] for n in stated if n in wanted}
+    assert {name: stated[name] for name in stated if name in wanted} == {
+        n: wanted[n] for n in stated if n in wanted
+    }
     base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {re.match(r"[\w.-]+", line).group() for line in base} <= set(stated)
-    assert f"python{tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['requires-python']}" in conda["dependencies"]
+    assert (
+        f"python{tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['requires-python']}"
+        in conda["dependencies"]
+    )
 
 
 def test_oldest_resolution_pins_each_lower_bound() -> None:
-    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements/oldest.txt").read_text(), flags=re.M))
+    pins = dict(
+        re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements/oldest.txt").read_text(), flags=re.M)
+    )
     for name, bound in requirements().items():
         wanted = bound.removeprefix(">=").split(".")
         assert pins[name].split(".")[: len(wanted)] == wanted, name

@@ -54,7 +54,9 @@ def test_multiclass_metrics_equal_sklearn() -> None:
     assert BY_NAME["roc_auc"].score(y, r, m, None) == pytest.approx(
         oracle.roc_auc_score(y, r.probability, multi_class="ovr"), rel=1e-12
     )
-    assert BY_NAME["f1"].score(y, r, m, None) == pytest.approx(oracle.f1_score(y, r.label, average="macro"), rel=1e-12)
+    assert BY_NAME["f1"].score(y, r, m, None) == pytest.approx(
+        oracle.f1_score(y, r.label, average="macro"), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -62,8 +64,12 @@ def test_regression_metrics_equal_sklearn(outputs: int) -> None:
     rng = np.random.default_rng(0)
     y, out = rng.normal(size=(50, outputs)), rng.normal(size=(50, outputs))
     r, m, w = Response(output=out), model("regression"), rng.uniform(0.1, 2, 50)
-    assert BY_NAME["mae"].score(y, r, m, w) == pytest.approx(oracle.mean_absolute_error(y, out, sample_weight=w))
-    assert BY_NAME["rmse"].score(y, r, m, w) == pytest.approx(np.sqrt(oracle.mean_squared_error(y, out, sample_weight=w)))
+    assert BY_NAME["mae"].score(y, r, m, w) == pytest.approx(
+        oracle.mean_absolute_error(y, out, sample_weight=w)
+    )
+    assert BY_NAME["rmse"].score(y, r, m, w) == pytest.approx(
+        np.sqrt(oracle.mean_squared_error(y, out, sample_weight=w))
+    )
     assert BY_NAME["r2"].score(y, r, m, w) == pytest.approx(
         oracle.r2_score(y, out, sample_weight=w, multioutput="variance_weighted"), rel=1e-9
     )
@@ -73,11 +79,15 @@ def test_undefined_is_nan_not_a_number() -> None:
     y, r, classes, _ = classified(2)
     one = np.full(len(y), "a")
     assert np.isnan(BY_NAME["roc_auc"].score(one, r, model("binary", classes), None))
-    assert np.isnan(BY_NAME["r2"].score(np.ones((5, 1)), Response(output=np.zeros((5, 1))), model("regression"), None))
+    assert np.isnan(
+        BY_NAME["r2"].score(np.ones((5, 1)), Response(output=np.zeros((5, 1))), model("regression"), None)
+    )
 
 
 def test_choice_refuses_metrics_of_other_tasks_and_skips_probabilities_where_there_are_none() -> None:
-    with pytest.raises(InvalidInput, match="Option metrics must name metrics of a regression task .*'accuracy'"):
+    with pytest.raises(
+        InvalidInput, match=r"Option metrics must name metrics of a regression task .*'accuracy'"
+    ):
         choose_metrics(("accuracy",), model("regression"), Response(output=np.zeros((1, 1))))
     _, r, classes, _ = classified(2)
     margin = Response(output=r.output, label=r.label)
