@@ -11,7 +11,7 @@ from explain_step.report.context import PageContext
 from explain_step.report.format import Name, Part, Text, is_number, listing, plural
 from explain_step.report.limits import members_of
 from explain_step.report.sections import Details, Section, absent, made, present
-from explain_step.report.sentences import capital, spelled
+from explain_step.report.sentences import capital, metric_words, sentence, spelled
 from explain_step.report.tables import Column, Labels, Table, column, interval_column, largest, make_table
 from explain_step.types import Artifact
 
@@ -226,8 +226,6 @@ def _shuffling(artifact: Artifact) -> tuple[Text, ...]:
     meta = artifact.meta.get("permutation")
     if not isinstance(meta, dict) or not isinstance(meta.get("metric"), str):
         return ()
-    from explain_step.report.sentences import metric_words, sentence
-
     if isinstance(meta.get("reason"), str):
         return ((f"Loss when shuffled: {meta['reason']}.",),)
     parts = [
