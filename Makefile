@@ -22,7 +22,7 @@ ui: $(STAMP)
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(DEMO)/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
 test: $(STAMP) lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 check: test test-oldest
 
@@ -39,7 +39,7 @@ test-oldest: $(STAMP)
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -r requirements/oldest.txt
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --no-deps --editable .
 	# old releases warn about newer transitive ones, so warnings are not errors here
-	.venv-oldest/bin/pytest -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py --ignore tests/integration/test_mlflow_ui.py
+	.venv-oldest/bin/pytest -n 2 -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py --ignore tests/integration/test_mlflow_ui.py
 
 clean:
 	rm -rf $(VENV) .venv-oldest $(DEMO)

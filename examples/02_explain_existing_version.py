@@ -40,7 +40,7 @@ def main(store: Path) -> int:
     mlflow.MlflowClient().set_registered_model_alias("late", "challenger", version)
     snapshot = explain_step.read("models:/late@challenger")
     print(
-        f"late version {version}: {logged.status}, snapshot {snapshot.id[:12]}, binding {snapshot.manifest.model['binding']}"
+        f"late version {version}: {logged.status}, snapshot {snapshot.id[:12]}, binding {snapshot.manifest['model']['binding']}"
     )
     return 0 if snapshot.id == logged.id else 1
 
