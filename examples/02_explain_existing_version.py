@@ -39,9 +39,8 @@ def main(store: Path) -> int:
     )
     mlflow.MlflowClient().set_registered_model_alias("late", "challenger", version)
     snapshot = explain_step.read("models:/late@challenger")
-    print(
-        f"late version {version}: {logged.status}, snapshot {snapshot.id[:12]}, binding {snapshot.manifest['model']['binding']}"
-    )
+    binding = snapshot.manifest["model"]["binding"]
+    print(f"late version {version}: {logged.status}, snapshot {snapshot.id[:12]}, binding {binding}")
     return 0 if snapshot.id == logged.id else 1
 
 

@@ -316,7 +316,7 @@ def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
     tied = top[top["rank_high"] > top["rank_low"]]
     if len(tied):
         tied_names = names(list(tied["feature"]))
-        text = f"Ranks are not settled for {tied_names}: the rows cannot tell them from a neighbour."
+        text = f"Among the first five, ranks are not settled for {tied_names}: the rows cannot tell them from others."
         found.append(Caveat(code="tied_ranks", section="importance", message=text))
     if "mean_standard_error" in table:
         # the mean of |noise| is sqrt(2/pi) of its standard deviation, so that even an unused feature gets

@@ -67,7 +67,9 @@ def _leading(table: pd.DataFrame | None, *, top: int) -> list[dict[str, Any]]:
     if table is None or not {"output", "feature", "rank"} <= set(table.columns):
         return []
     columns = [name for name in _IMPORTANCE if name in table.columns]
-    ordered = table.sort_values(["output", "rank", "feature"], kind="stable")
+    ordered = table.sort_values(
+        ["output", "rank", "mean_abs_shap", "feature"], ascending=[True, True, False, True], kind="stable"
+    )
     return _records(ordered.groupby("output", sort=False).head(top)[columns])
 
 
