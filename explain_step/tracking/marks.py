@@ -247,7 +247,7 @@ def key_part(name: Any) -> str:
     Examples
     --------
     >>> key_part("debt ratio"), key_part("x<y")
-    ('debt ratio', 'x_y-8bfab48e')
+    ('debt ratio', 'x_y-5264b2ba')
     """
     text = str(name)
     if re.fullmatch(r"[A-Za-z0-9_\-][A-Za-z0-9_\-. ]{0,79}", text) and text == text.rstrip(" ."):
