@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from explain_step import data as data_room
-from explain_step import explainers, models, scores
+from explain_step import explainers, models, privacy, scores
 from explain_step.artifacts import BUILDERS, Builder, segment_rules
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
@@ -118,6 +118,7 @@ def compute(
         subject, caveats = _subject(
             model, X, y, config=config, background=background, sample_weight=sample_weight
         )
+        privacy.check(config, [*subject.frame.columns, subject.target_name])
         segment_rules.check(config, list(subject.frame.columns))
     with journal.stage("attributions", rows=len(subject.X)):
         attributions, more = explainers.explain(subject, config=config, seeds=seeds)

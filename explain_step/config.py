@@ -93,7 +93,11 @@ class Config(BaseModel):
         if isinstance(value, str):
             text = value.strip().lower()
             scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
-            return float(text[:-1]) * scale if scale else float(text)
+            try:
+                return float(text[:-1]) * scale if scale else float(text)
+            except ValueError:
+                msg = "write seconds as a number, or a text such as '60s', '5m' or '1h'"
+                raise ValueError(msg) from None
         return value
 
     @classmethod
@@ -135,6 +139,9 @@ def load(
     elif isinstance(config, Mapping):
         merged.update(config)
     elif config is not None:
+        if not isinstance(config, str | Path):
+            msg = f"Argument config must be a file, a mapping or a Config, got {type(config).__name__}."
+            raise InvalidInput(msg)
         merged.update(_read(Path(config)))
     merged.update(options)
     data = {key: merged.pop(key) for key in DATA_KEYS if key in merged}
@@ -145,8 +152,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         msg = f"Argument config must be a file, a mapping or a Config; there is no file {str(path)!r}."
         raise InvalidInput(msg)
-    text = path.read_text(encoding="utf-8")
-    parsed = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    try:
+        text = path.read_text(encoding="utf-8")
+        parsed = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        msg = f"Argument config must be a YAML or JSON file; {str(path)!r} is not: {error}"
+        raise InvalidInput(msg) from error
     if parsed is None:
         return {}
     if not isinstance(parsed, dict):

@@ -58,11 +58,14 @@ def _converted(source: Any, *, argument: str) -> pd.DataFrame:
     if isinstance(source, pd.Series):
         return source.to_frame()
     if isinstance(source, str | Path):
+        if source == "":
+            msg = f"Argument {argument} must be {KINDS}, got an empty path."
+            raise InvalidInput(msg)
         return _read(Path(source), argument=argument)
     if isinstance(source, np.ndarray):
         return _from_array(source, argument=argument)
     if isinstance(source, Mapping) or _is_records(source):
-        return pd.DataFrame(source)
+        return _from_columns(source, argument=argument)
     if hasattr(source, "toarray") and hasattr(source, "nnz"):
         return _from_sparse(source, argument=argument)
     library = type(source).__module__.partition(".")[0]
@@ -90,17 +93,34 @@ def _read(path: Path, *, argument: str) -> pd.DataFrame:
     if not path.exists():
         msg = f"Argument {argument} must be a table or the path of one; there is no file {str(path)!r}."
         raise InvalidInput(msg)
+    try:
+        found = _by_ending(path)
+    except (OSError, ValueError) as error:  # what pandas and pyarrow raise on broken files
+        msg = f"Argument {argument} must be a readable table; {str(path)!r} is not: {error}"
+        raise InvalidInput(msg) from error
+    if found is not None:
+        return found
+    msg = (
+        f"Argument {argument} must be a .parquet, .feather or .csv file, got {path.name!r}; convert it first."
+    )
+    raise InvalidInput(msg)
+
+
+def _from_columns(source: Any, *, argument: str) -> pd.DataFrame:
+    try:
+        return pd.DataFrame(source)
+    except ValueError as error:
+        msg = f"Argument {argument} must have columns of one length: {error}"
+        raise InvalidInput(msg) from error
+
+
+def _by_ending(path: Path) -> pd.DataFrame | None:
     name = path.name.lower()
     if name.endswith((".parquet", ".pq")) or path.is_dir():
         return pd.read_parquet(path)
     if name.endswith((".csv", ".csv.gz")):
         return pd.read_csv(path)
-    if name.endswith((".feather", ".arrow")):
-        return pd.read_feather(path)
-    msg = (
-        f"Argument {argument} must be a .parquet, .feather or .csv file, got {path.name!r}; convert it first."
-    )
-    raise InvalidInput(msg)
+    return pd.read_feather(path) if name.endswith((".feather", ".arrow")) else None
 
 
 def _from_array(array: Any, *, argument: str) -> pd.DataFrame:

@@ -106,11 +106,21 @@ def callable_abilities(
 
 def as_array(answer: Any, *, name: str) -> npt.NDArray[Any]:
     """Return a raw answer as an array of one or two dimensions."""
-    plain = answer.to_numpy() if isinstance(answer, pd.DataFrame | pd.Series) else np.asarray(answer)
+    if answer is None or np.isscalar(answer) or isinstance(answer, dict):
+        msg = f"{name} must return one number per row (or one row of numbers), got {type(answer).__name__}."
+        raise PredictionFailed(msg)
+    try:
+        plain = answer.to_numpy() if isinstance(answer, pd.DataFrame | pd.Series) else np.asarray(answer)
+    except ValueError as error:  # rows of different lengths
+        msg = f"{name} must return rows of one length: {error}"
+        raise PredictionFailed(msg) from error
     if plain.dtype == object:
         plain = np.array(
             pd.DataFrame(plain).infer_objects().to_numpy() if plain.ndim == 2 else _inferred(plain)
         )
+    if plain.ndim == 2 and plain.shape[1] == 0:
+        msg = f"{name} must return at least one number per row, got shape {plain.shape}."
+        raise PredictionFailed(msg)
     if plain.ndim not in (1, 2):
         msg = f"{name} must return one or two dimensions, got shape {plain.shape}."
         raise PredictionFailed(msg)

@@ -7,6 +7,7 @@ or grid points asks here, so that the rule is the same on tables, figures and pa
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step.config import Config
+from explain_step.config import names as quoted
+from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray
 
 MISSING = "(missing)"
@@ -36,6 +39,16 @@ STEPS = 40
 def is_strict(config: Config) -> bool:
     """Return whether nothing about single rows may be published."""
     return config.privacy == "strict"
+
+
+def check(config: Config, columns: Sequence[str]) -> None:
+    """Raise `InvalidInput` where ``redact`` names no column: a typing error must not publish the column."""
+    for name in config.redact:
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {quoted(columns)}"
+            msg = f"Option redact must name columns of X or the target; there is no column {name!r}; {hint}"
+            raise InvalidInput(msg)
 
 
 def hidden(config: Config) -> frozenset[str]:

@@ -196,4 +196,6 @@ class _Judge:
         y, weights = self._sample.y, self._sample.weights
         assert y is not None
         weight = None if weights is None else weights[rows]
+        if weight is not None and not weight.sum() > 0:
+            return float("nan")
         return self._metric.score(y[rows], response.take(rows), self._sample.model, weight)

@@ -168,7 +168,7 @@ def _cell_caveats(cells: list[Cell], *, config: Config) -> list[Caveat]:
     for cell in cells:
         if cell.n == 0:
             text = f"Segment {cell.partition.name!r} selects no row."
-            caveats.append(_caveat("empty_segment", text))
+            caveats.append(_caveat("empty_segment", text, degrades=cell.partition.origin == "declared"))
     hidden = [c for c in cells if c.withheld is not None and c.n > 0]
     if hidden:
         text = (
@@ -177,6 +177,12 @@ def _cell_caveats(cells: list[Cell], *, config: Config) -> list[Caveat]:
             "by subtraction a group that has."
         )
         caveats.append(_caveat("segments_withheld", text))
+    for name in _wholly_withheld(cells):
+        text = (
+            f"Every level of segment {name!r} is withheld: declare a coarser one, explain more rows, or lower "
+            "'min_segment'."
+        )
+        caveats.append(_caveat("segment_wholly_withheld", text, degrades=True))
     thin = [c for c in cells if c.withheld is None and c.hides_importance]
     if thin:
         text = (
@@ -184,3 +190,10 @@ def _cell_caveats(cells: list[Cell], *, config: Config) -> list[Caveat]:
         )
         caveats.append(_caveat("segments_few_explained", text))
     return caveats
+
+
+def _wholly_withheld(cells: list[Cell]) -> list[str]:
+    """Return the declared segments of which nothing is shown."""
+    declared = dict.fromkeys(c.partition.name for c in cells if c.partition.origin == "declared")
+    shown = {c.partition.name for c in cells if c.withheld is None and c.n > 0}
+    return [name for name in declared if name not in shown]

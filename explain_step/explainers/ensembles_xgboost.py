@@ -66,7 +66,8 @@ def parse(native: Any) -> Ensemble:
     param = learner["learner_model_param"]
     n_outputs = max(1, int(param["num_class"]), int(param.get("num_target", "1")))
     count = _tree_count(native, model)
-    drop = boosted.get("weight_drop", [1.0] * count)
+    # DART's weights: beside the trees before xgboost 3.3, inside the model since
+    drop = boosted.get("weight_drop") or model.get("weight_drop") or [1.0] * count
     trees = [
         _tree(model["trees"][i], int(model["tree_info"][i]), float(drop[i]), n_outputs) for i in range(count)
     ]
