@@ -54,7 +54,8 @@ def probe(
         rows = row_count(answer)
         if rows == len(sample):
             return attempt, answer
-        failures.append((f"it returned {rows} entries for {len(sample)} rows", None))
+        got = type(answer).__name__ if rows is None or isinstance(answer, dict) else f"{rows} entries"
+        failures.append((f"it must return one number per row, got {got} for {len(sample)} rows", None))
     told = "; with an array: ".join(text for text, _ in failures)
     msg = f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}."
     raise PredictionFailed(msg) from failures[0][1]
@@ -106,9 +107,6 @@ def callable_abilities(
 
 def as_array(answer: Any, *, name: str) -> npt.NDArray[Any]:
     """Return a raw answer as an array of one or two dimensions."""
-    if answer is None or np.isscalar(answer) or isinstance(answer, dict):
-        msg = f"{name} must return one number per row (or one row of numbers), got {type(answer).__name__}."
-        raise PredictionFailed(msg)
     try:
         plain = answer.to_numpy() if isinstance(answer, pd.DataFrame | pd.Series) else np.asarray(answer)
     except ValueError as error:  # rows of different lengths

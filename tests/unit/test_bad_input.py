@@ -211,10 +211,10 @@ def test_an_answer_that_is_no_number(value):
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda rows: 1.5, "returned None entries"),
-        (lambda rows: [0.1, 0.2], "returned 2 entries for 30 rows"),
+        (lambda rows: 1.5, "one number per row, got float"),
+        (lambda rows: [0.1, 0.2], "got 2 entries for 30 rows"),
         (lambda rows: np.zeros((len(rows), 2, 2)), "one or two dimensions"),
-        (lambda rows: None, "returned None entries"),
+        (lambda rows: None, "got NoneType"),
     ],
 )
 def test_an_answer_of_the_wrong_shape(call, told):
