@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder
 import explain_step
 
 DATA = Path(__file__).parent / "data" / "hmda.csv"
-# MLflow stores scikit-learn models without pickle since 3.10 or so; the class of fitted trees has to be named as trusted
+# MLflow >= 3.14 stores scikit-learn models without pickle; the class of fitted trees has to be named as trusted
 PICKLE_FREE = "skops_trusted_types" in signature(mlflow.sklearn.log_model).parameters
 STORAGE = {"skops_trusted_types": ["sklearn.tree._tree.Tree"]} if PICKLE_FREE else {}
 YES_NO = ["phist", "selfemp", "insurance", "condomin", "afam", "single", "hschool"]

@@ -12,7 +12,6 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
-    ExtraTreesRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
@@ -108,7 +107,7 @@ CASES: dict[str, tuple[Callable[[], Any], pd.DataFrame, pd.Series, bool]] = {
     "forest": (lambda: RandomForestClassifier(15, random_state=0), NUMBERS, LABELS, True),
     "forest multiclass": (lambda: RandomForestClassifier(15, random_state=0), NUMBERS, THREE, True),
     "forest regression": (lambda: RandomForestRegressor(15, random_state=0), NUMBERS, SIGNAL, True),
-    "extra trees with gaps": (lambda: ExtraTreesRegressor(15, random_state=0), GAPS, SIGNAL, True),
+    "forest with gaps": (lambda: RandomForestRegressor(15, random_state=0), GAPS, SIGNAL, True),
     "gradient boosting": (lambda: GradientBoostingClassifier(n_estimators=12), NUMBERS, LABELS, False),
     "gradient boosting regression": (lambda: GradientBoostingRegressor(n_estimators=12), NUMBERS, SIGNAL, True),
     "hist gaps": (lambda: HistGradientBoostingClassifier(max_iter=12), GAPS, LABELS, False),

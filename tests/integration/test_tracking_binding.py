@@ -14,7 +14,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from tracking_kit import REQUIREMENTS, Store, current_store, fitted, log, rows
+from tracking_kit import REQUIREMENTS, Store, current_store, fitted, log, pickle_free, rows
 
 from explain_step import models
 from explain_step.config import Config
@@ -42,6 +42,7 @@ def forest() -> Any:
     return make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0))
 
 
+@pickle_free
 @pytest.mark.parametrize("make", [pipeline, forest])
 def test_a_model_in_the_skops_format_is_verified(active_store: Store, make: Any) -> None:
     X, y = mixed() if make is pipeline else rows()
@@ -53,6 +54,7 @@ def test_a_model_in_the_skops_format_is_verified(active_store: Store, make: Any)
     assert "class probabilities on 80 explained rows" in note
 
 
+@pickle_free
 def test_another_model_than_the_explained_one_is_refused(active_store: Store) -> None:
     X, _ = rows()
     with mlflow.start_run():
@@ -61,6 +63,7 @@ def test_another_model_than_the_explained_one_is_refused(active_store: Store) ->
             binding(resolve(), X, answer(fitted(C=0.9), X))
 
 
+@pickle_free
 def test_regression_and_a_positive_class_of_the_caller(active_store: Store) -> None:
     X, y = rows()
     line = LinearRegression().fit(X, X["income"] * 2)
@@ -76,6 +79,7 @@ def test_regression_and_a_positive_class_of_the_caller(active_store: Store) -> N
         assert binding(resolve(), X, answer(model, X, output="margin"))[0] == "verified"
 
 
+@pickle_free
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
 def test_boosters_in_their_own_formats_are_verified(
     active_store: Store, library: str, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +115,7 @@ def test_a_pickle_is_not_loaded_for_the_comparison(active_store: Store) -> None:
     assert not Path("run_by_the_pickle").exists()
 
 
+@pickle_free
 def test_code_paths_foreign_types_and_pyfunc_are_declared(active_store: Store, tmp_path: Path) -> None:
     X, _ = rows()
     model = fitted()
@@ -151,6 +156,7 @@ def test_a_run_without_a_model_has_neither_digest_nor_bond(store: Store) -> None
         load_model(target)
 
 
+@pickle_free
 def test_the_digest_covers_the_model_and_nothing_that_is_added_later(active_store: Store) -> None:
     with mlflow.start_run():
         info = log(fitted(), registered="mortgage")
@@ -184,6 +190,7 @@ def test_models_load_by_every_uri_and_no_global_uri_is_needed(
     assert mlflow.get_tracking_uri() == "sqlite:////nowhere/else.db"
 
 
+@pickle_free
 def test_behind_a_server_the_digest_is_the_same_and_the_model_loads(
     server_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
