@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,12 +82,21 @@ def keep(page: Page, name: str) -> None:
         page.screenshot(Path(SHOTS) / f"{name}.png", whole=False)
 
 
+def frame_targets(page: Page) -> list[dict[str, str]]:
+    port = page._socket.sock.getpeername()[1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+        return [t for t in json.load(answer) if t["type"] == "iframe" and t["url"].startswith("blob:")]
+
+
 @contextlib.contextmanager
 def inner(page: Page) -> Iterator[Page]:
     """Look into the sandboxed frame of the viewer: the browser runs it as a target of its own."""
-    port = page._socket.sock.getpeername()[1]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
-        frames = [t for t in json.load(answer) if t["type"] == "iframe" and t["url"].startswith("blob:")]
+    frames = frame_targets(page)
+    for _ in range(300):  # the target appears some time after the element, later on a busy machine
+        if frames:
+            break
+        time.sleep(0.1)
+        frames = frame_targets(page)
     assert len(frames) == 1
     socket = websocket.create_connection(frames[0]["webSocketDebuggerUrl"], timeout=60)
     try:
