@@ -58,7 +58,7 @@ def fetch(
         if location is None:
             continue
         place = open_place(location, tracking_uri=target.client.tracking_uri)
-        found = _newest(place, hint=hint)
+        found = newest(place, hint=hint)
         if found is not None:
             return place.get(found, destination=None if destination is None else Path(destination))
     raise SnapshotError(_nothing(text, target))
@@ -113,7 +113,7 @@ def _model_hint(target: Target) -> str | None:
     return tags.get(f"{PREFIX}snapshot_id")
 
 
-def _newest(place: Place, *, hint: str | None) -> str | None:
+def newest(place: Place, *, hint: str | None) -> str | None:
     """Return the folder of the hinted snapshot, or of the newest one that has a manifest."""
     folders = sorted(name for name, is_dir in place.children(FOLDER).items() if is_dir)
     if hint in folders and MANIFEST in place.children(f"{FOLDER}/{hint}"):

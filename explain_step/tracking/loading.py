@@ -131,7 +131,13 @@ def model_place(target: Target) -> Place:
 @contextmanager
 def model_files(target: Target) -> Iterator[Path]:
     """Yield a local directory with the model's files (without the evidence when it is a download)."""
-    place = model_place(target)
+    with files_at(model_place(target)) as directory:
+        yield directory
+
+
+@contextmanager
+def files_at(place: Place) -> Iterator[Path]:
+    """Yield a local directory with the model's files at an artifact root."""
     local = _in_place(place)
     if local is not None:
         yield local

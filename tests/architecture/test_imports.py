@@ -37,12 +37,17 @@ ROOMS: dict[str, set[str]] = {
     "plots": {"types", "errors"},
     "report": {"types", "errors"},
     "snapshot": BASE,
+    "gate": BASE,
     "compute": BASE | MATHS | MODELS | {"explainers", "artifacts", "scores"},
     "pages": BASE | MATHS | {"compute", "report", "snapshot"},
-    "tracking": BASE | MATHS | MODELS | {"explainers", "artifacts", "scores", "plots", "report", "snapshot"},
-    "step": BASE | MATHS | {"compute", "pages", "plots", "report", "snapshot", "tracking"},
+    "tracking": BASE
+    | MATHS
+    | MODELS
+    | {"explainers", "artifacts", "scores", "plots", "report", "snapshot", "gate"},
+    "server": BASE | {"gate", "snapshot", "tracking"},
+    "step": BASE | MATHS | {"compute", "pages", "plots", "report", "snapshot", "tracking", "gate"},
     "terminal": {"types", "snapshot"},
-    "cli": BASE | {"step", "tracking", "snapshot", "terminal"},
+    "cli": BASE | {"step", "tracking", "snapshot", "terminal", "gate"},
     "__main__": {"cli"},
     "__init__": BASE | {"step", "snapshot", "tracking"},
 }

@@ -1,0 +1,27 @@
+"""The gate: evidence and a policy to a decision. Nothing here reads a file or a server but the policy itself."""
+
+from __future__ import annotations
+
+from explain_step.gate.decision import BreakGlassUse, GateDecision, check_break_glass, decide
+from explain_step.gate.evidence import Evidence, Reference, Request, Review, SignatureFound
+from explain_step.gate.policy import DEFAULT, Policy, folded, load_policy, matches
+from explain_step.gate.rules import RULES, Rule
+
+__all__ = [
+    "DEFAULT",
+    "RULES",
+    "BreakGlassUse",
+    "Evidence",
+    "GateDecision",
+    "Policy",
+    "Reference",
+    "Request",
+    "Review",
+    "Rule",
+    "SignatureFound",
+    "check_break_glass",
+    "decide",
+    "folded",
+    "load_policy",
+    "matches",
+]

@@ -1,0 +1,90 @@
+"""Whether there is a snapshot, whether it is whole, and whether it belongs to this version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from explain_step.gate.evidence import Evidence
+from explain_step.gate.policy import Policy
+from explain_step.gate.rules.base import Rule, found
+from explain_step.types import Finding
+
+
+def _readable(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    for problem in evidence.unreadable:
+        yield found("GATE001", "undecided", f"evidence could not be read: {problem}")
+    if not evidence.unreadable:
+        yield found("GATE001", "pass", "all evidence could be read")
+
+
+def _snapshot(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    if evidence.absent is not None or not (evidence.manifest or evidence.verification):
+        reason = evidence.absent or "there is no explanation snapshot"
+        yield found("GATE002", "fail", f"{evidence.uri} is not explained: {reason}")
+    else:
+        yield found("GATE002", "pass", "there is an explanation snapshot", snapshot_id=evidence.snapshot_id)
+
+
+def _bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    if not evidence.verification:
+        yield found("GATE003", "not_applicable", "there is no snapshot to verify")
+    for problem in evidence.verification:
+        message = problem.message
+        if problem.verdict != "pass":
+            message = f"the snapshot does not verify: {problem.code} {message}"
+        yield found(
+            "GATE003", "pass" if problem.verdict == "pass" else "fail", message, **dict(problem.evidence)
+        )
+
+
+def _model_bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    if not evidence.usable:
+        yield found("GATE004", "not_applicable", "there is no verified snapshot")
+        return
+    explained = evidence.manifest.get("model", {}).get("digest")
+    stored = evidence.model_digest
+    facts = {"explained": explained, "stored": stored}
+    if explained is None:
+        yield found(
+            "GATE004", "fail", "the snapshot names no stored model: it was made without MLflow", **facts
+        )
+    elif stored is None:
+        yield found("GATE004", "fail", "the model's files are not there", **facts)
+    elif stored != explained:
+        message = (
+            f"the model's files are not those that were explained (digest {stored[:12]}…, the snapshot "
+            f"says {str(explained)[:12]}…)"
+        )
+        yield found("GATE004", "fail", message, **facts)
+    else:
+        yield found("GATE004", "pass", "every file of the model is the one that was explained", **facts)
+
+
+def _owner(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    """Hold what the snapshot was made for against what the registry says.
+
+    A logged model can be registered several times and copied, so the model decides where there is one; a
+    version without a logged model has only its run.
+    """
+    if not evidence.usable:
+        yield found("GATE005", "not_applicable", "there is no verified snapshot")
+        return
+    key = "run_id" if evidence.model_id is None else "model_id"
+    actual = evidence.run_id if evidence.model_id is None else evidence.model_id
+    claimed = evidence.manifest.get("model", {}).get(key)
+    if actual is None:
+        yield found("GATE005", "fail", "the registry names neither a logged model nor a run for this version")
+    elif claimed == actual:
+        yield found("GATE005", "pass", f"the snapshot was made for this {key}", **{key: actual})
+    else:
+        message = f"the snapshot was made for {key} {claimed}, this version has {actual}"
+        yield found("GATE005", "fail", message, claimed=claimed, actual=actual)
+
+
+PRESENCE = (
+    Rule(code="GATE001", title="The evidence can be read", check=_readable),
+    Rule(code="GATE002", title="There is an explanation snapshot", check=_snapshot),
+    Rule(code="GATE003", title="Every byte of the snapshot verifies", check=_bytes),
+    Rule(code="GATE004", title="The stored model is the explained one", check=_model_bytes),
+    Rule(code="GATE005", title="The snapshot was made for this version", check=_owner),
+)

@@ -1,0 +1,228 @@
+"""Gather what the gate looks at, from the registry and the artifact store, without trusting a tag."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explain_step import digests
+from explain_step.errors import ExplainStepError, InvalidInput
+from explain_step.gate import DEFAULT, Evidence, Policy, Reference, Review
+from explain_step.secret_masking import mask_text
+from explain_step.snapshot import read_directory, verify_directory
+from explain_step.tracking.fetch import newest
+from explain_step.tracking.loading import files_at
+from explain_step.tracking.marks import PREFIX
+from explain_step.tracking.place import MANIFEST, Place, open_place
+from explain_step.tracking.target import model_id_of
+
+if TYPE_CHECKING:
+    from explain_step.snapshot import Snapshot
+    from explain_step.types import Finding
+
+REVIEW_TAG = f"{PREFIX}review."
+MAX_EVIDENCE_FILES = 2_000
+MAX_EVIDENCE_BYTES = 500 * 2**20
+"""A snapshot has tens of files and a few megabytes; what is larger is not read (a full disk is an attack)."""
+Opener = Callable[[str], Place]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Located:
+    """Where a registered version has its files, as the registry says."""
+
+    version: Any
+    model_id: str | None
+    run_id: str | None
+    author: str | None
+    location: str
+    hint: str | None
+    registry_sha256: str | None
+
+
+def gather(
+    name: str,
+    version: str,
+    *,
+    client: Any,
+    policy: Policy = DEFAULT,
+    open_at: Opener | None = None,
+    now: datetime | None = None,
+) -> Evidence:
+    """Return the evidence for a registered version.
+
+    Parameters
+    ----------
+    name, version : str
+    client : MlflowClient
+        Asked for the version, its logged model, its run and the alias of ``policy.drift``.
+    policy : Policy
+        Says which further version is needed.
+    open_at : callable, optional
+        Artifact location to `Place`. Default: as MLflow would, through the client's tracking server.
+    now : datetime, optional
+        Default: the current time.
+
+    Raises
+    ------
+    InvalidInput
+        There is no such version. Whatever else cannot be read is in ``Evidence.unreadable``: the gate then
+        does not decide.
+    """
+    from mlflow.exceptions import MlflowException
+
+    opener: Opener = open_at or (lambda location: open_place(location, tracking_uri=client.tracking_uri))
+    moment = now or datetime.now(UTC)
+    try:
+        registered = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        msg = f"models:/{name}/{version} names no registered version: {error.message}"
+        raise InvalidInput(msg) from error
+    facts: dict[str, Any] = {"reviews": _reviews(registered.tags or {})}
+    problems: list[str] = []
+    with _kept(problems, "the registry"):
+        located = _locate(client, registered)
+        facts |= {"model_id": located.model_id, "run_id": located.run_id, "author": located.author}
+        facts["registry_sha256"] = located.registry_sha256
+        with _kept(problems, "the artifact store"):
+            place = opener(located.location)
+            facts |= _snapshot_facts(place, hint=located.hint)
+            with files_at(place) as directory:
+                facts["model_digest"] = digests.directory_digest(directory)
+    if policy.drift is not None:
+        with _kept(problems, f"the version behind {policy.drift.alias!r}"):
+            facts["champion"] = _reference(client, name, policy.drift.alias, opener)
+    return Evidence(name=name, version=str(version), now=moment, unreadable=tuple(problems), **facts)
+
+
+@contextmanager
+def _kept(problems: list[str], what: str) -> Iterator[None]:
+    """Turn an error into a named gap in the evidence: the gate fails closed and says why."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - stores raise types of their own; every one leaves the gate undecided
+        problems.append(mask_text(f"{what}: {type(error).__name__}: {str(error)[:300]}"))
+
+
+def _locate(client: Any, version: Any) -> _Located:
+    model_id = model_id_of(client, version)
+    tags = version.tags or {}
+    author, run_id, location = None, version.run_id or None, None
+    if run_id is not None:
+        run = client.get_run(run_id)
+        author = run.data.tags.get("mlflow.user") or run.info.user_id
+    if model_id is not None:
+        model = client.get_logged_model(model_id)
+        location, run_id = model.artifact_location, run_id or model.source_run_id
+    return _Located(
+        version=version,
+        model_id=model_id,
+        run_id=run_id,
+        author=author,
+        location=str(location or client.get_model_version_download_uri(version.name, version.version)),
+        hint=tags.get(f"{PREFIX}snapshot_id"),
+        registry_sha256=tags.get(f"{PREFIX}manifest_sha256"),
+    )
+
+
+def _snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
+    """Return the part of the evidence that a snapshot gives: copied, verified, then read from the copy."""
+    folder = newest(place, hint=hint)
+    if folder is None:
+        return {"absent": "there is no finished explanation snapshot beside the model"}
+    with _copied(place, folder) as directory:
+        findings, shot = verified(directory)
+        found: dict[str, Any] = {"verification": findings}
+        if shot is not None:
+            found |= {"manifest": shot.manifest, "tables": dict(shot.tables)}
+            found["manifest_sha256"] = digests.sha256_file(directory / MANIFEST)
+        return found
+
+
+def verified(directory: Path) -> tuple[tuple[Finding, ...], Snapshot | None]:
+    """Verify a directory that nobody else writes to, and read it where every byte is right."""
+    findings = verify_directory(directory)
+    if any(f.verdict != "pass" for f in findings):
+        return findings, None
+    return findings, read_directory(directory)
+
+
+@contextmanager
+def _copied(place: Place, folder: str) -> Iterator[Path]:
+    """Yield a private copy of a snapshot: what is verified is what is read, whoever writes meanwhile."""
+    sizes = place.sizes(folder)
+    total = sum(size or 0 for size in sizes.values())
+    if len(sizes) > MAX_EVIDENCE_FILES or total > MAX_EVIDENCE_BYTES:
+        msg = (
+            f"{folder} has {len(sizes)} files and {total} bytes; at most {MAX_EVIDENCE_FILES} files and "
+            f"{MAX_EVIDENCE_BYTES} bytes are read"
+        )
+        raise ExplainStepError(msg)
+    with tempfile.TemporaryDirectory(prefix="explain_step_evidence_") as copy:
+        yield place.get(folder, destination=Path(copy))
+
+
+def _reference(client: Any, name: str, alias: str, opener: Opener) -> Reference | None:
+    """Return the version that an alias points to, with its tables; None where it points nowhere."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    located = _locate(client, version)
+    found = _snapshot_facts(opener(located.location), hint=located.hint)
+    number = str(version.version)
+    if "manifest" not in found:
+        why = found.get("absent") or "its snapshot does not verify"
+        return Reference(name=name, version=number, problem=why)
+    manifest = found["manifest"]
+    return Reference(
+        name=name,
+        version=number,
+        snapshot_id=str(manifest["snapshot_id"]),
+        quantity=manifest["quantity"],
+        tables=found["tables"],
+    )
+
+
+def _reviews(tags: Mapping[str, str]) -> tuple[Review, ...]:
+    """Return the reviews that the tags of a version hold; what is not a review is left out."""
+    return tuple(
+        review
+        for key, value in sorted(tags.items())
+        if key.startswith(REVIEW_TAG) and (review := parse_review(value)) is not None
+    )
+
+
+def parse_review(text: str) -> Review | None:
+    """Return the review in a tag's value; None where it is not one.
+
+    Examples
+    --------
+    >>> parse_review("approved") is None
+    True
+    """
+    try:
+        plain = json.loads(text)
+        return Review(
+            reviewer=str(plain["reviewer"]),
+            decision=plain["decision"],
+            snapshot_id=str(plain["snapshot_id"]),
+            manifest_sha256=str(plain["manifest_sha256"]),
+            at=datetime.fromisoformat(plain["at"]),
+            note=str(plain.get("note", "")),
+            authenticated=plain.get("authenticated") is True,
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
