@@ -6,22 +6,31 @@ decide (a server does not answer); 4 failed.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from explain_step import __version__
+from explain_step.cli_base import (
+    FAILED,
+    INTERRUPTED,
+    NO,
+    UNDECIDED,
+    USAGE,
+    YES,
+    common,
+    print_json,
+    working,
+)
 from explain_step.errors import (
     BindingError,
     InvalidInput,
@@ -34,11 +43,9 @@ if TYPE_CHECKING:
     from explain_step.snapshot import Snapshot
     from explain_step.tracking import LoggedSnapshot
 
-YES, NO, USAGE, UNDECIDED, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 URI_SCHEMES = ("models:/", "runs:/")
 COLOURS = {"complete": "green", "degraded": "yellow", "incomplete": "red", "failed": "red"}
 NO_ANSWER = {("requests", "RequestException"), ("urllib3", "HTTPError"), ("sqlalchemy", "OperationalError")}
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def exit_code(error: BaseException) -> int:
@@ -63,19 +70,6 @@ def _no_answer(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return unreachable(error)
-
-
-def common(command: Command) -> Command:
-    """Add the options that every command has."""
-    for option in (
-        click.option("-v", "--verbose", is_flag=True, help="Show the log and the origin of errors."),
-        click.option(
-            "--tracking-uri", metavar="URI", help="MLflow tracking server. Default: MLflow's own setting."
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -138,14 +132,14 @@ def run(
     options = _options(given)
     arguments = {"config": given["config"], **options}
     if model.startswith(URI_SCHEMES):
-        with _working(verbose=verbose):
+        with working(verbose=verbose):
             logged = _log(model, data, given, tracking_uri=tracking_uri, arguments=arguments)
         _report_run(_logged_facts(logged, given["output_dir"]), as_json=as_json)
         return NO if logged.status == "incomplete" else YES
     if given["run_id"] is not None:
         msg = "--run-id needs a model in MLflow (models:/… or runs:/…); a model directory is not logged."
         raise click.UsageError(msg)
-    with _working(verbose=verbose):
+    with working(verbose=verbose):
         shot = _explain(model, data, given, arguments=arguments)
     facts = {"status": shot.status, "reason": shot.reason, "snapshot_id": shot.id, "path": str(shot.path)}
     _report_run(facts, as_json=as_json)
@@ -228,7 +222,7 @@ def _logged_facts(logged: LoggedSnapshot, output_dir: Path | None) -> dict[str, 
 
 def _report_run(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     from explain_step.terminal import clean
 
@@ -253,11 +247,11 @@ def show(source: str, *, top: int, as_json: bool, tracking_uri: str | None, verb
     """
     from explain_step import snapshot
 
-    with _working(verbose=verbose), _fetched(source, tracking_uri) as path:
+    with working(verbose=verbose), _fetched(source, tracking_uri) as path:
         shot = snapshot.read_directory(path)
     if as_json:
         summary = {**_summary_of(shot, top=top), "created_at": shot.manifest["created_at"]}
-        _print_json(summary)
+        print_json(summary)
         return YES
     from explain_step import terminal
 
@@ -296,12 +290,12 @@ def verify(source: str, *, as_json: bool, tracking_uri: str | None, verbose: boo
     """
     from explain_step import snapshot
 
-    with _working(verbose=verbose), _fetched(source, tracking_uri, unread=True) as path:
+    with working(verbose=verbose), _fetched(source, tracking_uri, unread=True) as path:
         findings = snapshot.verify_directory(path)
     passed = all(finding.verdict == "pass" for finding in findings)
     if as_json:
         plain = [asdict(finding) for finding in findings]
-        _print_json({"source": source, "verified": passed, "findings": plain})
+        print_json({"source": source, "verified": passed, "findings": plain})
         return YES if passed else NO
     from explain_step.terminal import clean
 
@@ -325,28 +319,6 @@ def _fetched(source: str, tracking_uri: str | None, *, unread: bool = False) -> 
 
     with tempfile.TemporaryDirectory(prefix="explain_step_fetched_") as folder:
         yield tracking.fetch(source, tracking_uri=tracking_uri, destination=folder)
-
-
-@contextmanager
-def _working(*, verbose: bool) -> Iterator[None]:
-    """Keep standard output for the result; show the log on standard error, on a terminal or when asked."""
-    logger = logging.getLogger("explain_step")
-    before = logger.level
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO if verbose or sys.stderr.isatty() else logging.WARNING)
-    logger.addHandler(handler)
-    logger.setLevel(min(before or logging.INFO, logging.INFO))
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _print_status(status: str, reason: str) -> None:
@@ -374,7 +346,7 @@ def _report_error(error: BaseException, arguments: list[str]) -> int:
     number = exit_code(error)
     message = mask_text(error.format_message() if isinstance(error, click.ClickException) else str(error))
     if "--json" in arguments:
-        _print_json({"error": type(error).__name__, "message": message, "exit_code": number})
+        print_json({"error": type(error).__name__, "message": message, "exit_code": number})
     if number == INTERRUPTED:
         message = "interrupted"
     if number == FAILED and {"-v", "--verbose"} & set(arguments):

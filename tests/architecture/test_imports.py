@@ -47,9 +47,12 @@ ROOMS: dict[str, set[str]] = {
     "server": BASE | {"gate", "snapshot", "tracking"},
     "step": BASE | MATHS | {"compute", "pages", "plots", "report", "snapshot", "tracking", "gate"},
     "terminal": {"types", "snapshot"},
-    "cli": BASE | {"step", "tracking", "snapshot", "terminal", "gate"},
+    "promotion": BASE | {"gate", "snapshot", "tracking"},
+    "cli_base": BASE,
+    "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
+    "cli": BASE | {"cli_base", "cli_gate", "step", "tracking", "snapshot", "terminal", "gate"},
     "__main__": {"cli"},
-    "__init__": BASE | {"step", "snapshot", "tracking"},
+    "__init__": BASE | {"promotion", "step", "snapshot", "tracking"},
 }
 MLFLOW_ROOMS = {"tracking", "server"}
 
