@@ -54,11 +54,20 @@ class Response:
         Predicted class labels (classifiers), in the type of the classes.
     probability : ndarray of shape (n, n_classes), optional
         Class probabilities, where the model has them.
+    prediction : ndarray of shape (n, n_outputs), optional
+        A regression's prediction in the unit of its target, where the explained quantity is another one (the
+        margin under a link).
     """
 
     output: FloatArray
     label: npt.NDArray[Any] | None = None
     probability: FloatArray | None = None
+    prediction: FloatArray | None = None
+
+    @property
+    def predicted(self) -> FloatArray:
+        """What a regression's target is compared with, of shape (n, n_outputs)."""
+        return self.output if self.prediction is None else self.prediction
 
     def take(self, rows: IntArray) -> Response:
         """Return the response at the given row positions."""
@@ -66,6 +75,7 @@ class Response:
             output=self.output[rows],
             label=None if self.label is None else self.label[rows],
             probability=None if self.probability is None else self.probability[rows],
+            prediction=None if self.prediction is None else self.prediction[rows],
         )
 
 
@@ -310,3 +320,15 @@ class Finding:
     verdict: Verdict
     message: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SignatureFound:
+    """A signature beside a snapshot, and whether it holds for the manifest by the key that it names.
+
+    Whether the key is trusted is another question: its id, a digest of the public key, has to be listed.
+    """
+
+    key_id: str
+    valid: bool
+    reason: str = ""

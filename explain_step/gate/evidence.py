@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from explain_step.types import Finding
+from explain_step.types import Finding, SignatureFound
 
 Action = Literal["alias", "stage", "registered_model", "check"]
 
@@ -43,15 +43,6 @@ class Review:
     at: datetime
     note: str = ""
     authenticated: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SignatureFound:
-    """A signature beside the snapshot, and whether it holds for this manifest by a key that is trusted here."""
-
-    key_id: str
-    valid: bool
-    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@
 
 from explain_step.snapshot.manifest import SCHEMA_VERSION, ModelRef, snapshot_id
 from explain_step.snapshot.read import Snapshot, read_directory, read_manifest
+from explain_step.snapshot.signing import signatures_of
 from explain_step.snapshot.summary import summarise
 from explain_step.snapshot.verify import verify_directory
 from explain_step.snapshot.write import SnapshotParts, identify, write
@@ -17,6 +18,7 @@ __all__ = [
     "identify",
     "read_directory",
     "read_manifest",
+    "signatures_of",
     "snapshot_id",
     "summarise",
     "verify_directory",

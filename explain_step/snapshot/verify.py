@@ -13,9 +13,11 @@ VER006 a file or directory is there that the manifest does not name
 VER007 a file has other bytes
 VER008 a link or a special file
 VER009 the tables do not give the snapshot id, or a table does not have its digest
+VER010 a file in ``signatures/`` is not a signature that holds for the manifest
 ====== ==========================================================================
 
-What is checked says nothing about who wrote it: digests beside the files (level L0) show accidents only.
+Digests beside the files (level L0) show accidents only and say nothing about who wrote them; a signature by a
+key that the caller lists (level L2) does.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,14 @@ from explain_step.canonical import canonical_json, plain_json
 from explain_step.digests import sha256_bytes, sha256_file, table_digest
 from explain_step.errors import ExplainStepError, SnapshotError
 from explain_step.snapshot.manifest import MANIFEST, check_schema, dump, identity_of, parse, seal
+from explain_step.snapshot.signing import SIGNATURES, AllowedKey, signatures_of, trusted
 from explain_step.snapshot.tables import read_parquet
-from explain_step.types import Finding
+from explain_step.types import Finding, SignatureFound
 
 
-def verify_directory(path: str | Path) -> tuple[Finding, ...]:
+def verify_directory(
+    path: str | Path, *, allowed_keys: tuple[AllowedKey, ...] = (), today: date | None = None
+) -> tuple[Finding, ...]:
     """Return what is wrong with a snapshot, each file at fault by name; one ``pass`` if nothing is.
 
     Never raises for what the directory holds, follows no link, and reads no table whose bytes are not the
@@ -44,6 +50,10 @@ def verify_directory(path: str | Path) -> tuple[Finding, ...]:
     ----------
     path : path
         The snapshot directory.
+    allowed_keys : tuple of AllowedKey
+        Keys whose signatures count; the passing finding says which level they reach.
+    today : date, optional
+        For keys that expire.
 
     Returns
     -------
@@ -61,21 +71,42 @@ def verify_directory(path: str | Path) -> tuple[Finding, ...]:
     findings.extend(_files(root, manifest))
     if not findings:
         findings.extend(_identity(root, manifest))
-    return tuple(findings) or (_passed(manifest),)
+    signatures = signatures_of(root) if not findings else ()
+    findings.extend(_signatures(signatures))
+    trust = trusted(signatures, allowed_keys, today=today or datetime.now(UTC).date())
+    return tuple(findings) or (_passed(manifest, trust),)
 
 
 def _fail(code: str, message: str, *, path: str, **evidence: Any) -> Finding:
     return Finding(code=code, verdict="fail", message=message, evidence={"path": path, **evidence})
 
 
-def _passed(manifest: Mapping[str, Any]) -> Finding:
+def _passed(manifest: Mapping[str, Any], trust: tuple[Mapping[str, Any], ...]) -> Finding:
     n = len(manifest["files"])
+    owners = sorted({str(t["owner"]) for t in trust if t["counts"]})
+    level = "L2" if owners else "L0"
+    said = f"signed by {', '.join(owners)} (L2)" if owners else "self-consistent only (L0)"
+    unlisted = [str(t["key_id"])[:12] for t in trust if not t["counts"]]
+    if unlisted:
+        said += f"; not counted: a signature by {', '.join(unlisted)}… ({trust[0]['reason']})"
     return Finding(
         code="VER000",
         verdict="pass",
-        message=f"every byte of {n} files and the manifest matches; self-consistent only (L0)",
-        evidence={"snapshot_id": manifest["snapshot_id"], "files": n, "level": "L0"},
+        message=f"every byte of {n} files and the manifest matches; {said}",
+        evidence={
+            "snapshot_id": manifest["snapshot_id"],
+            "files": n,
+            "level": level,
+            "signatures": [dict(t) for t in trust],
+        },
     )
+
+
+def _signatures(found: tuple[SignatureFound, ...]) -> Iterator[Finding]:
+    for signature in found:
+        if not signature.valid:
+            path = f"{SIGNATURES}/{signature.key_id}.json"
+            yield _fail("VER010", f"{path} does not count: {signature.reason}", path=path)
 
 
 def _directory(root: Path) -> Iterator[Finding]:
@@ -115,7 +146,7 @@ def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     named = {entry["path"]: entry for entry in manifest["files"]}
     present: set[str] = set()
     for name, mode in _walk(root, ""):
-        if name == MANIFEST:
+        if name == MANIFEST or _of_signatures(name, mode):
             continue
         present.add(name)
         if stat.S_ISDIR(mode):
@@ -129,6 +160,13 @@ def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
             yield from _content(root, named[name])
     for name in sorted(set(named) - present):
         yield _fail("VER005", f"{name} is missing", path=name)
+
+
+def _of_signatures(name: str, mode: int) -> bool:
+    """Tell whether this is the folder of signatures or a file in it: what is signed cannot name them."""
+    return (name == SIGNATURES and stat.S_ISDIR(mode)) or (
+        Path(name).parent.as_posix() == SIGNATURES and stat.S_ISREG(mode)
+    )
 
 
 def _walk(root: Path, prefix: str) -> Iterator[tuple[str, int]]:

@@ -13,6 +13,7 @@ from explain_step.tracking.fetch import fetch
 from explain_step.tracking.loading import load_model
 from explain_step.tracking.logged import LoggedSnapshot
 from explain_step.tracking.marks import mark, mark_failure, previous_snapshot_id
+from explain_step.tracking.signing import sign
 from explain_step.tracking.target import Target, resolve
 from explain_step.tracking.training_run import training_run
 from explain_step.tracking.upload import upload
@@ -30,6 +31,7 @@ __all__ = [
     "previous_snapshot_id",
     "quiet_autologging",
     "resolve",
+    "sign",
     "training_run",
     "upload",
 ]

@@ -15,7 +15,7 @@ from explain_step import digests
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.gate import DEFAULT, Evidence, Policy, Reference, Review
 from explain_step.secret_masking import mask_text
-from explain_step.snapshot import read_directory, verify_directory
+from explain_step.snapshot import read_directory, signatures_of, verify_directory
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.loading import files_at
 from explain_step.tracking.marks import PREFIX
@@ -144,6 +144,7 @@ def _snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
         if shot is not None:
             found |= {"manifest": shot.manifest, "tables": dict(shot.tables)}
             found["manifest_sha256"] = digests.sha256_file(directory / MANIFEST)
+            found["signatures"] = signatures_of(directory)
         return found
 
 

@@ -48,23 +48,34 @@ def fetch(
     The tag ``explain_step.snapshot_id`` only says where to look first. What counts is a folder with a
     manifest, which is written last; without the tag the newest of them is taken.
     """
-    directory = _directory(source)
+    directory = local_directory(source)
     if directory is not None:
         return directory
-    text = str(source)
-    target = resolve_source(text, tracking_uri=tracking_uri)
-    from_run = not text.startswith("models:/")
+    place, found = locate(str(source), tracking_uri=tracking_uri)
+    return place.get(found, destination=None if destination is None else Path(destination))
+
+
+def locate(source: str, *, tracking_uri: str | None = None) -> tuple[Place, str]:
+    """Return the artifact root and the folder of the snapshot that a URI or run id names.
+
+    Raises
+    ------
+    SnapshotError
+        There is no snapshot.
+    """
+    target = resolve_source(source, tracking_uri=tracking_uri)
+    from_run = not source.startswith("models:/")
     for location, hint in _candidates(target, from_run=from_run):
         if location is None:
             continue
         place = open_place(location, tracking_uri=target.client.tracking_uri)
         found = newest(place, hint=hint)
         if found is not None:
-            return place.get(found, destination=None if destination is None else Path(destination))
-    raise SnapshotError(_nothing(text, target))
+            return place, found
+    raise SnapshotError(_nothing(source, target))
 
 
-def _directory(source: str | Path) -> Path | None:
+def local_directory(source: str | Path) -> Path | None:
     """Return the source where it is a directory with a manifest; None where it is a URI or a run id."""
     text = str(source)
     if isinstance(source, str) and (text.startswith(("models:/", "runs:/")) or RUN_ID.fullmatch(text)):

@@ -49,12 +49,16 @@ ROOMS: dict[str, set[str]] = {
     "terminal": {"types", "snapshot"},
     "promotion": BASE | {"gate", "snapshot", "tracking"},
     "cli_base": BASE,
+    "cli_sign": BASE | {"cli_base", "snapshot", "tracking"},
     "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
-    "cli": BASE | {"cli_base", "cli_gate", "step", "tracking", "snapshot", "terminal", "gate"},
+    "cli": BASE | {"cli_base", "cli_gate", "cli_sign", "step", "tracking", "snapshot", "terminal", "gate"},
+    "evaluator": BASE | {"step", "tracking", "snapshot"},
     "__main__": {"cli"},
     "__init__": BASE | {"promotion", "step", "snapshot", "tracking"},
 }
-MLFLOW_ROOMS = {"tracking", "server"}
+MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
+PLUGINS = {"evaluator.py": {"mlflow"}}
+"""Modules that MLflow imports by itself and that subclass its classes: they cannot import it late."""
 
 
 @cache
@@ -130,7 +134,8 @@ def test_heavy_libraries_are_imported_late(path: Path) -> None:
         for node in _at_import_time(_tree(path).body)
         for name, line in _imports(node)
     }
-    assert not LAZY & set(early), {k: v for k, v in early.items() if k in LAZY}
+    lazy = LAZY - PLUGINS.get(_name(path), set())
+    assert not lazy & set(early), {k: v for k, v in early.items() if k in lazy}
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)

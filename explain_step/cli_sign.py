@@ -1,0 +1,88 @@
+"""The commands ``keygen`` and ``sign``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from explain_step.cli_base import YES, common, print_json, working
+
+if TYPE_CHECKING:
+    from explain_step.snapshot.signing import Signer
+
+
+@click.command()
+@click.argument("keyfile", type=click.Path(dir_okay=False, path_type=Path))
+@common
+def keygen(keyfile: Path, *, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+    """Make an Ed25519 key for signing snapshots, and print its key id.
+
+    KEYFILE is written with access for its owner alone, and never overwritten. Keep it away from training jobs:
+    a signature by the trainer's own key proves little.
+    """
+    import base64
+
+    from explain_step.snapshot.signing import generate
+
+    signer = generate(keyfile)
+    public = base64.b64encode(signer.public_key).decode()
+    if as_json:
+        print_json({"path": str(keyfile), "key_id": signer.key_id, "public_key": public})
+        return YES
+    click.echo(f"private key  {keyfile}")
+    click.echo(f"public key   {public}")
+    click.echo(f"key id       {signer.key_id}")
+    click.echo(
+        "allow it with a line '<key id> <owner>' in a file for verify --allowed-keys, or in the policy"
+    )
+    return YES
+
+
+@click.command()
+@click.argument("source")
+@click.option("--key", type=click.Path(dir_okay=False), help="PEM file. Default: EXPLAIN_STEP_SIGNING_KEY.")
+@click.option("--key-command", metavar="COMMAND", help="Signs standard input, prints base64 (for a KMS).")
+@click.option("--public-key", metavar="BASE64", help="Public key of --key-command: 32 raw bytes.")
+@common
+def sign(
+    source: str,
+    *,
+    key: str | None,
+    key_command: str | None,
+    public_key: str | None,
+    as_json: bool,
+    tracking_uri: str | None,
+    verbose: bool,
+) -> int:
+    """Verify a snapshot and sign its manifest, which names every file.
+
+    SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. The signature is stored beside
+    the manifest.
+    """
+    from explain_step import tracking
+
+    signer = _signer(key, command=key_command, public_key=public_key)
+    with working(verbose=verbose):
+        signed = tracking.sign(source, signer, tracking_uri=tracking_uri)
+    if as_json:
+        print_json({"snapshot_id": signed.snapshot_id, "key_id": signed.key_id, "path": signed.path})
+        return YES
+    click.echo(f"{click.style('signed', fg='green', bold=True)}: snapshot {signed.snapshot_id[:12]}")
+    click.echo(f"key id    {signed.key_id}")
+    click.echo(f"stored    {signed.path}")
+    return YES
+
+
+def _signer(key: str | None, *, command: str | None, public_key: str | None) -> Signer:
+    from explain_step.snapshot.signing import command_signer, load_signer
+
+    if command is None:
+        if public_key is not None:
+            raise click.UsageError("--public-key belongs to --key-command; a key file has its own.")
+        return load_signer(key)
+    if key is not None or public_key is None:
+        raise click.UsageError("--key-command needs --public-key and takes no --key.")
+    return command_signer(shlex.split(command), public_key=public_key)

@@ -1,0 +1,403 @@
+"""Sign a snapshot with Ed25519, and say which signatures hold.
+
+A signature is a DSSE envelope (https://github.com/secure-systems-lab/dsse, protocol v1) around an in-toto
+Statement v1 (https://in-toto.io/Statement/v1) whose subject is ``manifest.json`` and whose predicate has the
+shape of SLSA provenance v1. The manifest names every other file with its SHA-256, so that one signature covers
+the snapshot. It lies in ``signatures/<key id>.json`` inside the snapshot: the only folder that the manifest does
+not name.
+
+A signature proves that a holder of the key signed these bytes. It does not prove that the explanation is honest:
+a training job that holds the key can sign anything. Use a key of the CI or a KMS, not of the trainer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explain_step.canonical import canonical_json
+from explain_step.digests import sha256_bytes
+from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
+from explain_step.snapshot.manifest import MANIFEST, check_schema, parse
+from explain_step.types import SignatureFound
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+SIGNATURES = "signatures"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:explain-step:snapshot:v1"
+KEY_ENVIRONMENT = "EXPLAIN_STEP_SIGNING_KEY"
+MAX_ENVELOPE_BYTES = 1 << 20
+MAX_SIGNATURES = 50
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"[0-9a-f]{64}\.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signer:
+    """A public key and a function that signs with its private half, wherever that is."""
+
+    public_key: bytes
+    sign: Callable[[bytes], bytes]
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the raw public key: whoever lists the id has pinned the key."""
+        return sha256_bytes(self.public_key)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AllowedKey:
+    """A key that is trusted: its id, whose it is, until when, and whether it was withdrawn."""
+
+    key_id: str
+    owner: str
+    expires: date | None = None
+    revoked: bool = False
+
+
+def generate(path: str | Path) -> Signer:
+    """Make a private key file (PEM, PKCS#8, readable by its owner alone) and return its signer.
+
+    Raises
+    ------
+    InvalidInput
+        The file is already there: a key is never overwritten.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+    except FileExistsError as error:
+        msg = f"Argument path must not exist, a key is never overwritten; {str(path)!r} does."
+        raise InvalidInput(msg) from error
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem)
+    return _signer(key)
+
+
+def load_signer(source: str | Path | bytes | None = None) -> Signer:
+    """Return the signer of a PEM file, of PEM bytes, or of the environment variable EXPLAIN_STEP_SIGNING_KEY.
+
+    Raises
+    ------
+    InvalidInput
+        There is no key, or it is not an unencrypted Ed25519 private key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    pem, where = _pem(source)
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        msg = f"The signing key in {where} must be an unencrypted PEM private key; it cannot be read as one."
+        raise InvalidInput(msg) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        msg = (
+            f"The signing key in {where} must be of type Ed25519; make one with: explain-step keygen KEYFILE"
+        )
+        raise InvalidInput(msg)
+    return _signer(key)
+
+
+def _pem(source: str | Path | bytes | None) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, "the given bytes"
+    if source is None:
+        found = os.environ.get(KEY_ENVIRONMENT)
+        if not found:
+            msg = f"There is no signing key: pass a key file, or set {KEY_ENVIRONMENT} to the PEM text."
+            raise InvalidInput(msg)
+        return found.encode(), f"the environment variable {KEY_ENVIRONMENT}"
+    try:
+        return Path(source).read_bytes(), repr(str(source))
+    except OSError as error:
+        msg = f"The signing key {str(source)!r} cannot be read: {error.strerror}."
+        raise InvalidInput(msg) from error
+
+
+def _signer(key: Ed25519PrivateKey) -> Signer:
+    return Signer(public_key=key.public_key().public_bytes_raw(), sign=key.sign)
+
+
+def command_signer(command: list[str], *, public_key: str) -> Signer:
+    """Return a signer that asks a command, for keys that never leave a KMS.
+
+    Parameters
+    ----------
+    command : list of str
+        Run without a shell. It gets the bytes to sign on standard input and prints the signature in base64.
+    public_key : str
+        The raw public key (32 bytes) in base64.
+    """
+    raw = _decoded(public_key)
+    if raw is None or len(raw) != 32:
+        msg = "Argument public_key must be 32 bytes in base64: the raw Ed25519 public key."
+        raise InvalidInput(msg)
+
+    def sign(message: bytes) -> bytes:
+        try:
+            done = subprocess.run(command, input=message, capture_output=True, check=True, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            msg = f"The signing command {command[0]!r} failed: {error}"
+            raise ExplainStepError(msg) from error
+        return _decoded(done.stdout.decode("ascii", "replace").strip()) or b""
+
+    return Signer(public_key=raw, sign=sign)
+
+
+def sign_directory(directory: str | Path, signer: Signer) -> Path:
+    """Write ``signatures/<key id>.json`` into a snapshot directory and return its path.
+
+    Raises
+    ------
+    SnapshotError
+        There is no manifest that can be read. Whether the files match it is for `verify_directory` to say.
+    ExplainStepError
+        The signer gave something that is not a signature of its own key.
+    """
+    root = Path(directory)
+    try:
+        data = (root / MANIFEST).read_bytes()
+    except OSError as error:
+        msg = f"{str(root)!r} has no {MANIFEST} to sign: {error.strerror}."
+        raise SnapshotError(msg) from error
+    envelope = sign_manifest(data, signer)
+    place = root / SIGNATURES / f"{signer.key_id}.json"
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(envelope)
+    return place
+
+
+def sign_manifest(data: bytes, signer: Signer) -> bytes:
+    """Return the envelope, as file bytes, that signs the bytes of a manifest."""
+    payload = canonical_json(statement(data))
+    signature = signer.sign(pre_authentication(payload))
+    envelope = {
+        "payloadType": PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [
+            {
+                "keyid": signer.key_id,
+                "sig": base64.b64encode(signature).decode(),
+                "public_key": base64.b64encode(signer.public_key).decode(),
+            }
+        ],
+    }
+    found = check_envelope(canonical_json(envelope), manifest_sha256=sha256_bytes(data))
+    if not found.valid:
+        msg = f"The signer did not give a signature that holds for key {signer.key_id[:12]}…: {found.reason}."
+        raise ExplainStepError(msg)
+    return canonical_json(envelope)
+
+
+def statement(data: bytes) -> dict[str, Any]:
+    """Return the in-toto statement about the bytes of a manifest."""
+    manifest = parse(data)
+    check_schema(manifest)
+    model, facts = manifest["model"], manifest["data"]
+    parameters = {
+        "snapshot_id": manifest["snapshot_id"],
+        "config_digest": manifest["config_digest"],
+        "status": manifest["status"],
+        "previous": manifest.get("previous"),
+        "model": {
+            key: model.get(key) for key in ("name", "version", "run_id", "model_id", "digest", "binding")
+        },
+    }
+    inputs = {
+        "model": model.get("digest"),
+        "data": facts.get("digest"),
+        "background": facts.get("background_digest"),
+    }
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": MANIFEST, "digest": {"sha256": sha256_bytes(data)}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": parameters,
+                "resolvedDependencies": [
+                    {"name": name, "digest": {"sha256": digest}} for name, digest in inputs.items() if digest
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": f"urn:explain-step:{manifest['tool']}"},
+                "metadata": {"invocationId": manifest["snapshot_id"], "finishedOn": manifest["created_at"]},
+            },
+        },
+    }
+
+
+def pre_authentication(payload: bytes) -> bytes:
+    """Return what DSSE signs: type and payload with their lengths, so that neither can slide into the other.
+
+    Examples
+    --------
+    >>> pre_authentication(b"hello")
+    b'DSSEv1 28 application/vnd.in-toto+json 5 hello'
+    """
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def signatures_of(directory: str | Path) -> tuple[SignatureFound, ...]:
+    """Return every signature in a snapshot directory and whether it holds for its manifest.
+
+    Nothing is said of trust: compare ``key_id`` with the keys you allow (`trusted`).
+    """
+    root = Path(directory)
+    folder = root / SIGNATURES
+    if not folder.is_dir() or folder.is_symlink():
+        return ()
+    digest = sha256_bytes((root / MANIFEST).read_bytes())
+    files = sorted(folder.iterdir())
+    if len(files) > MAX_SIGNATURES:
+        return (
+            SignatureFound(key_id="*", valid=False, reason=f"there are more than {MAX_SIGNATURES} files"),
+        )
+    return tuple(_file(place, digest) for place in files)
+
+
+def _file(place: Path, digest: str) -> SignatureFound:
+    name = place.name[:80]
+    if not _FILE.fullmatch(place.name) or place.is_symlink() or not place.is_file():
+        return SignatureFound(key_id=name, valid=False, reason=f"{name!r} is not named after a key")
+    if place.stat().st_size > MAX_ENVELOPE_BYTES:
+        return SignatureFound(key_id=place.stem, valid=False, reason="the file is too large")
+    found = check_envelope(place.read_bytes(), manifest_sha256=digest)
+    if found.valid and found.key_id != place.stem:
+        return SignatureFound(key_id=place.stem, valid=False, reason="the file is named after another key")
+    return found
+
+
+def check_envelope(data: bytes, *, manifest_sha256: str) -> SignatureFound:
+    """Check one envelope: its key is the named one, it signs its payload, and the payload names this manifest."""
+    try:
+        envelope = json.loads(data)
+        entry = envelope["signatures"][0]
+        key_id, payload = str(entry["keyid"]), _decoded(envelope["payload"])
+        signature, public = _decoded(entry["sig"]), _decoded(entry["public_key"])
+        kind, many = envelope["payloadType"], len(envelope["signatures"])
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return SignatureFound(key_id="unknown", valid=False, reason="it is not a signed envelope")
+    if payload is None or signature is None or public is None or not _KEY_ID.fullmatch(key_id):
+        return SignatureFound(key_id=key_id[:80], valid=False, reason="it is not a signed envelope")
+    reason = None
+    if kind != PAYLOAD_TYPE or many != 1:
+        reason = "it is an envelope of another kind"
+    elif sha256_bytes(public) != key_id:
+        reason = "its key does not have the key id it names"
+    elif not _holds(public, signature, pre_authentication(payload)):
+        reason = "the signature does not hold"
+    elif not _about(payload, manifest_sha256):
+        reason = "it was made for another manifest"
+    return SignatureFound(key_id=key_id, valid=reason is None, reason=reason or "it holds for this manifest")
+
+
+def _holds(public: bytes, signature: bytes, message: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _about(payload: bytes, manifest_sha256: str) -> bool:
+    try:
+        body = json.loads(payload)
+        kinds = (body["_type"], body["predicateType"])
+        build = body["predicate"]["buildDefinition"]["buildType"]
+        subject = body["subject"]
+        expected = [{"name": MANIFEST, "digest": {"sha256": manifest_sha256}}]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return kinds == (STATEMENT_TYPE, PREDICATE_TYPE) and build == BUILD_TYPE and bool(subject == expected)
+
+
+def _decoded(text: Any) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        return None
+
+
+def load_allowed_keys(path: str | Path) -> tuple[AllowedKey, ...]:
+    """Read a file of allowed keys: ``<key id> <owner> [expires=YYYY-MM-DD] [revoked]`` in each line.
+
+    Empty lines and lines that start with ``#`` are skipped.
+
+    Raises
+    ------
+    InvalidInput
+        The file cannot be read, or a line is not of that form; the line is named.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"The file of allowed keys {str(path)!r} cannot be read: {error}."
+        raise InvalidInput(msg) from error
+    words = [(number, line.split()) for number, line in enumerate(lines, start=1)]
+    return tuple(_allowed(line, f"{path}:{number}") for number, line in words if line and line[0][0] != "#")
+
+
+def _allowed(words: list[str], where: str) -> AllowedKey:
+    options = dict.fromkeys(words[2:])
+    expires = next((o.removeprefix("expires=") for o in options if o.startswith("expires=")), None)
+    unknown = [o for o in options if o != "revoked" and not o.startswith("expires=")]
+    try:
+        if len(words) < 2 or not _KEY_ID.fullmatch(words[0]) or unknown:
+            raise ValueError
+        until = None if expires is None else date.fromisoformat(expires)
+    except ValueError as error:
+        msg = f"{where}: a line must be '<64 hex digits> <owner> [expires=YYYY-MM-DD] [revoked]'."
+        raise InvalidInput(msg) from error
+    return AllowedKey(key_id=words[0], owner=words[1], expires=until, revoked="revoked" in options)
+
+
+def trusted(
+    found: tuple[SignatureFound, ...], allowed: tuple[AllowedKey, ...], *, today: date
+) -> tuple[Mapping[str, Any], ...]:
+    """Return, for each signature, its key, its owner where the key is allowed, and whether it counts.
+
+    A withdrawn or expired key counts for nothing: when a signature was made is only its maker's word.
+    """
+    keys = {key.key_id: key for key in allowed}
+    return tuple(_trust(signature, keys.get(signature.key_id), today) for signature in found)
+
+
+def _trust(signature: SignatureFound, key: AllowedKey | None, today: date) -> Mapping[str, Any]:
+    reason = signature.reason
+    counts = signature.valid
+    if counts and key is None:
+        counts, reason = False, "the key is not in the list of allowed keys"
+    elif counts and key is not None and key.revoked:
+        counts, reason = False, "the key was withdrawn"
+    elif counts and key is not None and key.expires is not None and today > key.expires:
+        counts, reason = False, f"the key expired on {key.expires.isoformat()}"
+    owner = None if key is None else key.owner
+    return {"key_id": signature.key_id, "owner": owner, "counts": counts, "reason": reason}
