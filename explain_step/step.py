@@ -22,8 +22,11 @@ from explain_step.quantity import quantity
 from explain_step.tracking import LoggedSnapshot, training_run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from explain_step.config import Config
     from explain_step.snapshot import ModelRef, Snapshot
+    from explain_step.tracking import Target
     from explain_step.types import Finding
 
 __all__ = ["explain", "log_explanations", "read", "training_run", "verify"]
@@ -136,17 +139,42 @@ def log_explanations(
     ...     mlflow.sklearn.log_model(model, name="model", registered_model_name="mortgage")
     ...     explain_step.log_explanations(model, X_test, y_test, segments=["afam"])
     """
+    uri = model if isinstance(model, str) else model_uri
+    return log_to(
+        lambda: tracking.resolve(run_id=run_id, model_uri=uri, tracking_uri=tracking_uri),
+        None if isinstance(model, str) else model,
+        X,
+        y,
+        config=config,
+        on_error=on_error,
+        options=options,
+    )
+
+
+def log_to(
+    find: Callable[[], Target],
+    model: Any,
+    X: Any,
+    y: Any,
+    *,
+    config: Config | dict[str, Any] | str | Path | None,
+    on_error: Literal["mark", "raise"],
+    options: Mapping[str, Any],
+) -> LoggedSnapshot:
+    """Do what `log_explanations` says for the run and model that ``find`` returns; no model means the target's own.
+
+    ``find`` is called under the same guard as the rest: a training run is never lost to the explanation.
+    """
     if on_error not in ("mark", "raise"):
         msg = f"Argument on_error must be 'mark' or 'raise', got {on_error!r}."
         raise InvalidInput(msg)
     target = None
     try:
-        uri = model if isinstance(model, str) else model_uri
-        target = tracking.resolve(run_id=run_id, model_uri=uri, tracking_uri=tracking_uri)
+        target = find()
         tracking.mark(target, status="pending", reason="the explanation was started")
         with tracking.quiet_autologging():
             parsed, data = config_room.load(config, options)
-            fitted = tracking.load_model(target) if isinstance(model, str | None) else model
+            fitted = tracking.load_model(target) if model is None else model
             explanation = compute(fitted, X, y, config=parsed, **data)
             ref = tracking.model_ref(target, subject=explanation.subject, config=parsed)
         previous = tracking.previous_snapshot_id(target)

@@ -183,10 +183,10 @@ def log_metrics(target: Target, snapshot: Snapshot) -> None:
 
 
 def metrics_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    """Return the metrics ``explain_step/importance/<feature>`` and ``explain_step/score/<name>``.
+    """Return the metrics ``explain_step/importance/<feature>``, ``…/score/<name>``, ``…/performance/<metric>``.
 
     The 20 leading features of each output (at most 10 outputs; their name is part of the key where there are
-    several), and every defined score. Non-finite values are left out.
+    several), and every defined score and performance. Non-finite values are left out.
     """
     found: dict[str, float] = {}
     if "importance" in tables:
@@ -208,6 +208,10 @@ def metrics_of(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
             found[f"explain_step/score/{key_part(name)}{last}"] = (
                 float("nan") if value is None else float(value)
             )
+    if "performance" in tables:
+        table = tables["performance"]
+        for name, value in zip(table["metric"], table["value"], strict=True):
+            found[f"explain_step/performance/{key_part(name)}"] = float(value)
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
