@@ -6,16 +6,48 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from explain_step.errors import InvalidInput
 
 SegmentDeclaration = str | tuple[str, ...]
 DATA_KEYS = ("background", "sample_weight")
 """Options that may be data (frames, arrays) in Python; a config file can only name a path or a column."""
+DEFAULT = "leave it out for the default"
+COLUMNS = ("be a list of column names (text)", "write for instance ['age', 'income']")
+RULES: dict[str, tuple[str, str]] = {
+    "version": ("be 1, the only version of the config file", DEFAULT),
+    "task": ("be 'binary', 'multiclass' or 'regression'", "leave it out to take the model's"),
+    "output": ("be 'probability', 'margin' or 'prediction'", DEFAULT),
+    "positive_class": ("be one class label (text, a number or a truth value)", DEFAULT),
+    "class_names": ("be a list of texts, one per class", "write for instance ['no', 'yes']"),
+    "segments": (
+        "be a list of column names, expressions, or lists of these (text)",
+        "write for instance ['region', 'age < 30', ['region', 'sex']]",
+    ),
+    "sensitive": COLUMNS,
+    "max_rows": ("be a whole number of rows, at least 1", "leave it out to explain every row"),
+    "budget": ("be a finite number of seconds above 0", "write 60, '60s', '5m' or '1h'"),
+    "seed": ("be a whole number from 0 to 4294967295", DEFAULT),
+    "feature_groups": (
+        "map names of groups to lists of column names (text)",
+        "write for instance {'debts': ['loan', 'card']}",
+    ),
+    "feature_labels": (
+        "map column names to names for readers (text)",
+        "write for instance {'pirat': 'payment to income'}",
+    ),
+    "redact": COLUMNS,
+    "privacy": ("be 'standard' or 'strict'", DEFAULT),
+    "metrics": ("be a list of names of metrics (text)", "write for instance ['roc_auc']"),
+    "min_segment": ("be a whole number of rows, at least 2", DEFAULT),
+    "top_features": ("be a whole number from 1 to 50", DEFAULT),
+}
+"""The rule of each option and the remedy, for messages."""
 
 
 class Config(BaseModel):
@@ -64,6 +96,15 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    if not TYPE_CHECKING:  # editors and mypy keep the fields as the signature
+
+        def __init__(self, **options: Any) -> None:
+            _check_keys(options)
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                raise InvalidInput(_message(error)) from error
+
     version: Literal[1] = 1
     task: Literal["binary", "multiclass", "regression"] | None = None
     output: Literal["probability", "margin", "prediction"] | None = None
@@ -72,7 +113,7 @@ class Config(BaseModel):
     segments: tuple[SegmentDeclaration, ...] = ()
     sensitive: tuple[str, ...] = ()
     max_rows: int | None = Field(default=None, ge=1)
-    budget: float = Field(default=60.0, gt=0)
+    budget: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
     feature_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     feature_labels: dict[str, str] = Field(default_factory=dict)
@@ -85,42 +126,94 @@ class Config(BaseModel):
     @field_validator("segments", "sensitive", "redact", "metrics", "class_names", mode="before")
     @classmethod
     def _one_is_a_tuple(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return (value,)
+        # a set has another order in each process
+        return sorted(value, key=str) if isinstance(value, set | frozenset) else value
+
+    @field_validator("feature_groups", mode="before")
+    @classmethod
+    def _one_is_a_group(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: (columns,) if isinstance(columns, str) else columns for name, columns in value.items()}
+
+    @field_validator("positive_class", mode="before")
+    @classmethod
+    def _plain_label(cls, value: Any) -> Any:
+        return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+    @field_validator("max_rows", "budget", "seed", "min_segment", "top_features", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            msg = "a truth value is no number"
+            raise ValueError(msg)
+        return value
 
     @field_validator("budget", mode="before")
     @classmethod
     def _seconds(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            text = value.strip().lower()
-            scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
-            try:
-                return float(text[:-1]) * scale if scale else float(text)
-            except ValueError:
-                msg = "write seconds as a number, or a text such as '60s', '5m' or '1h'"
-                raise ValueError(msg) from None
-        return value
+        if not isinstance(value, str):
+            return value
+        text = value.strip().lower()
+        scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+        return float(text[:-1]) * scale if scale else float(text)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Config:
         """Validate ``options``; unknown keys are refused with a suggestion."""
-        for key in options:
-            if key not in cls.model_fields:
-                close = difflib.get_close_matches(key, [*cls.model_fields, *DATA_KEYS], n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(cls.model_fields)}"
-                msg = f"Option {key!r} is not known{hint}"
-                raise InvalidInput(msg)
-        try:
-            return cls.model_validate(dict(options))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            msg = f"Option {where!r} is not valid: {first['msg']}; got {first.get('input')!r}."
-            raise InvalidInput(msg) from error
+        _check_keys(options)
+        return cls(**options)
 
     def canonical(self) -> dict[str, Any]:
         """Return the options as plain JSON values, for the manifest and its digest."""
         plain: dict[str, Any] = self.model_dump(mode="json")
         return plain
+
+
+def _check_keys(options: Mapping[Any, Any]) -> None:
+    """Refuse a key that is no option, with the nearest one."""
+    for key in options:
+        if key in RULES:
+            continue
+        close = difflib.get_close_matches(str(key), [*RULES, *DATA_KEYS], n=1)
+        known = ", ".join([*RULES, *DATA_KEYS])
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {known}."
+        msg = f"Option {key!r} is not known; {hint}"
+        raise InvalidInput(msg)
+
+
+def _message(error: ValidationError) -> str:
+    """Return rule, value and remedy of the option that is wrong, without the validator's own words."""
+    errors = error.errors()
+    deepest = max(errors, key=lambda e: (e["loc"][0] == errors[0]["loc"][0], len(e["loc"])))
+    option = str(deepest["loc"][0])
+    rule, remedy = RULES[option]
+    return f"Option {option} must {rule}, got {_found(deepest)}; {remedy}."
+
+
+def _found(error: ErrorDetails) -> str:
+    """Return the wrong value and where it stands: "3 (int) at entry 1"."""
+    value = error["input"]
+    shown = f"{_short(value)} ({type(value).__name__})"
+    if "[key]" in error["loc"]:
+        return f"{shown} as a name"
+    places = [_place(part) for part in error["loc"][1:] if _place(part)]
+    return f"{shown} at {' of '.join(reversed(places))}" if places else shown
+
+
+def _place(part: int | str) -> str:
+    """Return one step of the way to a value; nothing for the validator's names of types."""
+    if isinstance(part, int):
+        return f"entry {part + 1}"
+    known = part in ("str", "bool", "int", "float") or part.startswith("tuple[")
+    return "" if known else repr(part)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def load(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,7 @@ import pandas as pd
 from explain_step import labels as labels_room
 from explain_step.config import Config
 from explain_step.config import names as quoted
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.frames import ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
 from explain_step.model_answers import infinite_columns
@@ -23,6 +25,12 @@ from explain_step.types import Caveat, FittedModel, Response, Subject
 __all__ = ["split_target", "subject", "take_column", "to_frame"]
 
 REPEAT_ROWS = 64
+TRIAL_ROWS = 8
+"""Background rows that are asked about alone, so that what the model refuses there is blamed on them."""
+FEW_TEXTS = 12
+"""Texts with at most this many distinct values are levels, also where they are digits."""
+MANY_TEXTS = 200
+"""So many values tell whether a column holds numbers as text."""
 SECTION = "data"
 
 
@@ -112,9 +120,12 @@ def subject(
     caveats = _cut_caveat(rows)
     ids = _row_ids(rows)
     whole = _plain(rows)
+    _check_groups(config, model)
     X, reference, reference_name, more = _background(model, whole, background)
     model = _named(model, labels, name=name)
     response = model.respond(X)
+    if background is not None:
+        _try_background(model, reference, X)
     made = Subject(
         model=model,
         X=X,
@@ -133,6 +144,7 @@ def subject(
         *_row_caveats(made),
         *_column_caveats(X),
         *_repeat_caveat(model, X, response),
+        *_label_caveat(config, [*whole.columns, name]),
     )
 
 
@@ -196,6 +208,38 @@ def _background(
     return X.astype(dtypes), reference.astype(dtypes), f"{len(reference):,} background rows", ()
 
 
+def _try_background(model: FittedModel, reference: pd.DataFrame, X: pd.DataFrame) -> None:
+    """Ask about a few background rows, the suspicious ones among them, so that a refusal names the argument."""
+    suspects = {
+        name: broken
+        for name in reference.columns
+        if (broken := _not_finite(reference[name])).any() and not _not_finite(X[name]).any()
+    }
+    rows = {*range(min(len(reference), TRIAL_ROWS)), *(int(np.argmax(b)) for b in suspects.values())}
+    try:
+        model.predict(reference.iloc[sorted(rows)])
+    except PredictionFailed as error:
+        found = (
+            f"; {quoted([*suspects])} {'has' if len(suspects) == 1 else 'have'} missing or infinite values "
+            f"there and not in X (first in row {int(np.argmax(next(iter(suspects.values()))))})"
+            if suspects
+            else ""
+        )
+        msg = (
+            f"Argument background must hold rows that the model can predict{found}; drop or impute what it "
+            f"does not take. {error}"
+        )
+        raise InvalidInput(msg) from error
+
+
+def _not_finite(values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Return which values are missing or infinite."""
+    missing = values.isna().to_numpy(dtype=np.bool_)
+    if pd.api.types.is_float_dtype(values.dtype):
+        return np.asarray(missing | np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)))
+    return np.asarray(missing)
+
+
 def _common_dtype(ours: pd.Series[Any], theirs: pd.Series[Any], *, column: str) -> Any:
     """Return the dtype in which values of one column can stand in rows of the other."""
     if isinstance(ours.dtype, pd.CategoricalDtype):
@@ -230,6 +274,39 @@ def _kind(values: pd.Series[Any]) -> str:
     return "text"
 
 
+# --- options that name columns
+
+
+def _check_groups(config: Config, model: FittedModel) -> None:
+    """Refuse a group of a column that the model does not read, with the nearest one."""
+    for group, members in config.feature_groups.items():
+        for name in members:
+            if name not in model.feature_names:
+                msg = (
+                    "Option feature_groups must name columns the model reads; there is no column "
+                    f"{name!r} (group {group!r}){_nearest(name, model.feature_names)}"
+                )
+                raise InvalidInput(msg)
+
+
+def _label_caveat(config: Config, columns: Sequence[str]) -> tuple[Caveat, ...]:
+    """Tell of labels for columns that are not there: a typing error, or a dictionary of more data."""
+    unknown = [name for name in config.feature_labels if name not in columns]
+    if not unknown:
+        return ()
+    near = next((hint for name in unknown if (hint := _nearest(name, columns, alone=True))), ".")
+    message = f"Option feature_labels names columns that the data does not have: {quoted(unknown)}{near}"
+    return (Caveat(code="unknown_labels", section=SECTION, message=message),)
+
+
+def _nearest(name: str, columns: Sequence[str], *, alone: bool = False) -> str:
+    """Return "; did you mean 'age'?", else the known columns (``alone``: nothing)."""
+    close = difflib.get_close_matches(name, list(columns), n=1)
+    if close:
+        return f"; did you mean {close[0]!r} for {name!r}?" if alone else f"; did you mean {close[0]!r}?"
+    return "" if alone else f"; known: {quoted(list(columns))}."
+
+
 # --- what a reader must know
 
 
@@ -249,11 +326,10 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
         message = "There is only one row, so no interval can be computed; give more held-out rows."
         found.append(Caveat(code="single_row", section=SECTION, message=message, degrades=True))
     if made.y is not None and made.model.classes is not None and len(made.X) > 1:
-        present = list(dict.fromkeys(made.y.tolist()))
+        present = list(dict.fromkeys(labels_room.counted(made.y, made.weights).tolist()))
         if len(present) == 1:
-            message = (
-                f"All labels are {present[0]!r}: performance cannot be judged; give rows of every class."
-            )
+            which = "All labels" if made.weights is None else "All labels of rows with a positive weight"
+            message = f"{which} are {present[0]!r}: performance cannot be judged; give rows of every class."
             found.append(Caveat(code="single_class_y", section=SECTION, message=message, degrades=True))
     return tuple(found)
 
@@ -262,7 +338,14 @@ def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
     empty = X.columns[X.isna().all()].tolist()
     constant = _constant_columns(X)
     infinite = infinite_columns(X)
+    texts = [name for name in X.columns if _numbers_as_text(X[name])]
     found = []
+    if texts:
+        message = (
+            f"Columns that hold numbers as text: {quoted(texts)}; they are shown as levels, not as curves. If "
+            "they are quantities, convert them with astype(float) and fit the model on that."
+        )
+        found.append(Caveat(code="numbers_as_text", section=SECTION, message=message))
     if empty:
         message = f"Columns without any value in the explained rows: {quoted(empty)}."
         found.append(Caveat(code="empty_columns", section=SECTION, message=message))
@@ -277,6 +360,16 @@ def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
         message = f"Columns with infinite values, which the model accepts: {quoted(infinite)}."
         found.append(Caveat(code="infinite_values", section=SECTION, message=message))
     return tuple(found)
+
+
+def _numbers_as_text(values: pd.Series[Any]) -> bool:
+    """Return whether a text column has more than a few distinct values and all of them read as numbers."""
+    if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype)):
+        return False
+    some = values.dropna().head(MANY_TEXTS)
+    if pd.api.types.infer_dtype(some) != "string" or some.nunique() <= FEW_TEXTS:
+        return False
+    return bool(pd.to_numeric(some, errors="coerce").notna().all())
 
 
 def _constant_columns(X: pd.DataFrame) -> list[str]:

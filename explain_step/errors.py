@@ -34,8 +34,22 @@ class MissingDependency(ExplainStepError, ImportError):
     """An optional library is needed; the message has the install line."""
 
 
-def require(module: str, *, extra: str) -> None:
-    """Raise `MissingDependency` with the install line when ``module`` cannot be imported.
+def require(module: str, *, extra: str, package: str | None = None) -> None:
+    """Raise `MissingDependency` with an install line that holds however this package was installed.
+
+    Parameters
+    ----------
+    module : str
+        Top-level module that is needed.
+    extra : str
+        The extra of this package that brings it, named beside.
+    package : str, optional
+        Name to install, where it is not the module's.
+
+    Raises
+    ------
+    MissingDependency
+        The module cannot be imported.
 
     Examples
     --------
@@ -48,5 +62,5 @@ def require(module: str, *, extra: str) -> None:
     except ModuleNotFoundError:
         found = False
     if not found:
-        msg = f"{module} is not installed; install it with: pip install 'explain-step[{extra}]'"
+        msg = f"{module} is not installed; install it with: pip install {package or module} (extra {extra!r})"
         raise MissingDependency(msg)

@@ -137,6 +137,11 @@ def _numeric_target(labels: Any, *, targets: int) -> npt.NDArray[Any]:
     return values
 
 
+def counted(y: npt.NDArray[Any], weights: FloatArray | None) -> npt.NDArray[Any]:
+    """Return the labels that count: those of rows with a positive weight."""
+    return y if weights is None else y[weights > 0]
+
+
 def weights(sample_weight: Any, frame: pd.DataFrame) -> FloatArray | None:
     """Return sample weights (an array, or a column of the frame) after checking them."""
     if sample_weight is None:

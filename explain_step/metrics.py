@@ -88,7 +88,9 @@ def _accuracy(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArra
 def _balanced_accuracy(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
     weight = np.ones(len(y)) if w is None else w
     recalls = [
-        np.average((r.label == c)[y == c], weights=weight[y == c]) for c in _classes(model) if (y == c).any()
+        np.average((r.label == c)[y == c], weights=weight[y == c])
+        for c in _classes(model)
+        if weight[y == c].sum() > 0
     ]
     return float(np.mean(recalls)) if recalls else float("nan")
 
@@ -109,17 +111,17 @@ def _rmse(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | 
 
 
 def _mae(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
-    return float(np.average(np.abs(r.output - y.reshape(r.output.shape)).mean(axis=1), weights=w))
+    return float(np.average(np.abs(r.predicted - y.reshape(r.predicted.shape)).mean(axis=1), weights=w))
 
 
 def _r2(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
-    target = y.reshape(r.output.shape).astype(np.float64)
+    target = y.reshape(r.predicted.shape).astype(np.float64)
     spread = np.average((target - np.average(target, axis=0, weights=w)) ** 2, axis=0, weights=w).mean()
     return float("nan") if spread <= 0 else float(1 - np.average(_squared(y, r), weights=w) / spread)
 
 
 def _squared(y: npt.NDArray[Any], r: Response) -> FloatArray:
-    return np.asarray(((r.output - y.reshape(r.output.shape)) ** 2).mean(axis=1), dtype=np.float64)
+    return np.asarray(((r.predicted - y.reshape(r.predicted.shape)) ** 2).mean(axis=1), dtype=np.float64)
 
 
 def _classes(model: FittedModel) -> tuple[Any, ...]:

@@ -90,9 +90,12 @@ def class_array(classes: tuple[Any, ...]) -> npt.NDArray[Any]:
 
 def _respond(voice: _Voice, frame: pd.DataFrame) -> Response:
     output, probability = _outputs(voice, frame)
-    if voice.classes is None:
-        return Response(output=output)
     abilities = voice.abilities
+    if voice.classes is None:
+        # a target is compared with a prediction in its own unit, not with the margin under a link
+        ask = abilities.prediction if voice.space == "margin" else None
+        prediction = None if ask is None else _numbers(voice, ask, frame, question="predict")
+        return Response(output=output, prediction=prediction)
     if probability is None and abilities.probability is not None:
         probability = _probability(voice, frame)
     return Response(

@@ -56,7 +56,9 @@ def probe(
             return attempt, answer
         got = type(answer).__name__ if rows is None or isinstance(answer, dict) else f"{rows} entries"
         failures.append((f"it must return one number per row, got {got} for {len(sample)} rows", None))
-    told = "; with an array: ".join(text for text, _ in failures)
+    # an answer of the wrong length is the cause, whatever the second try made of it
+    causes = failures if failures[0][1] is not None else failures[:1]
+    told = "; with an array: ".join(dict.fromkeys(text for text, _ in causes))
     msg = f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}."
     raise PredictionFailed(msg) from failures[0][1]
 

@@ -110,6 +110,8 @@ LINEAR = frozenset(
         "TheilSenRegressor",
     }
 )
+GENERALIZED = frozenset({"GammaRegressor", "PoissonRegressor", "TweedieRegressor"})
+"""Linear on the scale of their link, which is the logarithm or the identity."""
 LABEL_IS_NOT_ARGMAX = frozenset({"SVC", "NuSVC"})
 """Their ``predict`` follows the decision function, which can disagree with the calibrated probabilities."""
 
@@ -183,16 +185,29 @@ def estimator_abilities(model: Any) -> Abilities:
             reason=f"{name} predicts {what}, which has no unit: its margin is explained",
         )
     family, reason = family_of(model)
+    link = _sklearn_link(model)
     return Abilities(
         kind="regressor",
         model_class=name,
         preferred="prediction",
         prediction=model.predict,
+        margin=_log_of(model.predict) if link and name in GENERALIZED else None,
         native=model,
         family=family,
         reason=reason,
-        link=_sklearn_link(model),
+        link=link,
     )
+
+
+def _log_of(predict: Ask) -> Ask:
+    """Return the linear predictor of a model with a log link, from its prediction."""
+
+    def margin(rows: Any) -> Any:
+        import numpy as np
+
+        return np.log(predict(rows))
+
+    return margin
 
 
 def _classifier(model: Any) -> Abilities:
@@ -282,7 +297,7 @@ def family_of(model: Any) -> tuple[Family, str | None]:
     name, where = type(model).__name__, library(model)
     if where == "sklearn" and name in TREES:
         return "tree", None
-    if where == "sklearn" and name in LINEAR:
+    if where == "sklearn" and name in LINEAR | GENERALIZED:
         return "linear", None
     if where in ("xgboost", "lightgbm", "catboost"):
         return "tree", None
@@ -290,10 +305,14 @@ def family_of(model: Any) -> tuple[Family, str | None]:
 
 
 def _sklearn_link(model: Any) -> str | None:
-    """Return the link of a boosted regressor whose trees add up to the logarithm of the prediction."""
-    if type(model).__name__ == "HistGradientBoostingRegressor" and model.loss in ("poisson", "gamma"):
-        return "log"
-    return None
+    """Return the link of a regressor whose trees or columns add up to the logarithm of the prediction."""
+    name = type(model).__name__
+    if name == "HistGradientBoostingRegressor":
+        return "log" if model.loss in ("poisson", "gamma") else None
+    if name == "TweedieRegressor":
+        automatic = "log" if model.power > 0 else "identity"
+        return "log" if (automatic if model.link == "auto" else model.link) == "log" else None
+    return "log" if name in GENERALIZED else None
 
 
 def as_blackbox(abilities: Abilities, reason: str | None) -> Abilities:

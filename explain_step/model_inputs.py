@@ -58,7 +58,12 @@ def check_frame(frame: pd.DataFrame, *, argument: str) -> None:
         msg = f"Argument {argument} must have at least one column, got none."
         raise InvalidInput(msg)
     if frame.shape[0] == 0:
-        msg = f"Argument {argument} must have at least one row, got none; give held-out rows."
+        remedy = (
+            "give the training rows, or leave it out to compare with the explained rows"
+            if argument == "background"
+            else "give held-out rows"
+        )
+        msg = f"Argument {argument} must have at least one row, got none; {remedy}."
         raise InvalidInput(msg)
     labels = pd.Index(text_labels(frame))
     if labels.has_duplicates:

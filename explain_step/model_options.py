@@ -105,8 +105,8 @@ def default_targets(count: int) -> tuple[str, ...]:
 
 def link_reason(abilities: Abilities) -> str:
     """Return why a model with a link is a black box in the space of its predictions."""
+    parts = "trees" if abilities.family == "tree" else "columns"
     return (
         f"{abilities.model_class} adds up on the {abilities.link} scale, so its prediction is not a sum of "
-        "trees; "
-        "output='margin' is exact where the model has it"
+        f"{parts}; output='margin' is exact where the model has it"
     )

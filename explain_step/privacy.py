@@ -32,6 +32,8 @@ TAIL = 0.05
 """Share of the values beyond each end of a strict grid, at least."""
 TINY = 1e-290
 """A width below is none: its fortieth part can no longer be written."""
+NUMBERS = frozenset({"integer", "floating", "mixed-integer-float", "decimal"})
+"""Kinds of values, as pandas infers them, that make an object column numeric."""
 STEPS = 40
 """A strict number is rounded to about this many steps over the bulk of its column."""
 
@@ -304,8 +306,22 @@ def bin_label(position: int, edges: FloatArray) -> str:
 
 
 def is_numeric(series: pd.Series[Any]) -> bool:
-    """Return whether a column holds numbers to be cut or gridded (booleans are levels)."""
-    return bool(pd.api.types.is_numeric_dtype(series)) and not pd.api.types.is_bool_dtype(series)
+    """Return whether a column holds numbers to be cut or gridded (booleans are levels).
+
+    A column of dtype object counts where every value is a number: the model keeps its dtype, a reader sees
+    numbers.
+
+    Examples
+    --------
+    >>> is_numeric(pd.Series([1, 2.5, None], dtype=object)), is_numeric(pd.Series(["1.5", "2"]))
+    (True, False)
+    """
+    if series.dtype == object:
+        return pd.api.types.infer_dtype(series, skipna=True) in NUMBERS
+    dtype = series.dtype
+    if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
+        return False
+    return not pd.api.types.is_complex_dtype(dtype)
 
 
 def _finite(values: Any) -> FloatArray:

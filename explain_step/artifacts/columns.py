@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -45,10 +46,31 @@ def cast(values: FloatArray, series: pd.Series[Any]) -> Any:
         stamps = pd.Series(pd.to_datetime(values, unit="D"))
         stamps = stamps if series.dt.tz is None else stamps.dt.tz_localize("UTC").dt.tz_convert(series.dt.tz)
         return stamps.astype(series.dtype).array
+    if series.dtype == object:
+        return pd.Series(_as_held(values, series), dtype=object).array
     column = pd.Series(values)
     if pd.api.types.is_integer_dtype(series):
         column = column.round()
     return column.astype(series.dtype).array
+
+
+def _as_held(values: FloatArray, series: pd.Series[Any]) -> list[Any]:
+    """Return numbers as an object column holds them: Python int, float or Decimal; NaN as its missing value."""
+    held = pd.api.types.infer_dtype(series, skipna=True)
+    blank = next(iter(series[series.isna()]), None)
+    return [blank if np.isnan(v) else _number(v, held) for v in values.tolist()]
+
+
+def _number(value: float, held: str) -> int | float | Decimal:
+    if held == "integer":
+        return round(value)
+    return Decimal(repr(value)) if held == "decimal" else value
+
+
+def _is_whole(series: pd.Series[Any]) -> bool:
+    if series.dtype == object:
+        return pd.api.types.infer_dtype(series, skipna=True) == "integer"
+    return bool(pd.api.types.is_integer_dtype(series))
 
 
 def grid(series: pd.Series[Any], *, config: Config) -> FloatArray:
@@ -65,7 +87,7 @@ def grid(series: pd.Series[Any], *, config: Config) -> FloatArray:
         atoms = distinct[counts >= max(ATOM * len(values), config.min_segment)]
         rest = values[~np.isin(values, atoms)]
         points = np.union1d(atoms, privacy.numeric_grid(rest, config=config, points=POINTS - len(atoms)))
-    whole = pd.api.types.is_integer_dtype(series) or (kind(series) == "datetime" and np.ptp(values) > 60)
+    whole = _is_whole(series) or (kind(series) == "datetime" and np.ptp(values) > 60)
     return np.unique(np.round(points)) if whole and len(points) else np.asarray(points, dtype=np.float64)
 
 

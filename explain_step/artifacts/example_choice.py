@@ -145,7 +145,7 @@ def losses(part: Subject) -> FloatArray | None:
         return None
     model, response, y = part.model, part.response, np.asarray(part.y)
     if model.task == "regression":
-        error = np.abs(response.output - y.reshape(response.output.shape).astype(np.float64))
+        error = np.abs(response.predicted - y.reshape(response.predicted.shape).astype(np.float64))
         return np.asarray(error.mean(axis=1), dtype=np.float64)
     if model.classes is None:
         return None

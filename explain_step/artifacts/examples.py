@@ -179,7 +179,7 @@ class _Writer:
         response = self.explained.part.response
         if response.label is None and self.explained.part.model.task != "regression":
             return None
-        return self.outcome(response.output if response.label is None else response.label, row, k)
+        return self.outcome(response.predicted if response.label is None else response.label, row, k)
 
     def outcome(self, values: npt.NDArray[Any], row: int, k: int) -> str:
         """Return a label or a target value as text."""

@@ -10,6 +10,7 @@ import pandas as pd
 from explain_step import intervals, metrics
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
+from explain_step.labels import counted
 from explain_step.metrics import Metric
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
@@ -52,7 +53,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
             caveats.append(_caveat("metric_left_out", f"The metric {metric.name} is left out: {error}."))
             continue
         if np.isnan(row["value"]):
-            text = f"The metric {metric.name} is not defined on these rows ({_why(subject)})."
+            text = f"The metric {metric.name} is not defined on these rows: {why_undefined(subject)}."
             caveats.append(_caveat("metric_undefined", text, degrades=True))
         rows.append(row)
     table = pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "direction", "n"])
@@ -107,7 +108,17 @@ def _resamples(n: int) -> int:
     return 500 if n <= MANY_ROWS else 200
 
 
-def _why(subject: Subject) -> str:
-    if subject.y is not None and len(pd.unique(np.ravel(subject.y))) == 1:
-        return "all labels are equal"
-    return f"{len(subject.X)} rows do not determine it"
+def why_undefined(subject: Subject) -> str:
+    """Return why a metric has no value on the subject's rows, and what to do."""
+    if subject.y is None:
+        return "there are no labels"
+    known = counted(subject.y, subject.weights)
+    which = "all labels" if subject.weights is None else "all labels of rows with a positive weight"
+    if len(known) == 0:
+        return "no row has a positive weight; give weights above zero"
+    if len(pd.DataFrame(known).drop_duplicates()) == 1:  # their value may be private
+        remedy = (
+            "give rows with other labels" if subject.model.classes is None else "give rows of every class"
+        )
+        return f"{which} are equal; {remedy}"
+    return f"{len(known)} rows do not determine it; give more rows"

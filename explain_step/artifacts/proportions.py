@@ -42,8 +42,10 @@ def share(hits: npt.NDArray[np.bool_], weights: FloatArray | None) -> Share:
     if weights is None:
         return Share(value=float(hits.mean()), size=float(n), n=n)
     total = float(weights.sum())
+    if not total > 0:
+        return Share(value=float("nan"), size=0.0, n=0)
     size = total**2 / max(float((weights**2).sum()), 1e-300)
-    return Share(value=float(weights @ hits / total) if total > 0 else float("nan"), size=size, n=n)
+    return Share(value=float(weights @ hits / total), size=size, n=n)
 
 
 def newcombe(a: Share, b: Share, *, level: float = LEVEL) -> tuple[float, float]:

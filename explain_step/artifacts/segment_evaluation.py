@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import privacy
 from explain_step.artifacts.segment_expressions import Expression, Walker, literal_value
 
 BoolArray = npt.NDArray[np.bool_]
@@ -76,6 +77,8 @@ class _Evaluator(Walker):
         series = self.frame[self.names[node.id]]
         if isinstance(series.dtype, pd.CategoricalDtype) and not series.cat.ordered:
             return series.astype(series.cat.categories.dtype)
+        if series.dtype == object and privacy.is_numeric(series):
+            return series.astype(np.float64)
         return series
 
     def compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> BoolArray:

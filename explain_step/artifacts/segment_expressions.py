@@ -280,6 +280,10 @@ def literal_value(node: ast.expr) -> str | int | float | bool | None:
 
 
 def _called(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant) and type(node.value) in (bytes, complex):
+        return (
+            f"{node.value!r} ({type(node.value).__name__}: only text, numbers, True and False are compared)"
+        )
     names = {
         ast.Call: "a function call",
         ast.Attribute: "an attribute",

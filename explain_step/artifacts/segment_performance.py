@@ -62,7 +62,7 @@ def row_losses(metric: str, subject: Subject) -> FloatArray | None:
         scale = 0.5 if model.task == "binary" else 1.0
         return np.asarray(((response.probability - hits) ** 2).sum(axis=1) * scale, dtype=np.float64)
     if metric in ("rmse", "mae"):
-        error = response.output - y.reshape(response.output.shape).astype(np.float64)
+        error = response.predicted - y.reshape(response.predicted.shape).astype(np.float64)
         return np.asarray((error**2 if metric == "rmse" else np.abs(error)).mean(axis=1), dtype=np.float64)
     return None
 
@@ -89,7 +89,7 @@ def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Ge
 
 def value_on(metric: Metric, part: Subject) -> float:
     """Return the metric on all rows of ``part``; NaN where it is not defined."""
-    if len(part.X) == 0 or part.y is None:
+    if len(part.X) == 0 or part.y is None or (part.weights is not None and not part.weights.sum() > 0):
         return NAN
     return float(metric.score(part.y, part.response, part.model, part.weights))
 
@@ -109,9 +109,10 @@ def resampled(metric: Metric, part: Subject, weights: FloatArray) -> FloatArray:
 
 def _one(metric: Metric, part: Subject, weights: FloatArray) -> float:
     drawn = np.flatnonzero(weights > 0)
-    some = part.take(drawn)
-    if some.y is None or len(drawn) == 0:
+    if part.y is None or len(drawn) == 0:
         return NAN
+    some = part.take(drawn)
+    assert some.y is not None
     return float(metric.score(some.y, some.response, some.model, weights[drawn]))
 
 

@@ -78,8 +78,9 @@ def name_of(declaration: SegmentDeclaration) -> str:
 
 def check(config: Config, columns: Sequence[str]) -> None:
     """Raise `InvalidInput` where a declared segment or sensitive column cannot be read; computes nothing."""
-    for declaration in (*config.segments, *config.sensitive):
+    for declaration in config.segments:
         columns_of(declaration, columns)
+    sensitive_columns(config, columns)
 
 
 def columns_of(declaration: SegmentDeclaration, columns: Sequence[str]) -> frozenset[str]:

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from explain_step import privacy
-from explain_step.artifacts.segment_cells import SECTION, Cell, cells_of, view_of
+from explain_step.artifacts.performance import why_undefined
+from explain_step.artifacts.segment_cells import SECTION, Cell, cells_of, metric_of, view_of
+from explain_step.artifacts.segment_performance import value_on
 from explain_step.artifacts.segment_rates import rates_artifact
 from explain_step.artifacts.segment_rules import FEW, Partition, check, name_of, partition, sensitive_columns
 from explain_step.artifacts.segment_rules import columns_of as read_columns
@@ -16,6 +18,7 @@ from explain_step.artifacts.segment_search import search_artifact
 from explain_step.artifacts.segment_suppression import withheld
 from explain_step.artifacts.segment_table import table_artifact
 from explain_step.config import Config, SegmentDeclaration
+from explain_step.config import names as quoted
 from explain_step.errors import NotApplicable
 from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, Section, Subject
@@ -58,7 +61,8 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         view = view_of(subject, attributions, config=config)
         cells = cells_of(partitions, subject, view, config=config, seeds=seeds)
         artifacts.append(table_artifact(cells, subject, attributions, view=view, config=config, seeds=seeds))
-        caveats = [*caveats, *_cell_caveats(cells, config=config)]
+        undefined = _undefined_metric(cells, subject, config=config)
+        caveats = [*caveats, *_cell_caveats(cells, config=config), *undefined]
         rates = rates_artifact(partitions, subject, attributions, config=config)
         artifacts.extend([rates] if rates is not None else [])
     if not config.segments:
@@ -190,6 +194,24 @@ def _cell_caveats(cells: list[Cell], *, config: Config) -> list[Caveat]:
         )
         caveats.append(_caveat("segments_few_explained", text))
     return caveats
+
+
+def _undefined_metric(cells: list[Cell], subject: Subject, *, config: Config) -> list[Caveat]:
+    """Name the levels on which the metric has no value, where it has one on all rows."""
+    metric = metric_of(subject, config=config)
+    if metric is None or np.isnan(value_on(metric, subject)):
+        return []  # the section on performance says so
+    without = [c for c in cells if c.withheld is None and c.n > 0 and np.isnan(c.metric.value)]
+    if not without:
+        return []
+    named = [f"{c.partition.name}: {c.partition.levels[c.level]}" for c in without]
+    first = subject.take(np.flatnonzero(without[0].partition.codes == without[0].level))
+    where = f"segment {named[0]!r}"
+    if len(without) > 1:
+        where = f"{len(without)} segment levels ({quoted(named)}), for instance in {named[0]!r}"
+    text = f"The metric {metric.name} is not defined in {where}: {why_undefined(first)}."
+    wanted = any(c.partition.origin != "found" for c in without)
+    return [_caveat("segment_metric_undefined", text, degrades=wanted)]
 
 
 def _wholly_withheld(cells: list[Cell]) -> list[str]:

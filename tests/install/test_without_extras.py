@@ -51,4 +51,4 @@ def test_cli_help_loads_nothing_heavy() -> None:
 
 
 def test_step_completes_without_extras_and_names_the_missing_one() -> None:
-    assert "pip install 'explain-step[shap]'" in python(WITHOUT_EXTRAS)
+    assert "pip install shap (extra 'shap')" in python(WITHOUT_EXTRAS)

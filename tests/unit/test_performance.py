@@ -145,3 +145,37 @@ def test_same_seed_same_table_whatever_other_metrics_are_asked() -> None:
     alone = table(built(subject, metrics=["brier"]))
     among = table(built(subject, metrics=["roc_auc", "brier"]))
     pd.testing.assert_series_equal(alone.loc["brier"], among.loc["brier"])
+
+
+def test_one_class_among_the_rows_that_count_is_named() -> None:
+    subject = classifier()
+    section = built(classifier(weights=np.where(subject.y == "yes", 1.0, 0.0)))
+    assert np.isnan(table(section).loc["roc_auc", "value"])
+    (said,) = [c.message for c in section.caveats if c.code == "metric_undefined"]
+    assert "all labels of rows with a positive weight are equal; give rows of every class" in said
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "f1", "log_loss", "brier", "roc_auc"])
+def test_rows_without_weight_change_no_metric(metric: str) -> None:
+    subject = classifier()
+    inside = subject.y == "yes" if metric != "roc_auc" else np.arange(200) < 100
+    part = subject.take(np.flatnonzero(inside))
+    weighted = table(built(classifier(weights=inside.astype(float)), metrics=[metric]))
+    assert weighted.loc[metric, "value"] == pytest.approx(
+        table(built(part, metrics=[metric])).loc[metric, "value"]
+    )
+
+
+def test_a_margin_is_not_compared_with_the_target() -> None:
+    from sklearn.linear_model import PoissonRegressor
+
+    from explain_step.compute import compute
+
+    X = frame(np.random.default_rng(2).normal(size=(80, 2)))
+    y = np.exp(0.4 * X["x0"])
+    model = PoissonRegressor().fit(X, y)
+    found = compute(model, X, y, config=Config(output="margin"), builders=())
+    assert found.attributions.method.name == "linear"
+    np.testing.assert_allclose(found.attributions.values[:, :, 0], (X - X.mean()) * model.coef_, atol=1e-12)
+    error = table(performance.build(found.subject, found.attributions, config=Config(), seeds=SEEDS))
+    assert error.loc["mae", "value"] == pytest.approx(np.abs(model.predict(X) - y).mean())

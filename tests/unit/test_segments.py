@@ -320,3 +320,27 @@ def test_same_input_same_numbers():
     two, _ = build(FRAME, Y)
     for name in one:
         pd.testing.assert_frame_equal(one[name].table, two[name].table)
+
+
+def test_a_level_with_one_class_is_named_and_degrades_where_it_was_asked_for():
+    part = FRAME.assign(side=np.where((Y == "yes") & (np.arange(len(FRAME)) % 2 == 0), "left", "right"))
+    (said,) = [c for c in build(part, Y, config={"segments": ["side"]})[1] if "metric_undefined" in c.code]
+    assert said.degrades
+    assert (
+        "roc_auc is not defined in segment 'side: left': all labels are equal; give rows of every class"
+        in (said.message)
+    )
+
+
+def test_a_level_without_weight_costs_no_section():
+    weights = np.where(FRAME["purpose"] == FRAME["purpose"].iloc[0], 0.0, 1.0)
+    for metric in ("accuracy", "log_loss", "balanced_accuracy", "f1", "roc_auc"):
+        made, caveats = build(
+            FRAME, Y, config={"segments": ["purpose"], "metrics": [metric]}, sample_weight=weights
+        )
+        (said,) = [c for c in caveats if c.code == "segment_metric_undefined"]
+        assert "no row has a positive weight" in said.message, metric
+        table = made["segments"].table
+        blank = table.loc[table["level"] == str(FRAME["purpose"].iloc[0]), "metric_value"]
+        assert blank.isna().all()
+        assert table.loc[table["level"] == "(all)", "metric_value"].notna().all()
