@@ -99,6 +99,11 @@ def importance(features: tuple[str, ...] = ("income", "town")) -> pd.DataFrame:
     )
 
 
+def figure(slug: str = "bar") -> Figure:
+    """Return a figure with stand-in bytes."""
+    return Figure(kind="importance", slug=slug, png=b"\x89PNG 1", alt="Bars", width=2, height=1)
+
+
 def parts(rows: int = 30, **changes: Any) -> SnapshotParts:
     """Return the parts of a small snapshot, with some of them changed."""
     of = changes.pop("subject", None) or subject(frame(rows))
@@ -138,7 +143,7 @@ def parts(rows: int = 30, **changes: Any) -> SnapshotParts:
                 method=SPEC,
             ),
         ),
-        "figures": (Figure(kind="importance", slug="bar", png=b"\x89PNG 1", alt="Bars", width=2, height=1),),
+        "figures": (figure(),),
         "caveats": (
             Caveat(code="small", section="importance", message="There are few rows.", degrades=True),
         ),

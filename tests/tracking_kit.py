@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,8 +14,11 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import snapshot_kit
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
+
+from explain_step.snapshot import write
 
 pickle_free = pytest.mark.skipif(
     tuple(int(part) for part in mlflow.__version__.split(".")[:2]) < (3, 16),
@@ -103,37 +105,20 @@ SCORES = pd.DataFrame(
 def hand_made(
     folder: Path, *, content: str = "one", created: str = "2026-01-01T00:00:00Z", status: str = "complete"
 ) -> HandMade:
-    """Write a snapshot directory without the snapshot room: payload and a manifest that lists it."""
-    snapshot_id = hashlib.sha256(content.encode()).hexdigest()
-    root = folder / snapshot_id
-    payload = {
-        "report.html": f"<!doctype html><title>{content}</title><table id='importance'></table>",
-        "card.md": f"# {content}",
-        "summary.json": json.dumps({"status": status}),
-        "tables/importance.csv": IMPORTANCE.to_csv(index=False),
-        "tables/importance.parquet": f"not really parquet: {content}",
-        f"figures/importance_{content}.png": "png",
-        "provenance/environment.json": json.dumps({"created": created}),
-    }
-    for name, text in payload.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
-    manifest = {
-        "schema_version": 1,
-        "snapshot_id": snapshot_id,
-        "status": status,
-        "reason": "every required section is present",
-        "created_at": created,
-        "data": {
-            "digest": "0123456789abcdef" * 4,
-            "rows": 80,
-            "columns": [{"name": "income", "type": "float64", "missing": 0}],
-        },
-        "files": [{"path": n, "sha256": hashlib.sha256(t.encode()).hexdigest()} for n, t in payload.items()],
-    }
-    (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    """Write a small snapshot that verifies; ``content`` decides its id, ``created`` does not."""
+    seed = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4])
+    given = snapshot_kit.parts(
+        subject=snapshot_kit.subject(snapshot_kit.frame(80, seed=seed)),
+        status=status,
+        reason="every required section is present",
+        created_at=created,
+        figures=(snapshot_kit.figure(content),),
+        page=lambda _: f"<!doctype html><title>{content}</title><table id='importance'></table>",
+        card=lambda _: f"# {content}",
+    )
+    written = write(folder, parts=given)
     tables = {"importance": IMPORTANCE, "scores": SCORES}
-    return HandMade(id=snapshot_id, status=status, path=root, tables=tables)
+    return HandMade(id=written.id, status=status, path=written.path, tables=tables)
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import SnapshotError
+from explain_step.snapshot import verify_directory
 from explain_step.tracking import marks
 from explain_step.tracking.logged import LoggedSnapshot, page_route, page_url
 from explain_step.tracking.place import FOLDER, MANIFEST, Place, evidence_place, run_place
@@ -77,33 +79,47 @@ def _files(root: Path) -> Files:
 
 
 def _store(files: Files, place: Place, *, folder: str) -> bytes:
-    """Store the files under ``folder`` with the manifest last; return the bytes of the stored manifest."""
+    """Store the files under ``folder`` with the manifest last; return the bytes of the stored manifest.
+
+    A stored snapshot of the same content stays as it is while every byte of it verifies. A damaged one loses
+    its manifest first, so that at no time a manifest stands over wrong bytes.
+    """
     ours = files[MANIFEST].read_bytes()
-    there = place.sizes(folder)
-    if MANIFEST in there:
+    if MANIFEST in place.children(folder):
         stored = place.read(f"{folder}/{MANIFEST}")
-        if stored != ours:
-            return _same_content(stored, ours, where=f"{place.location}/{folder}")
+        _same_content(stored, ours, where=f"{place.location}/{folder}")
+        damage = _damage(place, folder)
+        if damage is None:
+            return stored
+        logger.warning("explain_step: the stored snapshot is damaged and written again: %s", damage)
+        if not place.remove(f"{folder}/{MANIFEST}"):
+            msg = f"{place.location}/{folder} is damaged ({damage}) and its manifest cannot be removed."
+            raise SnapshotError(msg)
     payload = {name: path for name, path in files.items() if name != MANIFEST}
     for name, path in payload.items():
-        if MANIFEST not in there or there.get(name) != path.stat().st_size:
-            _put(place, path, f"{folder}/{name}")
+        _put(place, path, f"{folder}/{name}")
     _check(payload, place, folder=folder)
-    if MANIFEST not in there:
-        place.put(files[MANIFEST], folder)
+    place.put(files[MANIFEST], folder)
     return ours
 
 
-def _same_content(stored: bytes, ours: bytes, *, where: str) -> bytes:
+def _same_content(stored: bytes, ours: bytes, *, where: str) -> None:
     """Accept a stored manifest of the same snapshot (another time or host); refuse any other content."""
     try:
         same = json.loads(stored)["snapshot_id"] == json.loads(ours)["snapshot_id"]
     except (ValueError, KeyError, TypeError):
         same = False
-    if same:
-        return stored
-    msg = f"{where} holds other content under this snapshot id; nothing was overwritten. Remove it."
-    raise SnapshotError(msg)
+    if not same:
+        msg = f"{where} holds other content under this snapshot id; nothing was overwritten. Remove it."
+        raise SnapshotError(msg)
+
+
+def _damage(place: Place, folder: str) -> str | None:
+    """Return what is wrong with a stored snapshot; None where every byte of a copy verifies."""
+    with tempfile.TemporaryDirectory(prefix="explain_step_stored_") as copy:
+        findings = verify_directory(place.get(folder, destination=Path(copy)))
+    wrong = [f.message for f in findings if f.verdict != "pass"]
+    return wrong[0] if wrong else None
 
 
 def _put(place: Place, path: Path, name: str) -> None:

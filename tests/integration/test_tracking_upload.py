@@ -23,11 +23,15 @@ SENT = {
     "summary.json",
     "tables/importance.csv",
     "tables/importance.parquet",
+    "tables/attributions.parquet",
     "figures/importance_one.png",
-    "provenance/environment.json",
+    *(
+        f"provenance/{name}"
+        for name in ("environment.json", "config.json", "data.json", "code.json", "log.jsonl")
+    ),
     "manifest.json",
 }
-SHOWN = SENT - {"tables/importance.parquet", "provenance/environment.json"}
+SHOWN = {name for name in SENT if not name.startswith("provenance/") and not name.endswith(".parquet")}
 
 
 def model_tree(store: Store, model_id: str) -> Path:
@@ -119,7 +123,8 @@ def test_the_same_snapshot_twice_changes_nothing(active_store: Store, tmp_path: 
     history = active_store.client.get_metric_history(run.info.run_id, "explain_step/importance/income")
     assert len(history) == 1
     (used,) = active_store.client.get_run(run.info.run_id).inputs.dataset_inputs
-    assert (used.dataset.name, used.dataset.digest) == ("explained rows", ("0123456789abcdef" * 4)[:36])
+    digest = json.loads((shot.path / "manifest.json").read_bytes())["data"]["digest"]
+    assert (used.dataset.name, used.dataset.digest) == ("explained rows", digest[:36])
     assert json.loads(used.dataset.profile)["num_rows"] == 80
 
 
@@ -134,6 +139,21 @@ def test_the_same_content_at_another_time_keeps_what_is_stored(active_store: Sto
     assert second.manifest_sha256 == first.manifest_sha256
     root = model_tree(active_store, info.model_id) / "explanations" / early.id
     assert tree(root) == tree(early.path)
+
+
+@pytest.mark.parametrize("created", ["2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"])
+def test_damaged_evidence_is_written_again(active_store: Store, tmp_path: Path, created: str) -> None:
+    shot = hand_made(tmp_path / "a")
+    again = hand_made(tmp_path / "b", created=created)
+    with mlflow.start_run():
+        info = log(fitted())
+        upload(shot, resolve())
+        stored = model_tree(active_store, info.model_id) / "explanations" / shot.id
+        page = stored / "report.html"
+        page.write_bytes(page.read_bytes().replace(b"one", b"two"))
+        (stored / "extra.txt").write_text("x")
+        upload(again, resolve())
+    assert tree(stored) == tree(again.path)
 
 
 def test_other_content_under_the_same_id_is_refused(active_store: Store, tmp_path: Path) -> None:
@@ -234,7 +254,7 @@ def test_notes_keep_what_was_there_and_are_replaced_not_repeated(active_store: S
         log(fitted(), registered="mortgage")
         client.update_model_version("mortgage", "1", "Approved data set.")
         upload(hand_made(tmp_path, content="one"), resolve())
-        upload(hand_made(tmp_path, content="two"), resolve())
+        second = upload(hand_made(tmp_path, content="two"), resolve())
     texts = {
         "Trained by Ann.": client.get_run(run.info.run_id).data.tags["mlflow.note.content"],
         "Approved data set.": client.get_model_version("mortgage", "1").description,
@@ -243,7 +263,7 @@ def test_notes_keep_what_was_there_and_are_replaced_not_repeated(active_store: S
         assert now.startswith(before)
         assert now.count("**Explanation: complete**") == 1
         assert "`income`, `debt ratio`" in now
-        assert hashlib.sha256(b"two").hexdigest()[:12] in now
+        assert str(second.id)[:12] in now
 
 
 def test_a_snapshot_is_read_back_through_every_name(active_store: Store, tmp_path: Path) -> None:
