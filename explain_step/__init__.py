@@ -4,14 +4,17 @@
 and examples, each number with an interval, each table naming the quantity it explains. `log_explanations` does the same
 and logs the snapshot to MLflow under the logged model, tied to its registered versions. `training_run` is a
 ``mlflow.start_run`` that marks runs without an explanation as incomplete. `read` and `verify` take a directory, a run,
-a model version or an alias.
+a model version or an alias. `gate` judges a registered version by a policy, `promote` moves an alias where the policy
+allows it, `review` records a person's word on a snapshot.
 
 Read `explain_step.step` first: it is the one composition of all parts.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         PredictionFailed,
         SnapshotError,
     )
+    from explain_step.promotion import gate, promote, review
     from explain_step.snapshot import Snapshot
     from explain_step.step import explain, log_explanations, read, training_run, verify
     from explain_step.tracking import LoggedSnapshot
@@ -39,8 +43,11 @@ _HOMES = {
     "Snapshot": "explain_step.snapshot",
     "SnapshotError": "explain_step.errors",
     "explain": "explain_step.step",
+    "gate": "explain_step.promotion",
     "log_explanations": "explain_step.step",
+    "promote": "explain_step.promotion",
     "read": "explain_step.step",
+    "review": "explain_step.promotion",
     "training_run": "explain_step.step",
     "verify": "explain_step.step",
 }
@@ -56,11 +63,30 @@ __all__ = [
     "SnapshotError",
     "__version__",
     "explain",
+    "gate",
     "log_explanations",
+    "promote",
     "read",
+    "review",
     "training_run",
     "verify",
 ]
+
+
+class _Package(ModuleType):
+    """The package itself: a public function keeps its name beside a subpackage of the same name.
+
+    The import system binds a subpackage to its parent, whenever that is first imported. ``explain_step.gate`` would be
+    the function or the package by the order of imports; here it is the function, and
+    ``from explain_step.gate import decide`` still finds the package in `sys.modules` (docs/adr/0006).
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
