@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds and most tests do not need
+    from postgres import Postgres
     from tracking_kit import Store
 
 SERVER_START_SECONDS = 180
@@ -166,3 +167,23 @@ def server_store(mlflow_server: Server, request: pytest.FixtureRequest) -> Store
         experiment_id=experiment_id,
         artifacts=mlflow_server.folder / "artifacts",
     )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Return a real PostgreSQL server; tests that ask for it are skipped only where it cannot be started."""
+    import tempfile
+
+    from postgres import running, why_not
+
+    reason = why_not()
+    if reason is not None:
+        assert not os.environ.get("CI"), f"continuous integration has to run these: {reason}"
+        pytest.skip(reason)
+    # pytest's own folders are closed to the user that the server runs as
+    with tempfile.TemporaryDirectory(prefix="explain_step_postgres_") as folder:
+        Path(folder).chmod(0o755)
+        place = Path(folder) / "server"
+        place.mkdir()
+        with running(place) as server:
+            yield server
