@@ -223,6 +223,9 @@ class Attributions:
         Monte Carlo standard error of each value; None where the method is exact.
     rows : ndarray of shape (n,)
         Positions in the subject's rows; all of them, or a sample where the budget does not reach.
+    parts : ndarray of shape (parts, n, n_features, n_outputs), optional
+        The same values from separate parts of the random draws; their mean is ``values``. They show the noise
+        itself, where ``standard_error`` gives its size only.
     """
 
     values: FloatArray
@@ -233,6 +236,7 @@ class Attributions:
     method: MethodSpec
     rows: IntArray
     standard_error: FloatArray | None = None
+    parts: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n, d, k = self.values.shape
@@ -240,7 +244,7 @@ class Attributions:
         if wanted[0] != wanted[1] or self.base_values.shape != (n, k):
             msg = f"Attributions have shape {wanted[0]}, names and rows say {wanted[1]}, base {self.base_values.shape}."
             raise ValueError(msg)
-        for name in ("values", "base_values", "standard_error"):
+        for name in ("values", "base_values", "standard_error", "parts"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, frozen_array(value))

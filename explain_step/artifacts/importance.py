@@ -11,7 +11,8 @@ import pandas as pd
 
 from explain_step import intervals
 from explain_step.artifacts import clusters as clustering
-from explain_step.artifacts import columns, swarm
+from explain_step.artifacts import columns, noise_correction, swarm
+from explain_step.artifacts.noise_correction import Sizes
 from explain_step.artifacts.permutation_importance import Permutation, permutation_importance
 from explain_step.config import Config, names
 from explain_step.errors import InvalidInput, NotApplicable
@@ -31,6 +32,11 @@ INTERVAL = (
     "apart "
     "share a rank."
 )
+ESTIMATED = INTERVAL.replace(
+    "they cover which held-out rows were drawn, with",
+    "they cover which held-out rows were drawn and the sampling noise of their estimated values (what noise adds on "
+    "average is subtracted), with",
+)
 
 
 def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
@@ -39,8 +45,9 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     Table ``importance`` has one row per output and feature, and for several outputs the output ``(mean over
     outputs)``, each sorted by ``mean_abs_shap``. Columns beside those of the contract: ``share_ci_low,
     share_ci_high`` (share of the sum over features), ``value_correlation`` (Spearman correlation between a
-    numeric column's value and its attribution: the direction of the effect) and ``mean_standard_error``
-    (Monte Carlo, estimated methods).
+    numeric column's value and its attribution: the direction of the effect); where values are estimated,
+    ``mean_abs_shap_raw`` (before what noise adds was subtracted, see `noise_correction`) and
+    ``mean_standard_error`` (of one value).
 
     Raises
     ------
@@ -56,7 +63,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     explained = subject.take(attributions.rows)
     order = ranking(attributions, weights=explained.weights)
     permutation = permutation_importance(subject, config=config, seeds=seeds, order=order)
-    meta = {"quantity": quantity(subject, attributions), "interval": INTERVAL}
+    meta = {"quantity": quantity(subject, attributions), **_certainty(attributions)}
     table = importance_table(attributions, weights=explained.weights, seeds=seeds)
     table = _with_directions(table, explained.X, attributions=attributions)
     table = _with_permutation(table, attributions.feature_names, found=permutation)
@@ -76,7 +83,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
 
 def ranking(attributions: Attributions, *, weights: FloatArray | None = None) -> IntArray:
     """Return feature positions by descending importance: the mean over outputs of each output's shares."""
-    mean = _weighted(np.abs(attributions.values), weights)
+    mean = _weighted(noise_correction.sizes(attributions, weights=weights).rows, weights)
     total = mean.sum(axis=0)
     share = mean / np.where(total > 0, total, 1.0)
     return np.argsort(-share.mean(axis=1), kind="stable").astype(np.int64)
@@ -84,6 +91,13 @@ def ranking(attributions: Attributions, *, weights: FloatArray | None = None) ->
 
 def _weighted(values: FloatArray, weights: FloatArray | None) -> FloatArray:
     return np.asarray(np.average(values, axis=0, weights=weights), dtype=np.float64)
+
+
+def _certainty(attributions: Attributions) -> dict[str, str]:
+    """Return what the intervals cover, and for estimates what was done about their noise."""
+    if attributions.standard_error is None:
+        return {"interval": INTERVAL}
+    return {"interval": ESTIMATED, "noise": noise_correction.NOISE}
 
 
 def importance_table(
@@ -99,34 +113,61 @@ def importance_table(
     label : str
         Name of the column that holds feature (or group) names.
     """
-    values = attributions.values
+    found = noise_correction.sizes(attributions, weights=weights)
     parts = []
     for k, output in enumerate(attributions.output_names):
-        part = _summary(np.abs(values[:, :, k]), weights=weights, rng=seeds.rng("importance", label, output))
-        part.insert(0, "mean_shap", _weighted(values[:, :, k], weights))
-        if attributions.standard_error is not None:
-            part["mean_standard_error"] = _weighted(attributions.standard_error[:, :, k], weights)
+        rng = seeds.rng("importance", label, output)
+        part = _summary(_one_output(found, k), weights=weights, rng=rng)
+        part.insert(0, "mean_shap", _weighted(attributions.values[:, :, k], weights))
+        part = part.assign(**_noise(attributions, k, weights=weights))
         parts.append(_named(part, attributions.feature_names, output=output, label=label))
     if len(attributions.output_names) > 1:
         rng = seeds.rng("importance", label, MEAN_OVER_OUTPUTS)
-        part = _summary(_over_outputs(attributions, weights), weights=weights, rng=rng)
+        scale = _scale_of_outputs(found.rows, weights, space=attributions.output_space)
+        part = _summary(_mean_output(found, scale), weights=weights, rng=rng)
         part.insert(0, "mean_shap", np.nan)
+        if attributions.standard_error is not None:
+            plain = np.abs(attributions.values) / scale
+            part["mean_abs_shap_raw"] = _weighted(plain.mean(axis=2), weights)
         parts.append(_named(part, attributions.feature_names, output=MEAN_OVER_OUTPUTS, label=label))
     return pd.concat(parts, ignore_index=True)
 
 
-def _over_outputs(attributions: Attributions, weights: FloatArray | None) -> FloatArray:
-    """Return |SHAP| averaged over outputs: (n, d). Regression targets have own units: shares are averaged."""
-    size = np.abs(attributions.values)
-    if attributions.output_space == "prediction":
-        total = _weighted(size.sum(axis=1), weights)
-        size = size / np.where(total > 0, total, 1.0)
-    return np.asarray(size.mean(axis=2), dtype=np.float64)
+def _noise(attributions: Attributions, k: int, *, weights: FloatArray | None) -> dict[str, FloatArray]:
+    if attributions.standard_error is None:
+        return {}
+    return {
+        "mean_abs_shap_raw": _weighted(np.abs(attributions.values[:, :, k]), weights),
+        "mean_standard_error": _weighted(attributions.standard_error[:, :, k], weights),
+    }
 
 
-def _summary(size: FloatArray, *, weights: FloatArray | None, rng: np.random.Generator) -> pd.DataFrame:
+def _one_output(found: Sizes, k: int) -> Sizes:
+    ceiling = None if found.ceiling is None else found.ceiling[:, k : k + 1]
+    return Sizes(rows=found.rows[:, :, k : k + 1], ceiling=ceiling)
+
+
+def _scale_of_outputs(size: FloatArray, weights: FloatArray | None, *, space: str) -> FloatArray:
+    """Return what sizes are divided by before outputs are averaged: (k,). Regression targets have own units."""
+    if space != "prediction":
+        return np.ones(size.shape[2])
+    total = _weighted(size.sum(axis=1), weights)
+    return np.asarray(np.where(total > 0, total, 1.0))
+
+
+def _mean_output(found: Sizes, scale: FloatArray) -> Sizes:
+    ceiling = None if found.ceiling is None else (found.ceiling / scale).mean(axis=1, keepdims=True)
+    return Sizes(rows=(found.rows / scale).mean(axis=2, keepdims=True), ceiling=ceiling)
+
+
+def _summary(found: Sizes, *, weights: FloatArray | None, rng: np.random.Generator) -> pd.DataFrame:
+    """Return the columns of one output; the sizes have a last axis of length one."""
+    size = np.ascontiguousarray(found.rows[:, :, 0])
     resamples = intervals.RESAMPLES if size.size <= WIDE else 199
     mean, low, high = intervals.mean_interval(size, rng=rng, weights=weights, resamples=resamples)
+    if found.ceiling is not None:
+        # the mean of corrected rows is at least zero but for rounding
+        mean, low = np.maximum(mean, 0.0), np.minimum(low, found.ceiling[:, 0])
     rank_low, rank_high = rank_bounds(size, weights=weights)
     total = float(mean.sum())
     share = mean / total if total > 0 else np.zeros_like(mean)
@@ -241,16 +282,19 @@ def check_groups(groups: Mapping[str, Sequence[str]], features: Sequence[str]) -
 
 
 def summed(attributions: Attributions, partition: Sequence[tuple[str, Sequence[int]]]) -> Attributions:
-    """Return the attributions of sets of features: sums of their columns.
+    """Return the attributions of sets of features: sums of their columns, with the errors of the sums.
 
     Parameters
     ----------
     partition : sequence of (name, positions)
         Every feature in exactly one set, so that the sums still add up to the prediction.
     """
-    values = np.stack([attributions.values[:, list(m)].sum(axis=1) for _, m in partition], axis=1)
+    sets = [list(members) for _, members in partition]
+    error, parts = attributions.standard_error, attributions.parts
     return Attributions(
-        values=values,
+        values=np.stack([attributions.values[:, m].sum(axis=1) for m in sets], axis=1),
+        standard_error=None if error is None else noise_correction.error_of_sums(error, sets),
+        parts=None if parts is None else np.stack([parts[:, :, m].sum(axis=2) for m in sets], axis=2),
         base_values=attributions.base_values,
         feature_names=tuple(name for name, _ in partition),
         output_names=attributions.output_names,
@@ -319,11 +363,9 @@ def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
         text = f"Among the first five, ranks are not settled for {tied_names}: the rows cannot tell them from others."
         found.append(Caveat(code="tied_ranks", section="importance", message=text))
     if "mean_standard_error" in table:
-        # the mean of |noise| is sqrt(2/pi) of its standard deviation, so that even an unused feature gets
-        # this much
-        floor = np.sqrt(2 / np.pi) * table["mean_standard_error"]
-        weak = list(dict.fromkeys(table.loc[table["mean_abs_shap"] < 2 * floor, "feature"]))
+        noisy = (table["mean_standard_error"] > 0) & (table["ci_low"] <= 0)
+        weak = list(dict.fromkeys(table.loc[noisy, "feature"]))
         if weak:
-            text = f"Estimation noise alone could explain much of the importance of {names(weak)}."
+            text = f"Estimation noise alone could explain the importance of {names(weak)}: its interval begins at zero."
             found.append(Caveat(code="monte_carlo_noise", section="importance", message=text))
     return found

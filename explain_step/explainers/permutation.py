@@ -29,7 +29,7 @@ from explain_step.explainers.walks import MIN_PAIRS, by_row, draw_walks, walk
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FloatArray, IntArray, MethodSpec, Subject
 
-VERSION = "1"
+VERSION = "2"
 DEFAULT_ROWS = 2_000
 EVALUATIONS = 500_000
 """Mixed rows predicted at most. Half a million take a minute with a model that needs 0.1 ms for a row.
@@ -88,12 +88,13 @@ class Permutation:
         walks = draw_walks(rows, start, pairs=planned.pairs, columns=len(store.names), seeds=seeds)
         contributions, predicted = walk(store, walks, start=start, end=end, clock=clock)
         sample = by_row(contributions, walks, rows=planned.rows, pairs=planned.pairs)
-        values, error = settle(sample, start=start, end=end, active=_active(store, sample.rows))
+        settled = settle(sample, start=start, end=end, active=_active(store, sample.rows))
         reached = Plan(rows=len(sample.rows), pairs=sample.contributions.shape[1])
         return Attributions(
-            values=values,
+            values=settled.values,
             base_values=np.tile(start.mean(axis=0), (reached.rows, 1)),
-            standard_error=error,
+            standard_error=settled.error,
+            parts=settled.parts,
             feature_names=subject.model.feature_names,
             output_names=subject.model.output_names,
             output_space=subject.model.output_space,

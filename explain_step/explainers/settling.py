@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from explain_step.explainers.masking import BoolArray
@@ -10,12 +12,24 @@ from explain_step.types import FloatArray
 
 SHRINKAGE = 0.25
 PRIOR = 4.0
+PARTS = 4
+"""The pairs of a row are dealt out to this many parts, whose values show how much the noise changes."""
 
 
-def settle(
-    sample: Sample, *, start: FloatArray, end: FloatArray, active: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return values and standard errors (n, d, n_outputs) that sum exactly to output minus base value.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """Values and standard errors (n, d, k), and the values from each part of the pairs (`PARTS`, n, d, k).
+
+    ``parts`` is None with fewer pairs than parts. Their mean is ``values``.
+    """
+
+    values: FloatArray
+    error: FloatArray
+    parts: FloatArray | None
+
+
+def settle(sample: Sample, *, start: FloatArray, end: FloatArray, active: BoolArray) -> Settled:
+    """Return values that sum exactly to output minus base value, with standard errors.
 
     A pair's contributions sum to the explained row's output minus its background row's output. The mean of
     the latter over the whole background is known, so it serves as a control variate: each column's
@@ -52,26 +66,44 @@ def settle(
     left = (end[sample.rows] - base) - values.sum(axis=1)
     values = values + left[:, None, :] * _shares(square, np.abs(mean), active)
     residual, degrees = np.maximum(square - 2 * slope * cross + slope**2 * spread, 0.0), max(pairs - 2, 1)
+    changes = [centred[:, q::PARTS].mean(axis=1) for q in range(min(PARTS, pairs))]
+    changes = [
+        change - slope * drift[:, q::PARTS].mean(axis=1)[:, None, :] for q, change in enumerate(changes)
+    ]
     if pairs % len(start) == 0 and pairs >= 2 * len(start):
-        residual, degrees = _within_partner(sample, len(start)), pairs - len(start)
+        within = _within_partner(sample, len(start))
+        residual, degrees = (within**2).sum(axis=1), pairs - len(start)
+        # residuals are smaller than errors, as much as their degrees of freedom are fewer than the pairs
+        within *= np.sqrt(pairs / degrees)
+        changes = [within[:, q::PARTS].mean(axis=1) for q in range(min(PARTS, pairs))]
     # few pairs say little about their own variance: the other rows' lends it PRIOR degrees of freedom, also
     # where a column that could have changed never did
     typical = residual.mean(axis=0) / degrees
     variance = (residual + PRIOR * typical) / (degrees + PRIOR)
-    return values, np.where(active[:, :, None], np.sqrt(variance / pairs), 0.0)
+    return Settled(
+        values=values,
+        error=np.where(active[:, :, None], np.sqrt(variance / pairs), 0.0),
+        parts=_around(values, np.stack(changes)) if pairs >= PARTS else None,
+    )
+
+
+def _around(values: FloatArray, changes: FloatArray) -> FloatArray:
+    """Return values (parts, n, d, k) that differ as ``changes`` do and whose mean is ``values``."""
+    return np.asarray(values + (changes - changes.mean(axis=0)))
 
 
 def _within_partner(sample: Sample, m: int) -> FloatArray:
-    """Return sums of squares within background rows (n, d, k), where each was used equally often.
+    """Return differences from the mean of pairs with the same background row (n, pairs, d, k), by round.
 
-    The background then is no source of error: only pairs with the same background row are compared.
+    Each background row was used equally often. The background then is no source of error: only pairs with
+    the same background row are compared.
     """
     n, pairs = sample.partner.shape
     by_partner = np.argsort(sample.partner, axis=1, kind="stable")[:, :, None, None]
     grouped = np.take_along_axis(sample.contributions, by_partner, axis=1)
     grouped = grouped.reshape(n, m, pairs // m, *sample.contributions.shape[2:])
-    centred = grouped - grouped.mean(axis=2, keepdims=True)
-    return np.asarray((centred**2).sum(axis=(1, 2)))
+    centred = (grouped - grouped.mean(axis=2, keepdims=True)).swapaxes(1, 2)
+    return np.asarray(centred.reshape(n, pairs, *sample.contributions.shape[2:]))
 
 
 def _shares(square: FloatArray, size: FloatArray, active: BoolArray) -> FloatArray:
