@@ -26,10 +26,12 @@ if TYPE_CHECKING:
         PredictionFailed,
         SnapshotError,
     )
+    from explain_step.loading import load_model
     from explain_step.promotion import gate, promote, review
     from explain_step.snapshot import Snapshot
     from explain_step.step import explain, log_explanations, read, training_run, verify
     from explain_step.tracking import LoggedSnapshot
+    from explain_step.tracking.auditing import audit
 
 __version__ = "0.1.0"
 
@@ -42,8 +44,10 @@ _HOMES = {
     "PredictionFailed": "explain_step.errors",
     "Snapshot": "explain_step.snapshot",
     "SnapshotError": "explain_step.errors",
+    "audit": "explain_step.tracking.auditing",
     "explain": "explain_step.step",
     "gate": "explain_step.promotion",
+    "load_model": "explain_step.loading",
     "log_explanations": "explain_step.step",
     "promote": "explain_step.promotion",
     "read": "explain_step.step",
@@ -62,8 +66,10 @@ __all__ = [
     "Snapshot",
     "SnapshotError",
     "__version__",
+    "audit",
     "explain",
     "gate",
+    "load_model",
     "log_explanations",
     "promote",
     "read",

@@ -9,22 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from explain_step import digests
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.gate import DEFAULT, Evidence, Policy, Reference, Review
 from explain_step.secret_masking import mask_text
-from explain_step.snapshot import read_directory, signatures_of, verify_directory
+from explain_step.snapshot import StoredTables, examine
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.loading import files_at
 from explain_step.tracking.marks import PREFIX
-from explain_step.tracking.place import MANIFEST, Place, open_place
+from explain_step.tracking.place import Place, open_place
 from explain_step.tracking.target import model_id_of
-
-if TYPE_CHECKING:
-    from explain_step.snapshot import Snapshot
-    from explain_step.types import Finding
 
 REVIEW_TAG = f"{PREFIX}review."
 MAX_EVIDENCE_FILES = 2_000
@@ -94,13 +90,42 @@ def gather(
         facts["registry_sha256"] = located.registry_sha256
         with _kept(problems, "the artifact store"):
             place = opener(located.location)
-            facts |= _snapshot_facts(place, hint=located.hint)
+            facts |= snapshot_facts(place, hint=located.hint)
             with files_at(place) as directory:
                 facts["model_digest"] = digests.directory_digest(directory)
     if policy.drift is not None:
         with _kept(problems, f"the version behind {policy.drift.alias!r}"):
             facts["champion"] = _reference(client, name, policy.drift.alias, opener)
     return Evidence(name=name, version=str(version), now=moment, unreadable=tuple(problems), **facts)
+
+
+def gather_logged(
+    model_id: str, *, client: Any, open_at: Opener | None = None, now: datetime | None = None
+) -> Evidence:
+    """Return the evidence for a logged model that is named by its id, whatever versions it has.
+
+    What a registry adds (reviews, its own digest of the manifest, a champion) is not there; the name of the
+    evidence is the id and its version is empty.
+    """
+    opener: Opener = open_at or (lambda location: open_place(location, tracking_uri=client.tracking_uri))
+    facts: dict[str, Any] = {}
+    problems: list[str] = []
+    with _kept(problems, "the logged model"):
+        model = client.get_logged_model(model_id)
+        facts["run_id"] = model.source_run_id
+        with _kept(problems, "the artifact store"):
+            place = opener(str(model.artifact_location))
+            facts |= snapshot_facts(place, hint=(model.tags or {}).get(f"{PREFIX}snapshot_id"))
+            with files_at(place) as directory:
+                facts["model_digest"] = digests.directory_digest(directory)
+    return Evidence(
+        name=model_id,
+        version="",
+        now=now or datetime.now(UTC),
+        model_id=model_id,
+        unreadable=tuple(problems),
+        **facts,
+    )
 
 
 @contextmanager
@@ -119,56 +144,46 @@ def _locate(client: Any, version: Any) -> _Located:
     if run_id is not None:
         run = client.get_run(run_id)
         author = run.data.tags.get("mlflow.user") or run.info.user_id
+    stored = str(client.get_model_version_download_uri(version.name, version.version))
     if model_id is not None:
         model = client.get_logged_model(model_id)
-        location, run_id = model.artifact_location, run_id or model.source_run_id
+        location, run_id = str(model.artifact_location), run_id or model.source_run_id
+        _same_place(stored, location, f"logged model {model_id}")
+    elif run_id is not None:
+        _inside(stored, str(run.info.artifact_uri), f"run {run_id}")
     return _Located(
         version=version,
         model_id=model_id,
         run_id=run_id,
         author=author,
-        location=str(location or client.get_model_version_download_uri(version.name, version.version)),
+        location=location or stored,
         hint=tags.get(f"{PREFIX}snapshot_id"),
         registry_sha256=tags.get(f"{PREFIX}manifest_sha256"),
     )
 
 
-def _snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
+def snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
     """Return the part of the evidence that a snapshot gives: copied, verified, then read from the copy."""
     folder = newest(place, hint=hint)
     if folder is None:
         return {"absent": "there is no finished explanation snapshot beside the model"}
     with _copied(place, folder) as directory:
-        findings, shot = verified(directory)
-        found: dict[str, Any] = {"verification": findings}
-        if shot is not None:
-            found |= {"manifest": shot.manifest, "tables": dict(shot.tables)}
-            found["manifest_sha256"] = digests.sha256_file(directory / MANIFEST)
-            found["signatures"] = signatures_of(directory)
+        examined = examine(directory, tables="named")
+        found: dict[str, Any] = {"verification": examined.findings}
+        if examined.manifest is not None and all(f.verdict == "pass" for f in examined.findings):
+            found |= {"manifest": examined.manifest, "signatures": examined.signatures}
+            found["tables"] = StoredTables(directory, examined.manifest)
+            found["manifest_sha256"] = examined.manifest_sha256
         return found
-
-
-def verified(directory: Path) -> tuple[tuple[Finding, ...], Snapshot | None]:
-    """Verify a directory that nobody else writes to, and read it where every byte is right."""
-    findings = verify_directory(directory)
-    if any(f.verdict != "pass" for f in findings):
-        return findings, None
-    return findings, read_directory(directory)
 
 
 @contextmanager
 def _copied(place: Place, folder: str) -> Iterator[Path]:
     """Yield a private copy of a snapshot: what is verified is what is read, whoever writes meanwhile."""
-    sizes = place.sizes(folder)
-    total = sum(size or 0 for size in sizes.values())
-    if len(sizes) > MAX_EVIDENCE_FILES or total > MAX_EVIDENCE_BYTES:
-        msg = (
-            f"{folder} has {len(sizes)} files and {total} bytes; at most {MAX_EVIDENCE_FILES} files and "
-            f"{MAX_EVIDENCE_BYTES} bytes are read"
-        )
-        raise ExplainStepError(msg)
     with tempfile.TemporaryDirectory(prefix="explain_step_evidence_") as copy:
-        yield place.get(folder, destination=Path(copy))
+        yield place.copy(
+            folder, destination=Path(copy), most_files=MAX_EVIDENCE_FILES, most_bytes=MAX_EVIDENCE_BYTES
+        )
 
 
 def _reference(client: Any, name: str, alias: str, opener: Opener) -> Reference | None:
@@ -182,7 +197,7 @@ def _reference(client: Any, name: str, alias: str, opener: Opener) -> Reference 
             return None
         raise
     located = _locate(client, version)
-    found = _snapshot_facts(opener(located.location), hint=located.hint)
+    found = snapshot_facts(opener(located.location), hint=located.hint)
     number = str(version.version)
     if "manifest" not in found:
         why = found.get("absent") or "its snapshot does not verify"
