@@ -239,8 +239,7 @@ def result(logged: LoggedSnapshot, *, run_id: str) -> EvaluationResult:
     if logged.snapshot is None:
         return EvaluationResult(metrics=metrics, artifacts={}, run_id=run_id)
     root = Path(logged.snapshot.path)
-    home = f"models:/{logged.model_id}" if logged.model_id else f"runs:/{logged.run_id}"
-    artifacts = artifacts_of(root, uri=f"{home}/{logged.path}")
+    artifacts = artifacts_of(root, uri=str(logged.artifact_uri))
     shutil.rmtree(root.parent if root.parent.name.startswith("explain_step_") else root)
     return EvaluationResult(
         metrics={**metrics, **metrics_of(logged.snapshot.tables)}, artifacts=artifacts, run_id=run_id

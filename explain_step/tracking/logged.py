@@ -31,6 +31,8 @@ class LoggedSnapshot:
         ``models:/m-…`` and ``runs:/…``.
     path : str, optional
         Folder of the evidence inside the artifacts of the logged model (or of the run without one).
+    artifact_uri : str, optional
+        The same folder in the artifact store, as ``mlflow.artifacts`` takes it.
     manifest_sha256 : str, optional
         Digest of the stored manifest.
     url : str, optional
@@ -47,6 +49,7 @@ class LoggedSnapshot:
     model_uri: str | None = None
     run_uri: str | None = None
     path: str | None = None
+    artifact_uri: str | None = None
     manifest_sha256: str | None = None
     url: str | None = None
 

@@ -65,6 +65,7 @@ def upload(snapshot: Snapshot, target: Target) -> LoggedSnapshot:
         model_uri=target.model_uri,
         run_uri=None if target.run_id is None else f"runs:/{target.run_id}",
         path=folder,
+        artifact_uri=f"{str(target.evidence_location).rstrip('/')}/{folder}",
         manifest_sha256=digest,
         url=page_url(target),
     )
