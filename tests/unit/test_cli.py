@@ -65,11 +65,8 @@ def test_every_command_has_json_tracking_uri_and_hyphens(command: str) -> None:
 def test_help_and_version_say_yes(capsys) -> None:
     code, out, _ = _run(capsys, "--help")
     assert code == 0
-    assert (
-        re.findall(r"^  (\w+)  ", out.partition("Commands:")[2], flags=re.M)
-        == COMMANDS
-        == ["run", "show", "verify"]
-    )
+    assert re.findall(r"^  (\w+)  ", out.partition("Commands:")[2], flags=re.M) == COMMANDS
+    assert {"run", "show", "verify", "gate", "promote", "review"} <= set(COMMANDS)
     assert _run(capsys, "--version")[0] == 0
 
 

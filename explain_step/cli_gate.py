@@ -1,0 +1,260 @@
+"""The commands ``gate``, ``promote`` and ``review``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from explain_step.cli_base import NO, UNDECIDED, YES, Command, common, print_json, working
+
+if TYPE_CHECKING:
+    from explain_step.gate.decision import GateDecision
+
+EXIT_CODES = {"allow": YES, "refuse": NO, "undecided": UNDECIDED}
+WORDS = {"allow": "allowed", "refuse": "refused", "undecided": "undecided"}
+COLOURS = {"allow": "green", "refuse": "red", "undecided": "yellow"}
+VERDICT_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "waived": "yellow"}
+SHOWN_WIDTH = len("not applicable")
+NARROWEST = 30
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(m|h|d)")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _judging(command: Command) -> Command:
+    """Add the options of every command that decides."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="Write nothing to MLflow."),
+        click.option(
+            "--approval-tag",
+            metavar="NAME",
+            help="Tag of the version to set to approved or rejected (Databricks deployment jobs).",
+        ),
+        click.option(
+            "--junit",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the findings as JUnit XML to this file, for CI.",
+        ),
+        click.option(
+            "--policy",
+            type=click.Path(exists=True, dir_okay=False),
+            help="YAML or JSON file. Default: the built-in policy.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("model_uri")
+@_judging
+@common
+def gate(
+    model_uri: str,
+    *,
+    policy: str | None,
+    junit: Path | None,
+    approval_tag: str | None,
+    dry_run: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+    verbose: bool,
+) -> int:
+    """Judge a registered version by a policy, without changing anything.
+
+    MODEL_URI is models:/name/1 or models:/name@alias. Exit code 0: every rule holds. 1: refused. 3: undecided
+    (an interval straddles its bound, or evidence could not be read).
+    """
+    from explain_step import promotion
+
+    with working(verbose=verbose):
+        decision = promotion.gate(
+            model_uri, policy, approval_tag=approval_tag, dry_run=dry_run, tracking_uri=tracking_uri
+        )
+    return _report(decision, as_json=as_json, junit=junit)
+
+
+@click.command()
+@click.argument("model_uri")
+@click.option("--alias", required=True, help="Alias to move, for example champion.")
+@click.option("--by", metavar="NAME", help="Who asks, for the log. Default: your name for MLflow, or the OS.")
+@click.option("--break-glass", is_flag=True, help="Promote against the rules; the policy must permit it.")
+@click.option("--owner", help="With --break-glass: who answers for it.")
+@click.option("--reason", help="With --break-glass: why.")
+@click.option("--expires", metavar="TIME", help="With --break-glass: until when (2026-01-31T18:00Z, or 4h).")
+@_judging
+@common
+def promote(
+    model_uri: str,
+    *,
+    alias: str,
+    policy: str | None,
+    by: str | None,
+    junit: Path | None,
+    approval_tag: str | None,
+    dry_run: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+    verbose: bool,
+    **glass: Any,
+) -> int:
+    """Move an alias to a registered version, where the policy allows it.
+
+    MODEL_URI is models:/name/1 or models:/name@alias. The decision is logged first; after the move the evidence
+    is judged again, and where it changed meanwhile the alias is moved back.
+    """
+    from explain_step import promotion
+
+    use = _break_glass(**glass)
+    with working(verbose=verbose):
+        decision = promotion.promote(
+            model_uri,
+            alias,
+            policy=policy,
+            dry_run=dry_run,
+            break_glass=use,
+            by=by,
+            approval_tag=approval_tag,
+            tracking_uri=tracking_uri,
+        )
+    code = _report(decision, as_json=as_json, junit=junit)
+    if not as_json:
+        click.echo(_outcome(decision, alias=alias, dry_run=dry_run))
+    return code
+
+
+@click.command()
+@click.argument("model_uri")
+@click.option("--approve/--reject", required=True, default=None, help="Your word on the snapshot.")
+@click.option("--note", required=True, help="What you looked at, and why you approve or reject.")
+@click.option("--reviewer", metavar="NAME", help="Default: your name for MLflow, or the OS.")
+@click.option("--dry-run", is_flag=True, help="Check everything and write nothing to MLflow.")
+@common
+def review(
+    model_uri: str,
+    *,
+    approve: bool,
+    note: str,
+    reviewer: str | None,
+    dry_run: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+    verbose: bool,
+) -> int:
+    """Approve or reject the explanation snapshot of a registered version.
+
+    MODEL_URI is models:/name/1 or models:/name@alias. The review is bound to the snapshot as it is now.
+    """
+    from explain_step import promotion
+
+    with working(verbose=verbose):
+        found = promotion.review(
+            model_uri,
+            decision="approve" if approve else "reject",
+            note=note,
+            reviewer=reviewer,
+            dry_run=dry_run,
+            tracking_uri=tracking_uri,
+        )
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({**asdict(found), "at": found.at.isoformat(), "dry_run": dry_run})
+        return YES
+    from explain_step.terminal import clean
+
+    word = "approved" if approve else "rejected"
+    click.echo(f"{click.style(word, fg='green' if approve else 'red', bold=True)}  {clean(model_uri)}")
+    click.echo(f"snapshot  {clean(found.snapshot_id)}")
+    click.echo(f"reviewer  {clean(found.reviewer)}")
+    click.echo(f"note      {clean(found.note)}")
+    if dry_run:
+        click.echo("dry run: nothing was written")
+    return YES
+
+
+def _break_glass(
+    *, break_glass: bool, owner: str | None, reason: str | None, expires: str | None
+) -> dict[str, Any] | None:
+    given = {"owner": owner, "reason": reason, "expires": expires}
+    if not break_glass:
+        if any(value is not None for value in given.values()):
+            msg = "--owner, --reason and --expires belong to --break-glass; add it, or leave them out."
+            raise click.UsageError(msg)
+        return None
+    missing = [f"--{key}" for key, value in given.items() if value is None]
+    if missing:
+        msg = f"--break-glass needs {', '.join(missing)}: it is logged with owner, reason and expiry."
+        raise click.UsageError(msg)
+    length = DURATION.fullmatch(str(expires).strip())
+    if length is not None:
+        given |= {"expires": datetime.now(UTC) + timedelta(**{UNITS[length[2]]: float(length[1])})}  # type: ignore[dict-item]
+    return given
+
+
+def _report(decision: GateDecision, *, as_json: bool, junit: Path | None) -> int:
+    """Print a decision; return its exit code."""
+    code = EXIT_CODES[decision.outcome]
+    if junit is not None:
+        from explain_step.gate import report
+
+        junit.parent.mkdir(parents=True, exist_ok=True)
+        junit.write_text(report.junit(decision), encoding="utf-8")
+    if as_json:
+        from explain_step.canonical import plain_json
+
+        facts = {"allowed": decision.allowed, "summary": decision.summary, "exit_code": code}
+        print_json(plain_json({**decision.record(), **facts}))
+    else:
+        click.echo(_table(decision))
+    return code
+
+
+def _table(decision: GateDecision) -> str:
+    """Return the findings one below the other, wrapped to the terminal, the verdict in its colour."""
+    from explain_step.terminal import clean
+
+    word = click.style(WORDS[decision.outcome], fg=COLOURS[decision.outcome], bold=True)
+    asked = "" if decision.request.target is None else f" for {decision.request}"
+    head = f"models:/{decision.name}/{decision.version}{asked}, policy {decision.policy_name!r}"
+    lines = [f"{word}  {clean(head)}", ""]
+    for finding in decision.findings:
+        waived = finding.evidence.get("waived")
+        verdict = "waived" if waived else finding.verdict
+        text = clean(finding.message)
+        if waived:
+            text += clean(f" (waived by {waived['owner']} until {waived['expires']}: {waived['reason']})")
+        lines += _row(clean(finding.code), verdict, text)
+    return "\n".join(lines)
+
+
+def _row(code: str, verdict: str, text: str) -> list[str]:
+    """Return one finding as lines; on a narrow terminal the text goes below its code."""
+    width = shutil.get_terminal_size().columns
+    shown = verdict.replace("_", " ")
+    marked = click.style(shown.ljust(SHOWN_WIDTH), fg=VERDICT_COLOURS.get(verdict))
+    margin = len(code) + SHOWN_WIDTH + 4
+    if width - margin >= NARROWEST:
+        first, *rest = textwrap.wrap(text, width - margin) or [""]
+        return [f"{code}  {marked}  {first}", *(f"{'':{margin}}{line}" for line in rest)]
+    return [f"{code}  {marked.rstrip()}", *(f"  {line}" for line in textwrap.wrap(text, max(width - 2, 20)))]
+
+
+def _outcome(decision: GateDecision, *, alias: str, dry_run: bool) -> str:
+    """Say in one line what became of the alias."""
+    from explain_step.terminal import clean
+
+    name = clean(alias)
+    if decision.findings and decision.findings[0].code.startswith("PROMOTE"):
+        return clean(decision.findings[0].message)
+    if not decision.allowed:
+        return f"alias {name!r} was not moved" if not dry_run else f"dry run: alias {name!r} would not move"
+    where = f"version {clean(decision.version)} of {clean(decision.name)}"
+    return (
+        f"dry run: alias {name!r} would point to {where}" if dry_run else f"alias {name!r} points to {where}"
+    )
