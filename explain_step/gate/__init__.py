@@ -5,10 +5,12 @@ from __future__ import annotations
 from explain_step.gate.decision import BreakGlassUse, GateDecision, check_break_glass, decide
 from explain_step.gate.evidence import Evidence, Reference, Request, Review, SignatureFound
 from explain_step.gate.policy import DEFAULT, Policy, folded, load_policy, matches
-from explain_step.gate.rules import RULES, Rule
+from explain_step.gate.report import junit, table
+from explain_step.gate.rules import INTEGRITY, RULES, Rule
 
 __all__ = [
     "DEFAULT",
+    "INTEGRITY",
     "RULES",
     "BreakGlassUse",
     "Evidence",
@@ -22,6 +24,8 @@ __all__ = [
     "check_break_glass",
     "decide",
     "folded",
+    "junit",
     "load_policy",
     "matches",
+    "table",
 ]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from explain_step.errors import InvalidInput
 from explain_step.gate.evidence import Evidence, Request
-from explain_step.gate.policy import Policy, folded
-from explain_step.gate.rules import RULES, Rule
+from explain_step.gate.policy import Policy, Waiver, folded
+from explain_step.gate.rules import INTEGRITY, RULES, Rule
 from explain_step.types import Finding
 
 Outcome = Literal["allow", "refuse", "undecided"]
+WAIVER = "GATE090"
+"""Code of the lines about waivers: they are shown whether needed, used or past."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,18 +67,21 @@ class GateDecision:
     @property
     def summary(self) -> str:
         """One line for people: the outcome and the first reason."""
-        if self.outcome == "allow":
-            waived = sum("waived" in f.evidence for f in self.findings)
-            return (
-                "every rule holds" if not waived else f"{waived} findings are waived, every other rule holds"
-            )
-        first, rest = self.blocking[0], len(self.blocking) - 1
-        return f"{first.code} {first.message}" + (f" (and {rest} more)" if rest else "")
+        against, rest = self.blocking, f" (and {len(self.blocking) - 1} more)"
+        first = f"{against[0].code} {against[0].message}{rest if len(against) > 1 else ''}" if against else ""
+        if self.break_glass is not None:
+            word = f"break-glass by {self.break_glass.owner} ({self.break_glass.reason})"
+            return f"{word} against {first}" if against else f"{word}; every rule holds without it"
+        if self.outcome != "allow":
+            return first or "no rule has anything to judge"
+        waived = sum("waived" in f.evidence for f in self.findings)
+        return f"{waived} findings are waived, every other rule holds" if waived else "every rule holds"
 
     def record(self) -> dict[str, Any]:
         """Return the decision as plain JSON values, for logs and machines."""
         plain = asdict(self)
         plain["decided_at"] = self.decided_at.isoformat()
+        plain["summary"] = self.summary
         if self.break_glass is not None:
             plain["break_glass"]["expires"] = self.break_glass.expires.isoformat()
         return plain
@@ -114,7 +119,8 @@ def decide(
     if break_glass is not None:
         check_break_glass(break_glass, policy, now=evidence.now)
     found = [finding for rule in rules for finding in rule.check(evidence, policy)]
-    findings = tuple(_waived(finding, evidence, policy) for finding in found)
+    judged = [_waived(finding, evidence, policy) for finding in found]
+    findings = (*judged, *_waivers(judged, evidence, policy))
     return GateDecision(
         outcome="allow" if break_glass is not None else _outcome(findings),
         name=evidence.name,
@@ -140,6 +146,8 @@ def check_break_glass(use: BreakGlassUse, policy: Policy, *, now: datetime) -> N
         msg = "Break-glass needs an owner and a reason; one of them is empty."
     elif rule.owners and folded(use.owner) not in {folded(o) for o in rule.owners}:
         msg = f"Break-glass is permitted to {', '.join(rule.owners)}, not to {use.owner!r}."
+    elif use.expires.tzinfo is None:
+        msg = f"Break-glass must expire at a time with a time zone, got {use.expires.isoformat()}."
     elif use.expires <= now:
         msg = f"Break-glass expired at {use.expires.isoformat()}."
     elif use.expires > now + timedelta(hours=rule.max_hours):
@@ -150,7 +158,8 @@ def check_break_glass(use: BreakGlassUse, policy: Policy, *, now: datetime) -> N
 
 
 def _blocks(finding: Finding) -> bool:
-    return finding.verdict in ("fail", "undecided") and "waived" not in finding.evidence
+    waived = "waived" in finding.evidence and finding.code not in INTEGRITY
+    return finding.verdict in ("fail", "undecided") and not waived
 
 
 def _outcome(findings: Sequence[Finding]) -> Outcome:
@@ -164,14 +173,33 @@ def _outcome(findings: Sequence[Finding]) -> Outcome:
 
 def _waived(finding: Finding, evidence: Evidence, policy: Policy) -> Finding:
     """Note the waiver that covers a finding which stands against the version; a past one changes nothing."""
-    if not _blocks(finding):
-        return finding
+    plain = {key: value for key, value in finding.evidence.items() if key != "waived"}
+    waiver = next((w for w in _current(evidence, policy) if finding.code in w.rules), None)
+    if waiver is None or finding.verdict not in ("fail", "undecided") or finding.code in INTEGRITY:
+        return replace(finding, evidence=plain)
+    words = {"owner": waiver.owner, "reason": waiver.reason, "expires": waiver.expires.isoformat()}
+    return replace(finding, evidence={**plain, "waived": words})
+
+
+def _current(evidence: Evidence, policy: Policy) -> list[Waiver]:
+    return [w for w in policy.waivers if w.covers(evidence.name, evidence.version) and evidence.now <= w.ends]
+
+
+def _waivers(findings: Sequence[Finding], evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    """Yield a line for each waiver of this version, also where it is past or was not needed."""
+    used = {f.code for f in findings if "waived" in f.evidence}
     for waiver in policy.waivers:
-        meant = (
-            folded(waiver.registered_model) == folded(evidence.name) and waiver.version == evidence.version
+        if not waiver.covers(evidence.name, evidence.version):
+            continue
+        facts = {"rules": list(waiver.rules), "owner": waiver.owner, "reason": waiver.reason}
+        state = "is used"
+        if evidence.now > waiver.ends:
+            state = "has expired and changes nothing"
+        elif not used & set(waiver.rules):
+            state = "is not needed"
+        message = (
+            f"the waiver of {', '.join(waiver.rules)} by {waiver.owner} until {waiver.expires.isoformat()} "
+            f"{state}: {waiver.reason}"
         )
-        if meant and finding.code in waiver.rules and evidence.now <= waiver.ends:
-            words = {"owner": waiver.owner, "reason": waiver.reason, "expires": waiver.expires.isoformat()}
-            noted: Mapping[str, Any] = {**finding.evidence, "waived": words}
-            return replace(finding, evidence=noted)
-    return finding
+        dated = {**facts, "expires": waiver.expires.isoformat(), "state": state}
+        yield Finding(code=WAIVER, verdict="not_applicable", message=message, evidence=dated)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from explain_step.errors import InvalidInput
 from explain_step.types import Finding, SignatureFound
 
 Action = Literal["alias", "stage", "registered_model", "check"]
@@ -112,6 +113,11 @@ class Evidence:
     champion: Reference | None = None
     unreadable: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.now.tzinfo is None:
+            msg = f"Argument now must have a time zone, got {self.now.isoformat()}; use datetime.now(UTC)."
+            raise InvalidInput(msg)
+
     @property
     def uri(self) -> str:
         """``models:/name/version``."""
@@ -125,5 +131,6 @@ class Evidence:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a snapshot and every byte of it verifies."""
-        return bool(self.manifest) and all(f.verdict == "pass" for f in self.verification)
+        """Whether there is a snapshot, it was verified, and every byte of it verifies."""
+        checked = bool(self.verification) and all(f.verdict == "pass" for f in self.verification)
+        return bool(self.manifest) and checked and self.absent is None

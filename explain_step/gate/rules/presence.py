@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from explain_step.gate.evidence import Evidence
 from explain_step.gate.policy import Policy
-from explain_step.gate.rules.base import Rule, found
+from explain_step.gate.rules.base import Rule, condensed, found, of_snapshot
+from explain_step.gate.rules.tables import as_mapping
 from explain_step.types import Finding
 
 
@@ -26,22 +27,25 @@ def _snapshot(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
 
 
 def _bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
-    if not evidence.verification:
+    if not evidence.verification and not evidence.manifest:
         yield found("GATE003", "not_applicable", "there is no snapshot to verify")
-    for problem in evidence.verification:
-        message = problem.message
-        if problem.verdict != "pass":
-            message = f"the snapshot does not verify: {problem.code} {message}"
-        yield found(
-            "GATE003", "pass" if problem.verdict == "pass" else "fail", message, **dict(problem.evidence)
-        )
+    elif not evidence.verification or not evidence.manifest_sha256:
+        yield found("GATE003", "fail", "the snapshot was not verified: nothing is known of its bytes")
+    elif all(f.verdict == "pass" for f in evidence.verification) and not evidence.manifest:
+        yield found("GATE003", "fail", "the snapshot has no manifest that could be read")
+    else:
+        yield from condensed(_verified(problem) for problem in evidence.verification)
+
+
+def _verified(finding: Finding) -> Finding:
+    if finding.verdict == "pass":
+        return found("GATE003", "pass", finding.message, found=finding.evidence)
+    message = f"the snapshot does not verify: {finding.code} {finding.message}"
+    return found("GATE003", "fail", message, found=finding.evidence)
 
 
 def _model_bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
-    if not evidence.usable:
-        yield found("GATE004", "not_applicable", "there is no verified snapshot")
-        return
-    explained = evidence.manifest.get("model", {}).get("digest")
+    explained = as_mapping(evidence.manifest.get("model")).get("digest")
     stored = evidence.model_digest
     facts = {"explained": explained, "stored": stored}
     if explained is None:
@@ -66,12 +70,9 @@ def _owner(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     A logged model can be registered several times and copied, so the model decides where there is one; a
     version without a logged model has only its run.
     """
-    if not evidence.usable:
-        yield found("GATE005", "not_applicable", "there is no verified snapshot")
-        return
     key = "run_id" if evidence.model_id is None else "model_id"
     actual = evidence.run_id if evidence.model_id is None else evidence.model_id
-    claimed = evidence.manifest.get("model", {}).get(key)
+    claimed = as_mapping(evidence.manifest.get("model")).get(key)
     if actual is None:
         yield found("GATE005", "fail", "the registry names neither a logged model nor a run for this version")
     elif claimed == actual:
@@ -81,10 +82,36 @@ def _owner(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
         yield found("GATE005", "fail", message, claimed=claimed, actual=actual)
 
 
+def _registry(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    """Compare two trust domains: the artifact store's manifest and the registry's note of it."""
+    noted, read = evidence.registry_sha256, evidence.manifest_sha256
+    if noted is None:
+        yield found("GATE006", "not_applicable", "the registry notes no digest of a manifest")
+    elif read is not None and noted.strip().lower() == read.lower():
+        yield found("GATE006", "pass", "the registry notes the same manifest", manifest_sha256=read)
+    else:
+        message = (
+            f"the registry notes a manifest with SHA-256 {noted[:12]}…, the one beside the model has "
+            f"{str(read)[:12]}…: one of the two was changed; explain the version again"
+        )
+        yield found("GATE006", "fail", message, registry=noted, manifest_sha256=read)
+
+
 PRESENCE = (
     Rule(code="GATE001", title="The evidence can be read", check=_readable),
     Rule(code="GATE002", title="There is an explanation snapshot", check=_snapshot),
     Rule(code="GATE003", title="Every byte of the snapshot verifies", check=_bytes),
-    Rule(code="GATE004", title="The stored model is the explained one", check=_model_bytes),
-    Rule(code="GATE005", title="The snapshot was made for this version", check=_owner),
+    Rule(
+        code="GATE004",
+        title="The stored model is the explained one",
+        check=of_snapshot("GATE004", _model_bytes),
+    ),
+    Rule(
+        code="GATE005", title="The snapshot was made for this version", check=of_snapshot("GATE005", _owner)
+    ),
+    Rule(
+        code="GATE006",
+        title="The registry notes the same manifest",
+        check=of_snapshot("GATE006", _registry),
+    ),
 )

@@ -1,0 +1,96 @@
+"""Names and patterns: how aliases, people, features and segments of a policy are found."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase, translate
+
+_NOTHING = "(?!)"
+"""What `fnmatch.translate` writes for an empty range such as ``[z-a]``."""
+
+
+def folded(name: str) -> str:
+    """Return a name as the loosest database collation compares it: no case, accents, width or unseen signs.
+
+    ``Champion``, ``CHAMPION`` and ``chámpion`` name one alias on some servers, so they are protected alike.
+
+    Examples
+    --------
+    >>> folded("Chámpion") == folded("CHAMPION")
+    True
+    """
+    plain = unicodedata.normalize("NFKD", name.strip())
+    return "".join(c for c in plain if unicodedata.category(c) not in ("Mn", "Me", "Cf")).casefold()
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a name matches one of the shell patterns (``prod.*``), both folded."""
+    return any(fnmatchcase(folded(name), folded(pattern)) for pattern in patterns)
+
+
+def is_pattern(name: str) -> bool:
+    """Tell whether a name has a sign of shell patterns."""
+    return any(sign in name for sign in "*?[")
+
+
+def hopeless(pattern: str) -> bool:
+    """Tell whether a name or pattern can match nothing: blank, or with an empty range.
+
+    Examples
+    --------
+    >>> hopeless("  "), hopeless("a[z-a]"), hopeless("a*")
+    (True, True, False)
+    """
+    return not pattern.strip() or _NOTHING in translate(pattern)
+
+
+def named(name: object) -> str:
+    """Return a name for a message: in backquotes, at most 80 characters, nothing a terminal would obey."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
+    return f"`{text if len(text) <= 80 else text[:77] + '…'}`"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the words for an unknown name: the nearest known one, or what is known."""
+    lower = {k.casefold(): k for k in known}
+    close = difflib.get_close_matches(name.casefold(), list(lower), n=1)
+    if close:
+        return f"the nearest is {named(lower[close[0]])}"
+    if not known:
+        return "none is known"
+    shown = ", ".join(named(k) for k in known[:5])
+    return f"known: {shown}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What the names of a policy select: ``found``, names that are ``unknown``, patterns that are ``unmatched``."""
+
+    found: tuple[str, ...]
+    unknown: tuple[str, ...]
+    unmatched: tuple[str, ...]
+
+
+def select(wanted: Sequence[str], known: Sequence[str]) -> Selection:
+    """Find names: a name that is there as it is written, else the pattern's matches (case counts).
+
+    Examples
+    --------
+    >>> select(["a[1]", "b*", "c"], ["a[1]", "b1", "b2"])
+    Selection(found=('a[1]', 'b1', 'b2'), unknown=('c',), unmatched=())
+    """
+    hits: dict[str, None] = {}
+    unknown, unmatched = [], []
+    for name in wanted:
+        if name in known:
+            hits[name] = None
+        elif not is_pattern(name):
+            unknown.append(name)
+        elif matched := [k for k in known if fnmatchcase(k, name)]:
+            hits.update(dict.fromkeys(matched))
+        else:
+            unmatched.append(name)
+    return Selection(found=tuple(hits), unknown=tuple(unknown), unmatched=tuple(unmatched))

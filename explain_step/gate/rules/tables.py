@@ -1,0 +1,155 @@
+"""Reading the tables of a snapshot: what is missing is said, what is no number is NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from explain_step.gate.evidence import Evidence
+from explain_step.gate.naming import nearest
+from explain_step.gate.rules.base import Number
+
+AGGREGATE = "(mean over outputs)"
+ZERO_SHARE = 1e-9
+"""A share below is the rounding of sums over a model that does not use the column."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lacking:
+    """Why a table cannot be used."""
+
+    reason: str
+
+
+def table(
+    evidence: Evidence, name: str, *, text: Sequence[str] = (), numbers: Sequence[str] = ()
+) -> pd.DataFrame | Lacking:
+    """Return some columns of a table: text as str or None, numbers as float (NaN where they are none)."""
+    found = evidence.tables.get(name)
+    if found is None:
+        return Lacking(reason=f"the snapshot has no table `{name}`{_why(evidence, name)}")
+    lacking = [c for c in (*text, *numbers) if c not in found.columns]
+    if lacking:
+        return Lacking(reason=f"the table `{name}` has no column {', '.join(f'`{c}`' for c in lacking)}")
+    if found.empty:
+        return Lacking(reason=f"the table `{name}` has no rows")
+    columns: dict[str, Any] = {c: _texts(found[c]) for c in text}
+    columns |= {c: pd.to_numeric(found[c], errors="coerce").astype("float64") for c in numbers}
+    return pd.DataFrame(columns)
+
+
+def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+    return pd.Series([None if pd.isna(v) else str(v) for v in column], index=column.index, dtype=object)
+
+
+def _why(evidence: Evidence, name: str) -> str:
+    """Return the reason that the manifest gives for a missing section."""
+    section = as_mapping(as_mapping(evidence.manifest.get("sections")).get(name.removesuffix("_rates")))
+    reason = section.get("reason")
+    return f": {reason}" if isinstance(reason, str) else ""
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping, an empty one where a manifest has something else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def number(row: Any, value: str, low: str, high: str) -> Number:
+    """Return the number of a row (a mapping of columns)."""
+    return Number(value=float(row[value]), low=float(row[low]), high=float(row[high]))
+
+
+def quantity(evidence: Evidence) -> Mapping[str, Any]:
+    """Return the explained quantity as the manifest states it."""
+    return as_mapping(evidence.manifest.get("quantity"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effect:
+    """What the importance table says of one feature for one output."""
+
+    share: Number
+    size: float
+    error: float
+    correlation: float
+
+    @property
+    def zero(self) -> bool:
+        """Whether every attribution is zero, up to the rounding of sums."""
+        return self.size == 0 or self.share.value <= ZERO_SHARE
+
+
+Effects = Mapping[str, Mapping[str, Effect]]
+"""Output to feature to effect, in the order of the table."""
+_NUMBERS = ("mean_abs_shap", "share", "share_ci_low", "share_ci_high", "value_correlation")
+
+
+def effects(evidence: Evidence) -> Effects | Lacking:
+    """Return shares by output and feature; those of estimated attributions allow for the sampling error too."""
+    return effects_of(evidence.tables, reason_from=evidence)
+
+
+def effects_of(tables: Mapping[str, pd.DataFrame], *, reason_from: Evidence) -> Effects | Lacking:
+    """Return `effects` of any snapshot's tables."""
+    wanted: tuple[str, ...] = _NUMBERS
+    raw = tables.get("importance")
+    if raw is not None and "mean_standard_error" in raw.columns:
+        wanted = (*_NUMBERS, "mean_standard_error")
+    holder = Evidence(name="", version="", now=reason_from.now, tables=tables, manifest=reason_from.manifest)
+    frame = table(holder, "importance", text=("output", "feature"), numbers=wanted)
+    if isinstance(frame, Lacking):
+        return frame
+    if frame.duplicated(["output", "feature"]).any():
+        return Lacking(reason="the table `importance` has a feature twice")
+    return {str(name): dict(_of_output(part)) for name, part in frame.groupby("output", sort=False)}
+
+
+def _of_output(part: pd.DataFrame) -> Iterator[tuple[str, Effect]]:
+    total = float(part["mean_abs_shap"].sum(skipna=False))
+    defined = math.isfinite(total) and total > 0
+    errors = part.get("mean_standard_error")
+    noise = 0.0 if errors is None else float(errors.sum(skipna=False))
+    for row in part.to_dict("records"):
+        size, error = float(row["mean_abs_shap"]), float(row.get("mean_standard_error", 0.0))
+        share = number(row, "share", "share_ci_low", "share_ci_high") if defined else Number(value=math.nan)
+        yield (
+            str(row["feature"]),
+            Effect(
+                share=_widened(share, error=error, others=noise - error, total=total),
+                size=size,
+                error=error,
+                correlation=float(row["value_correlation"]),
+            ),
+        )
+
+
+def _widened(share: Number, *, error: float, others: float, total: float) -> Number:
+    """Widen a share by the sampling error of estimated attributions.
+
+    A mean of |value| is off by at most the mean |error|, which is below the mean standard error.
+    """
+    if error == others == 0 or not math.isfinite(share.value):
+        return share
+    reach = (error * (1 - share.value) + others * share.value) / total
+    return Number(value=share.value, low=max(0.0, share.low - reach), high=min(1.0, share.high + reach))
+
+
+def outputs(effects: Effects, wanted: str | None) -> tuple[str, ...] | Lacking:
+    """Return the outputs that an assertion means: the named one, or every one but their mean."""
+    known = [name for name in effects if name != AGGREGATE]
+    if wanted is None:
+        return tuple(known)
+    if wanted in effects:
+        return (wanted,)
+    return Lacking(reason=f"there is no output `{wanted}`; {nearest(wanted, known)}")
+
+
+def features(evidence: Evidence, effects: Effects) -> tuple[str, ...]:
+    """Return the model's inputs: those of the data, and any further one in the table."""
+    listed = as_mapping(evidence.manifest.get("data")).get("features")
+    declared = [str(f) for f in listed] if isinstance(listed, list | tuple) else []
+    return tuple(dict.fromkeys([*declared, *(f for of in effects.values() for f in of)]))
