@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.plots import interactions, style
-from explain_step.types import Artifact, Figure
+from explain_step.types import Artifact, Figure, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ class _View:
     """One feature's table rows and how they are shown."""
 
     table: pd.DataFrame
+    curves: Mapping[tuple[str, str], pd.DataFrame]
     points: pd.DataFrame | None
     feature: str
     name: str
@@ -35,8 +36,8 @@ class _View:
     quantity: Mapping[str, Any]
 
     def curve(self, name: str, output: str) -> pd.DataFrame:
-        """Return one curve of one output."""
-        return self.table[(self.table["curve"] == name) & (self.table["output"] == output)]
+        """Return one curve of one output; without rows where there is none."""
+        return self.curves.get((name, output), self.table.iloc[:0])
 
 
 @style.styled
@@ -63,8 +64,10 @@ def _view(main: Artifact, points: pd.DataFrame | None, *, feature: str, labels: 
     table = main.table[main.table["feature"] == feature]
     outputs = list(dict.fromkeys(table["output"]))
     mine = None if points is None else points[points["feature"] == feature]
+    curves = {(str(c), str(o)): rows for (c, o), rows in table.groupby(["curve", "output"], sort=False)}
     return _View(
         table=table,
+        curves=curves,
         points=None if mine is None or mine.empty else mine,
         feature=feature,
         name=labels.get(feature, feature),
@@ -208,8 +211,7 @@ def _marks() -> dict[str, Any]:
 def _predictions(axes: Axes, view: _View, output: str) -> tuple[float, float]:
     """Draw PDP, ALE and single rows; return the y limits that show them."""
     pdp, ale = view.curve("pdp", output), view.curve("ale", output)
-    for _, line in view.curve("ice", output).groupby("line"):
-        axes.plot(line["x"], line["value"], color=style.LIGHT, linewidth=0.6, zorder=1)
+    axes.plot(*_lines(view.curve("ice", output)), color=style.LIGHT, linewidth=0.6, zorder=1)
     axes.fill_between(
         pdp["x"], pdp["ci_low"], pdp["ci_high"], color=style.INK, alpha=0.14, linewidth=0, zorder=2
     )
@@ -221,6 +223,16 @@ def _predictions(axes: Axes, view: _View, output: str) -> tuple[float, float]:
         )
     _plain(axes)
     return _sight(pdp, ale, view.curve("ice", output))
+
+
+def _lines(ice: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+    """Return x and y of single rows' lines, one after the other with a gap between."""
+    parts = [
+        np.append(g[["x", "value"]].to_numpy(dtype=np.float64), [[np.nan] * 2], axis=0)
+        for _, g in ice.groupby("line")
+    ]
+    whole = np.concatenate(parts) if parts else np.empty((0, 2))
+    return whole[:, 0], whole[:, 1]
 
 
 def _level(pdp: pd.DataFrame) -> float:

@@ -246,11 +246,13 @@ def _importance(
     largest = float(table["mean_abs_shap"].max())
     names = style.names(features, labels=labels, width=16, lines=1)
     figure, axes = style.new_figure(style.WIDTH, 1.75 + LINE * len(lines))
-    for j, feature in enumerate(features):
-        for i, line in enumerate(lines):
-            row = cells.get((line.segment, str(line.level), feature))
-            if row is not None and np.isfinite(row["mean_abs_shap"]):
-                _blob(axes, j, len(lines) - 1 - i, row, largest=largest)
+    found = [
+        (j, len(lines) - 1 - i, cells.get((line.segment, str(line.level), feature)))
+        for j, feature in enumerate(features)
+        for i, line in enumerate(lines)
+    ]
+    known = [(x, y, r) for x, y, r in found if r is not None and np.isfinite(r["mean_abs_shap"])]
+    _blobs(axes, known, largest=largest)
     axes.set_xlim(-0.6, len(features) - 0.4)
     axes.set_xticks(range(len(features)), names, rotation=38, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
@@ -277,15 +279,25 @@ def _importance(
     )
 
 
-def _blob(axes: Axes, x: float, y: float, row: pd.Series[Any], *, largest: float) -> None:
-    share = float(row["mean_abs_shap"]) / largest if largest > 0 else 0.0
-    notable = pd.notna(row["p_adjusted"]) and float(row["p_adjusted"]) < NOTABLE
-    higher = float(row["difference"]) > 0 if notable else False
-    colour = (style.RED if higher else style.BLUE) if notable else style.LIGHT
-    axes.scatter([x], [y], s=6 + 125 * share, color=colour, edgecolor="none", zorder=3)
-    if notable:
-        marker = "^" if higher else "v"
-        axes.scatter([x + 0.25], [y], s=9, marker=marker, color=style.INK, edgecolor="none", zorder=4)
+def _blobs(axes: Axes, cells: Sequence[tuple[int, int, pd.Series[Any]]], *, largest: float) -> None:
+    """Draw a dot per cell, with a mark beside it where it differs; each kind of mark at once."""
+    marks = [_mark(row) for _, _, row in cells]
+    colours = {"": style.LIGHT, "^": style.RED, "v": style.BLUE}
+    sizes = [6 + 125 * float(r["mean_abs_shap"]) / largest if largest > 0 else 6.0 for _, _, r in cells]
+    x, y = [float(c[0]) for c in cells], [float(c[1]) for c in cells]
+    axes.scatter(x, y, s=sizes, color=[colours[m] for m in marks], edgecolor="none", zorder=3)
+    for mark in ("^", "v"):
+        at = [(c[0] + 0.25, c[1]) for c, m in zip(cells, marks, strict=True) if m == mark]
+        if at:
+            beside, lanes = zip(*at, strict=True)
+            axes.scatter(beside, lanes, s=9, marker=mark, color=style.INK, edgecolor="none", zorder=4)
+
+
+def _mark(row: pd.Series[Any]) -> str:
+    """Return whether a cell is larger (``^``) or smaller (``v``) than in the rest, or empty."""
+    if pd.isna(row["p_adjusted"]) or float(row["p_adjusted"]) >= NOTABLE:
+        return ""
+    return "^" if float(row["difference"]) > 0 else "v"
 
 
 def _importance_words(table: pd.DataFrame, lines: Sequence[Line], *, labels: Mapping[str, str]) -> str:

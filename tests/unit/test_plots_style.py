@@ -10,7 +10,7 @@ from effect_kit import layout_faults
 from PIL import Image
 
 from explain_step import plots
-from explain_step.plots import style
+from explain_step.plots import layout, style
 
 HOSTILE = [
     "🚀 launch\nrate",
@@ -41,6 +41,7 @@ def test_hostile_names_are_drawn_whole_and_without_warnings(name):
     figure, axes = style.new_figure(5.8, 2.0)
     axes.set_yticks([0, 1], [style.wrap(name), "other"])
     style.heading(figure, style.shortened(name, 60))
+    layout.settle(figure)
     assert layout_faults(figure) == []
     picture = drawn(style.shortened(name, 60))
     assert picture.png.startswith(b"\x89PNG")

@@ -1,0 +1,139 @@
+"""Where the panels of a figure stand: every label is measured once and gets the room it needs.
+
+Matplotlib's constrained layout keeps labels inside as well, but measures every text twice; here the labels of
+the y axes come first (their width does not depend on the panel's), then everything else once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explain_step.types import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HEADING, FOOTNOTE = "heading", "footnote"
+"""Marks (gid) of the texts above and below all panels."""
+PAD = 0.042
+"""Inches around every panel with its labels, and around heading and footnote."""
+LEAST = 0.2
+"""Share of a figure that panels keep whatever their labels take."""
+FIRST = {"left": 0.3, "right": 0.15, "bottom": 0.35, "top": 0.2}
+"""Room in inches that labels are taken to need before they are measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Room:
+    """What the labels of one panel need beyond its edges, in pixels."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
+def settle(figure: Figure) -> None:
+    """Give heading, panels and footnote of a figure their places, so that no label is cut or overlaps.
+
+    Panels stand in one grid (`Figure.subplots` or `add_subplot`) and keep its ratios of widths and heights.
+    """
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    above, below = _edges(figure, renderer)
+    first = {side: inches * figure.dpi for side, inches in FIRST.items()}
+    names = {axes: {**first, "left": _names_width(axes, renderer)} for axes in panels}
+    rooms = {axes: _Room(**sides) for axes, sides in names.items()}
+    _place(figure, rooms, above=above, below=below)
+    rooms = {axes: _measured(axes, renderer, left=names[axes]["left"]) for axes in panels}
+    _place(figure, rooms, above=above, below=below)
+
+
+def _edges(figure: Figure, renderer: Any) -> tuple[float, float]:
+    """Put heading and footnote at the edges; return what they take of the height, in pixels."""
+    pad, height = PAD * figure.dpi, figure.bbox.height
+    taken = {HEADING: 0.0, FOOTNOTE: 0.0}
+    for text in figure.texts:
+        mark = text.get_gid()
+        if mark in taken and text.get_text():
+            text.set_y(1 - pad / height if mark == HEADING else pad / height)
+            taken[mark] = text.get_window_extent(renderer).height + 2 * pad
+    return taken[HEADING], taken[FOOTNOTE]
+
+
+def _names_width(axes: Axes, renderer: Any) -> float:
+    """Return the width in pixels of ticks, tick labels and label left of a panel."""
+    box = axes.yaxis.get_tightbbox(renderer) if axes.yaxis.get_visible() else None
+    return 0.0 if box is None else max(float(axes.bbox.x0 - box.x0), 0.0)
+
+
+def _measured(axes: Axes, renderer: Any, *, left: float) -> _Room:
+    """Return what a panel's labels need, with ``left`` known from before."""
+    shown = axes.yaxis.get_visible()
+    axes.yaxis.set_visible(False)
+    try:
+        box = axes.get_tightbbox(renderer)
+    finally:
+        axes.yaxis.set_visible(shown)
+    if box is None:
+        return _Room(left=left, right=0.0, bottom=0.0, top=0.0)
+    return _Room(
+        left=max(left, axes.bbox.x0 - box.x0),
+        right=max(box.x1 - axes.bbox.x1, 0.0),
+        bottom=max(axes.bbox.y0 - box.y0, 0.0),
+        top=max(box.y1 - axes.bbox.y1, 0.0),
+    )
+
+
+def _place(figure: Figure, rooms: Mapping[Axes, _Room], *, above: float, below: float) -> None:
+    """Set the panels' positions: what is left beside the labels is shared by the grid's ratios."""
+    if not rooms:
+        return
+    pad, width, height = PAD * figure.dpi, figure.bbox.width, figure.bbox.height
+    spec = next(iter(rooms)).get_subplotspec()
+    assert spec is not None  # panels have one
+    grid = spec.get_gridspec()
+    at = {axes: _cell(axes) for axes in rooms}
+    lefts, rights = (
+        _widest([(at[a][1], getattr(r, side)) for a, r in rooms.items()], grid.ncols) + pad
+        for side in ("left", "right")
+    )
+    tops, bottoms = (
+        _widest([(at[a][0], getattr(r, side)) for a, r in rooms.items()], grid.nrows) + pad
+        for side in ("top", "bottom")
+    )
+    x0, wide = _spread(lefts, rights, ratios=grid.get_width_ratios(), room=width)
+    y0, tall = _spread(tops, bottoms, ratios=grid.get_height_ratios(), room=height - above - below)
+    for axes, (row, column) in at.items():
+        bottom = height - above - y0[row] - tall[row]
+        axes.set_position((x0[column] / width, bottom / height, wide[column] / width, tall[row] / height))
+
+
+def _cell(axes: Axes) -> tuple[int, int]:
+    spec = axes.get_subplotspec()
+    assert spec is not None  # panels have one
+    return spec.rowspan.start, spec.colspan.start
+
+
+def _widest(needs: Sequence[tuple[int, float]], count: int) -> FloatArray:
+    """Return the largest need in each row or column of the grid."""
+    most = np.zeros(count)
+    for place, need in needs:
+        most[place] = max(most[place], need)
+    return most
+
+
+def _spread(
+    before: FloatArray, after: FloatArray, *, ratios: Any, room: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return start and size of the panels along one direction."""
+    free = max(room - float(before.sum() + after.sum()), LEAST * room)
+    shares = np.asarray(ratios if ratios is not None else np.ones(len(before)), dtype=np.float64)
+    sizes = free * shares / shares.sum()
+    steps = before + sizes + after
+    return before + np.concatenate([[0.0], np.cumsum(steps)[:-1]]), sizes
