@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from explain_step import __version__
+from explain_step.cli_audit import audit
 from explain_step.cli_base import (
     FAILED,
     INTERRUPTED,
@@ -31,6 +32,8 @@ from explain_step.cli_base import (
     print_json,
     working,
 )
+from explain_step.cli_gate import gate, promote, review
+from explain_step.cli_sign import keygen, sign
 from explain_step.errors import (
     BindingError,
     InvalidInput,
@@ -76,9 +79,9 @@ def _no_answer(error: BaseException) -> bool:
 @click.version_option(__version__, prog_name="explain-step")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Explain trained models, and show and verify the explanations.
+    """Explain trained models, show and verify the explanations, and promote what is explained.
 
-    Exit codes: 0 yes, 1 no (incomplete, does not verify), 2 wrong usage, 3 could not decide (server
+    Exit codes: 0 yes, 1 no (incomplete, does not verify, refused), 2 wrong usage, 3 could not decide (server
     unreachable), 4 failed.
     """
     if os.environ.get("NO_COLOR"):
@@ -281,17 +284,27 @@ def _summary_of(shot: Snapshot, *, top: int) -> dict[str, Any]:
 
 @cli.command()
 @click.argument("source")
+@click.option(
+    "--allowed-keys",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File of key ids whose signatures count.",
+)
 @common
-def verify(source: str, *, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+def verify(
+    source: str, *, allowed_keys: str | None, as_json: bool, tracking_uri: str | None, verbose: bool
+) -> int:
     """Check every byte of a snapshot against its manifest; exit code 1 when anything differs.
 
     SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. Each missing, extra or
-    changed file is named. Digests that stand beside the files show accidents, not a writer who changes both.
+    changed file is named. Digests that stand beside the files (L0) show accidents, not a writer who changes
+    both; a signature by an allowed key (L2) does.
     """
     from explain_step import snapshot
+    from explain_step.snapshot.signing import load_allowed_keys
 
+    keys = () if allowed_keys is None else load_allowed_keys(allowed_keys)
     with working(verbose=verbose), _fetched(source, tracking_uri, unread=True) as path:
-        findings = snapshot.verify_directory(path)
+        findings = snapshot.verify_directory(path, allowed_keys=keys)
     passed = all(finding.verdict == "pass" for finding in findings)
     if as_json:
         plain = [asdict(finding) for finding in findings]
@@ -323,6 +336,10 @@ def _fetched(source: str, tracking_uri: str | None, *, unread: bool = False) -> 
 
 def _print_status(status: str, reason: str) -> None:
     click.echo(f"{click.style(status, fg=COLOURS.get(status), bold=True)}: {reason}")
+
+
+for command in (keygen, sign, gate, promote, review, audit):
+    cli.add_command(command)
 
 
 def invoke(arguments: list[str]) -> int:

@@ -15,13 +15,14 @@ from explain_step.cli_base import NO, UNDECIDED, YES, Command, common, print_jso
 
 if TYPE_CHECKING:
     from explain_step.gate.decision import GateDecision
+    from explain_step.gate.report import Row
 
 EXIT_CODES = {"allow": YES, "refuse": NO, "undecided": UNDECIDED}
 WORDS = {"allow": "allowed", "refuse": "refused", "undecided": "undecided"}
 COLOURS = {"allow": "green", "refuse": "red", "undecided": "yellow"}
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "waived": "yellow"}
-SHOWN_WIDTH = len("not applicable")
 NARROWEST = 30
+PEOPLE = ("GATE060", "GATE061", "GATE062")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(m|h|d)")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -199,10 +200,10 @@ def _break_glass(
 
 def _report(decision: GateDecision, *, as_json: bool, junit: Path | None) -> int:
     """Print a decision; return its exit code."""
+    from explain_step.gate import report
+
     code = EXIT_CODES[decision.outcome]
     if junit is not None:
-        from explain_step.gate import report
-
         junit.parent.mkdir(parents=True, exist_ok=True)
         junit.write_text(report.junit(decision), encoding="utf-8")
     if as_json:
@@ -211,38 +212,67 @@ def _report(decision: GateDecision, *, as_json: bool, junit: Path | None) -> int
         facts = {"allowed": decision.allowed, "summary": decision.summary, "exit_code": code}
         print_json(plain_json({**decision.record(), **facts}))
     else:
-        click.echo(_table(decision))
+        click.echo(_page(decision, report.table(decision)))
     return code
 
 
-def _table(decision: GateDecision) -> str:
-    """Return the findings one below the other, wrapped to the terminal, the verdict in its colour."""
+def _page(decision: GateDecision, rows: list[Row]) -> str:
+    """Return the decision, its findings and what to do next, wrapped to the terminal."""
     from explain_step.terminal import clean
 
+    width = shutil.get_terminal_size().columns
     word = click.style(WORDS[decision.outcome], fg=COLOURS[decision.outcome], bold=True)
     asked = "" if decision.request.target is None else f" for {decision.request}"
     head = f"models:/{decision.name}/{decision.version}{asked}, policy {decision.policy_name!r}"
-    lines = [f"{word}  {clean(head)}", ""]
-    for finding in decision.findings:
-        waived = finding.evidence.get("waived")
-        verdict = "waived" if waived else finding.verdict
-        text = clean(finding.message)
-        if waived:
-            text += clean(f" (waived by {waived['owner']} until {waived['expires']}: {waived['reason']})")
-        lines += _row(clean(finding.code), verdict, text)
+    lines = [f"{word}  {clean(head)}"]
+    if decision.break_glass is not None:
+        lines += _wrapped(clean(decision.summary), width)
+    lines.append("")
+    for row in rows:
+        if row.verdict != "not_applicable":
+            lines += _lines(row, width)
+    unasked = sorted({row.code for row in rows if row.verdict == "not_applicable"})
+    if unasked:
+        lines += _wrapped(f"{len(unasked)} rules do not apply: {', '.join(unasked)}", width)
+    steps = dict.fromkeys(_next(f.code, f.verdict, decision) for f in decision.blocking)
+    for step in filter(None, steps):
+        lines += ["", *_wrapped(f"next: {clean(step)}", width)]
     return "\n".join(lines)
 
 
-def _row(code: str, verdict: str, text: str) -> list[str]:
+def _lines(row: Row, width: int) -> list[str]:
     """Return one finding as lines; on a narrow terminal the text goes below its code."""
-    width = shutil.get_terminal_size().columns
-    shown = verdict.replace("_", " ")
-    marked = click.style(shown.ljust(SHOWN_WIDTH), fg=VERDICT_COLOURS.get(verdict))
-    margin = len(code) + SHOWN_WIDTH + 4
+    from explain_step.terminal import clean
+
+    code, verdict = clean(row.code), click.style(f"{row.verdict:<9}", fg=VERDICT_COLOURS.get(row.verdict))
+    title = f"{clean(row.title)}: " if row.title else ""
+    text, margin = f"{title}{clean(row.message)}", len(code) + len("undecided") + 4
     if width - margin >= NARROWEST:
-        first, *rest = textwrap.wrap(text, width - margin) or [""]
-        return [f"{code}  {marked}  {first}", *(f"{'':{margin}}{line}" for line in rest)]
-    return [f"{code}  {marked.rstrip()}", *(f"  {line}" for line in textwrap.wrap(text, max(width - 2, 20)))]
+        first, *rest = _wrapped(text, width - margin)
+        return [f"{code}  {verdict}  {first}", *(f"{'':{margin}}{line}" for line in rest)]
+    return [f"{code}  {verdict.rstrip()}", *(f"  {line}" for line in _wrapped(text, width - 2))]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
+
+
+def _next(code: str, verdict: str, decision: GateDecision) -> str:
+    """Return what to do about a finding that stands against the version; '' where its message says it."""
+    from explain_step.gate.rules import INTEGRITY
+
+    explain = f"explain-step run models:/{decision.name}/{decision.version} <held-out rows> --target <label>"
+    if code == "GATE001":
+        return "try again when the tracking server and the artifact store answer"
+    if code == "GATE002":
+        return f"explain the version: {explain}"
+    if code in INTEGRITY:
+        return f"explain the stored model again: {explain}"
+    if not code.startswith("GATE") or code in PEOPLE:
+        return ""
+    if verdict == "undecided":
+        return f"{code} is undecided: explain more held-out rows for narrower intervals, or change the bound"
+    return f"{code}: change the model, or let its owner waive the rule in the policy (owner, reason, expires)"
 
 
 def _outcome(decision: GateDecision, *, alias: str, dry_run: bool) -> str:

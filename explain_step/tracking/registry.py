@@ -72,7 +72,7 @@ def _not_registered(uri: str) -> str:
     rule = f"Argument model_uri must be models:/name/3 or models:/name@alias, got {uri!r}."
     if uri.startswith(("runs:/", "models:/m-")):
         return f"{rule} Only a registered version can be promoted: mlflow.register_model({uri!r}, name)."
-    if uri.startswith("models:/") and uri.count("/") == 2:
+    if uri.startswith("models:/"):
         return f"{rule} Give the number of the version or an alias: names such as 'latest' move."
     return rule
 

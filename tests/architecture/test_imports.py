@@ -49,12 +49,15 @@ ROOMS: dict[str, set[str]] = {
     "terminal": {"types", "snapshot"},
     "promotion": BASE | {"gate", "snapshot", "tracking"},
     "cli_base": BASE,
+    "cli_audit": BASE | {"cli_base", "terminal", "tracking"},
+    "loading": BASE | {"gate", "tracking"},
     "cli_sign": BASE | {"cli_base", "snapshot", "tracking"},
     "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
-    "cli": BASE | {"cli_base", "cli_gate", "cli_sign", "step", "tracking", "snapshot", "terminal", "gate"},
+    "cli": BASE
+    | {"cli_audit", "cli_base", "cli_gate", "cli_sign", "step", "tracking", "snapshot", "terminal", "gate"},
     "evaluator": BASE | {"step", "tracking", "snapshot"},
     "__main__": {"cli"},
-    "__init__": BASE | {"promotion", "step", "snapshot", "tracking"},
+    "__init__": BASE | {"loading", "promotion", "step", "snapshot", "tracking"},
 }
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
 PLUGINS = {"evaluator.py": {"mlflow"}}
