@@ -4,17 +4,20 @@
 """
 
 from explain_step.snapshot.manifest import SCHEMA_VERSION, ModelRef, snapshot_id
-from explain_step.snapshot.read import Snapshot, read_directory, read_manifest
+from explain_step.snapshot.read import Snapshot, StoredTables, read_directory, read_manifest
 from explain_step.snapshot.signing import signatures_of
 from explain_step.snapshot.summary import summarise
-from explain_step.snapshot.verify import verify_directory
+from explain_step.snapshot.verify import Examined, examine, verify_directory
 from explain_step.snapshot.write import SnapshotParts, identify, write
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Examined",
     "ModelRef",
     "Snapshot",
     "SnapshotParts",
+    "StoredTables",
+    "examine",
     "identify",
     "read_directory",
     "read_manifest",

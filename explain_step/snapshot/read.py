@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,3 +201,36 @@ def _assemble(manifest: dict[str, Any], *, root: Path, tables: dict[str, pd.Data
         caveats=tuple(Caveat(**record) for record in manifest["caveats"]),
         model=ModelRef(**{k: v for k, v in manifest["model"].items() if k in known}),
     )
+
+
+class StoredTables(Mapping[str, pd.DataFrame]):
+    """The tables of a verified snapshot: their bytes are taken at once, each is parsed when it is asked for.
+
+    Parameters
+    ----------
+    root : Path
+        A directory that may be removed afterwards.
+    manifest : mapping
+        Verified.
+
+    Raises
+    ------
+    SnapshotError
+        The bytes are not those of the manifest.
+    """
+
+    def __init__(self, root: Path, manifest: Mapping[str, Any]) -> None:
+        digests = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+        self._bytes = {
+            name: _checked_bytes(root, f"tables/{name}.parquet", digests=digests)
+            for name in manifest["tables"]
+        }
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return read_parquet(self._bytes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bytes)
+
+    def __len__(self) -> int:
+        return len(self._bytes)

@@ -25,9 +25,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from explain_step.canonical import canonical_json, plain_json
 from explain_step.digests import sha256_bytes, sha256_file, table_digest
@@ -60,21 +61,68 @@ def verify_directory(
     tuple of Finding
         ``evidence["path"]`` is the relative path of the file at fault.
     """
+    return examine(path, allowed_keys=allowed_keys, today=today).findings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examined:
+    """What verification found, and what it has read on the way.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        As of `verify_directory`.
+    manifest : dict, optional
+        None where it cannot be read. It may be used only where every finding passes.
+    manifest_sha256 : str, optional
+        Of the bytes that were read.
+    signatures : tuple of SignatureFound
+    """
+
+    findings: tuple[Finding, ...]
+    manifest: dict[str, Any] | None = None
+    manifest_sha256: str | None = None
+    signatures: tuple[SignatureFound, ...] = ()
+
+
+def examine(
+    path: str | Path,
+    *,
+    allowed_keys: tuple[AllowedKey, ...] = (),
+    today: date | None = None,
+    tables: Literal["computed", "named"] = "computed",
+) -> Examined:
+    """Verify a snapshot and return what was read with what was found.
+
+    Parameters
+    ----------
+    path, allowed_keys, today
+        As for `verify_directory`.
+    tables : {"computed", "named"}
+        Whether the digests of the tables, which the snapshot id rests on, are computed from their values or
+        taken from the manifest. The bytes of every file are checked in both; ``named`` is quick and leaves a
+        manifest that was made with a wrong id to be found by ``computed``.
+    """
     root = Path(path)
     found = list(_directory(root))
     if found:
-        return tuple(found)
-    manifest, problem = _manifest(root)
+        return Examined(findings=tuple(found))
+    data, manifest, problem = _manifest(root)
     if manifest is None:
-        return (problem,) if problem is not None else ()
+        return Examined(findings=(problem,) if problem is not None else ())
     findings = [] if problem is None else [problem]
     findings.extend(_files(root, manifest))
     if not findings:
-        findings.extend(_identity(root, manifest))
+        findings.extend(_identity(root, manifest, compute=tables == "computed"))
     signatures = signatures_of(root) if not findings else ()
     findings.extend(_signatures(signatures))
     trust = trusted(signatures, allowed_keys, today=today or datetime.now(UTC).date())
-    return tuple(findings) or (_passed(manifest, trust),)
+    return Examined(
+        findings=tuple(findings) or (_passed(manifest, trust),),
+        manifest=manifest,
+        manifest_sha256=sha256_bytes(data),
+        signatures=signatures,
+    )
 
 
 def _fail(code: str, message: str, *, path: str, **evidence: Any) -> Finding:
@@ -123,23 +171,29 @@ def _directory(root: Path) -> Iterator[Finding]:
         yield _fail("VER008", f"{MANIFEST} is not a regular file", path=MANIFEST)
 
 
-def _manifest(root: Path) -> tuple[dict[str, Any] | None, Finding | None]:
-    """Return the manifest as far as it can be used, and what is wrong with it."""
+def _manifest(root: Path) -> tuple[bytes, dict[str, Any] | None, Finding | None]:
+    """Return the manifest's bytes, the manifest as far as it can be used, and what is wrong with it."""
+    data = b""
     try:
         data = (root / MANIFEST).read_bytes()
         manifest = parse(data)
     except (OSError, SnapshotError) as error:
-        return None, _fail("VER002", str(error), path=MANIFEST)
+        return data, None, _fail("VER002", str(error), path=MANIFEST)
     try:
         check_schema(manifest)
         sealed = seal(manifest)["manifest_digest"]
     except ExplainStepError as error:
-        return None, _fail("VER003", str(error), path=MANIFEST)
+        return data, None, _fail("VER003", str(error), path=MANIFEST)
     if sealed != manifest["manifest_digest"]:
-        return manifest, _fail("VER004", f"{MANIFEST} was changed: it lacks its own digest", path=MANIFEST)
+        return (
+            data,
+            manifest,
+            _fail("VER004", f"{MANIFEST} was changed: it lacks its own digest", path=MANIFEST),
+        )
     if dump(manifest) != data:
-        return manifest, _fail("VER002", f"{MANIFEST} has the right values in other bytes", path=MANIFEST)
-    return manifest, None
+        problem = _fail("VER002", f"{MANIFEST} has the right values in other bytes", path=MANIFEST)
+        return data, manifest, problem
+    return data, manifest, None
 
 
 def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -199,17 +253,18 @@ def _content(root: Path, entry: Mapping[str, Any]) -> Iterator[Finding]:
         yield _fail("VER007", message, path=name, sha256=digest, expected_sha256=expected)
 
 
-def _identity(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    digests: dict[str, str] = {}
-    for name, entry in sorted(manifest["tables"].items()):
-        path = f"tables/{name}.parquet"
-        try:
-            digests[name] = table_digest(read_parquet((root / path).read_bytes()))
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            yield _fail("VER009", f"{path} cannot be read as a table: {error}", path=path)
-            return
-        if digests[name] != entry["digest"]:
-            yield _fail("VER009", f"{path} does not have the table digest of the manifest", path=path)
+def _identity(root: Path, manifest: Mapping[str, Any], *, compute: bool) -> Iterator[Finding]:
+    digests = {name: str(entry["digest"]) for name, entry in manifest["tables"].items()}
+    if compute:
+        for name, named in sorted(digests.items()):
+            path = f"tables/{name}.parquet"
+            try:
+                digests[name] = table_digest(read_parquet((root / path).read_bytes()))
+            except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+                yield _fail("VER009", f"{path} cannot be read as a table: {error}", path=path)
+                return
+            if digests[name] != named:
+                yield _fail("VER009", f"{path} does not have the table digest of the manifest", path=path)
     try:
         found = identity_of(manifest, tables=digests)
         config_digest = sha256_bytes(canonical_json(plain_json(manifest["config"])))

@@ -162,6 +162,27 @@ def _locate(client: Any, version: Any) -> _Located:
     )
 
 
+def _same_place(stored: str, location: str, owner: str) -> None:
+    """Refuse a version whose files, which its users load, are not those of the model that it names."""
+    if stored.rstrip("/") != location.rstrip("/"):
+        msg = f"the version's files are at {stored[:200]}, not at the place of {owner}"
+        raise ExplainStepError(msg)
+
+
+def _inside(stored: str, root: str, owner: str) -> None:
+    """Refuse a version without a logged model whose files are not its run's."""
+    inside = stored.removeprefix(root.rstrip("/"))
+    if inside == stored or inside[:1] not in ("", "/") or ".." in inside.split("/"):
+        msg = f"the version's files are at {stored[:200]}, not among the artifacts of {owner}"
+        raise ExplainStepError(msg)
+
+
+def located_place(client: Any, name: str, version: str, open_at: Opener) -> tuple[Place, str | None]:
+    """Return where the evidence of a registered version is kept, and the snapshot id that its tag names."""
+    located = _locate(client, client.get_model_version(name, version))
+    return open_at(located.location), located.hint
+
+
 def snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
     """Return the part of the evidence that a snapshot gives: copied, verified, then read from the copy."""
     folder = newest(place, hint=hint)

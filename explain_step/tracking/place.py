@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from explain_step.errors import SnapshotError
+from explain_step.errors import ExplainStepError, SnapshotError
 
 if TYPE_CHECKING:
     from explain_step.tracking.target import Target
@@ -57,8 +60,44 @@ class Place:
         local = self.repository.download_artifacts(path, None if destination is None else str(destination))
         return Path(local)
 
+    def local_root(self) -> Path | None:
+        """Return the directory of a local artifact store; None where the files are elsewhere."""
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        local = isinstance(self.repository, LocalArtifactRepository)
+        return Path(self.repository.artifact_dir) if local else None
+
+    def copy(self, folder: str, *, destination: Path, most_files: int, most_bytes: int) -> Path:
+        """Copy a folder and return the copy. Links are copied as links: nothing outside is read.
+
+        Raises
+        ------
+        ExplainStepError
+            The folder holds more files or bytes than is stated.
+        """
+        root = self.local_root()
+        if root is None:
+            sizes = self.sizes(folder)
+            _check_sizes(
+                folder, len(sizes), sum(size or 0 for size in sizes.values()), most_files, most_bytes
+            )
+            return self.get(folder, destination=destination)
+        source, target = root / folder, destination / folder
+        files = [
+            Path(at) / name
+            for at, folders, names in os.walk(source)
+            for name in (*names, *_links(at, folders))
+        ]
+        total = sum(file.lstat().st_size for file in files)
+        _check_sizes(folder, len(files), total, most_files, most_bytes)
+        shutil.copytree(source, target, symlinks=True, copy_function=_copied)
+        return target
+
     def read(self, path: str) -> bytes:
-        """Return the bytes of a stored file."""
+        """Return the bytes of a stored file. In a local store only regular files are read, no links."""
+        root = self.local_root()
+        if root is not None and stat.S_ISREG((root / path).lstat().st_mode):
+            return (root / path).read_bytes()
         with tempfile.TemporaryDirectory(prefix="explain_step_") as folder:
             return self.get(path, destination=Path(folder)).read_bytes()
 
@@ -69,6 +108,27 @@ class Place:
         except NotImplementedError:
             return False
         return True
+
+
+def _links(at: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(at) / name).is_symlink()]
+
+
+def _copied(source: str, target: str) -> str:
+    """Copy a regular file; what is none becomes an empty pipe's place holder, a link, that verification finds."""
+    if stat.S_ISREG(os.lstat(source).st_mode):
+        return shutil.copyfile(source, target, follow_symlinks=False)
+    Path(target).symlink_to("special-file")
+    return target
+
+
+def _check_sizes(folder: str, files: int, size: int, most_files: int, most_bytes: int) -> None:
+    if files > most_files or size > most_bytes:
+        msg = (
+            f"{folder} has {files} files and {size} bytes; at most {most_files} files and {most_bytes} bytes "
+            "are read"
+        )
+        raise ExplainStepError(msg)
 
 
 def open_place(location: str | None, *, tracking_uri: str) -> Place:

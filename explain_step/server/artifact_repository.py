@@ -1,0 +1,278 @@
+"""The artifact store behind the gate: what a promotion rests on cannot be overwritten or deleted through the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from explain_step.server import client
+from explain_step.server.judge import Judge
+from explain_step.server.protection import holders_of_model, holders_of_run
+from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
+from explain_step.server.settings import stripped
+from explain_step.snapshot.manifest import check_schema, parse, seal
+from explain_step.tracking.place import FOLDER, MANIFEST
+
+READS = frozenset(
+    {
+        *("list_artifacts", "download_artifacts", "get_local_path", "get_download_presigned_url"),
+        *("download_trace_data", "download_trace_data_to_file", "download_archived_trace_data"),
+        *("download_trace_attachment", "download_trace_attachment_to_file"),
+    }
+)
+WRITES = frozenset({"log_artifact", "log_artifacts", "delete_artifacts", "create_presigned_upload_url"})
+MULTIPART = frozenset({"create_multipart_upload", "complete_multipart_upload", "abort_multipart_upload"})
+STREAMS = frozenset({"log_artifact_from_stream", "log_artifact_from_async_stream"})
+"""Not offered: MLflow then collects the whole body first, and it is judged when it is to be published. A slow
+upload that began before a model was finished could otherwise end after it was promoted."""
+THROUGH_LOG = frozenset(
+    {
+        "upload_trace_data",
+        "upload_archived_trace_data",
+        "upload_archived_trace_data_bytes",
+        "upload_attachment",
+    }
+)
+"""Methods of MLflow's base class that store their file with `log_artifact`."""
+PLUMBING = frozenset({"flush_async_logging"})
+
+
+def open_repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> Any:
+    """Return the guarded repository of an ``explain-gate+<scheme>`` URI."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    inner = get_artifact_repository(stripped(artifact_uri), tracking_uri, registry_uri)
+    return guarded(inner, artifact_uri)
+
+
+def guarded(inner: Any, artifact_uri: str) -> Any:
+    """Put the guards before a repository; multipart uploads are offered where it has them."""
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository, MultipartUploadMixin
+
+    bases: tuple[type, ...] = (RepositoryGuards, ArtifactRepository)
+    methods: dict[str, Any] = {name: _refusing(name) for name in unclassified(ArtifactRepository)}
+    if isinstance(inner, MultipartUploadMixin):
+        bases = (RepositoryGuards, MultipartGuards, ArtifactRepository, MultipartUploadMixin)
+    downloads = _mixin("MultipartDownloadMixin")
+    if downloads is not None and isinstance(inner, downloads):
+        bases = (*bases, downloads)
+        methods["get_download_presigned_url"] = lambda self, *args, **kwargs: (
+            self.inner.get_download_presigned_url(*args, **kwargs)
+        )
+    repository = type("GuardedArtifactRepository", bases, methods)(artifact_uri)
+    repository.inner = inner
+    return repository
+
+
+def _mixin(name: str) -> type | None:
+    from mlflow.store.artifact import artifact_repo
+
+    found: type | None = getattr(artifact_repo, name, None)
+    return found
+
+
+def unclassified(base: type) -> list[str]:
+    """Return the public methods of MLflow's repository that are not listed here: MLflow has added them since."""
+    known = READS | WRITES | MULTIPART | STREAMS | THROUGH_LOG | PLUMBING
+    public = [name for name in vars(base) if not name.startswith("_") and callable(vars(base)[name])]
+    return sorted(set(public) - known)
+
+
+def _refusing(name: str) -> Any:
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        text = f"The gate does not know {name}, which this version of MLflow has; update explain-step."
+        self.judge.refuse(name, text, codes=("GATE001",))
+        return getattr(self.inner, name)(*args, **kwargs)
+
+    return refuse
+
+
+class RepositoryGuards:
+    """The guards, as a mixin before MLflow's base class. ``inner`` does the work."""
+
+    inner: Any
+    artifact_uri: str
+
+    @property
+    def judge(self) -> Judge:
+        """The judge of the server's registry store."""
+        found: Judge = client.registry_of_server().judge
+        return found
+
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> Any:
+        """Store a file where nothing sealed is."""
+        name = _joined(artifact_path, Path(local_file).name)
+        self._check(name, "write")
+        self._check_manifest(name, Path(local_file))
+        return self.inner.log_artifact(local_file, artifact_path)
+
+    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> Any:
+        """Store the files of a directory where none of them meets something sealed."""
+        root = Path(local_dir)
+        for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
+            name = _joined(artifact_path, file.relative_to(root).as_posix())
+            self._check(name, "write")
+            self._check_manifest(name, file)
+        return self.inner.log_artifacts(local_dir, artifact_path)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> Any:
+        """Remove a file or folder that nothing rests on."""
+        self._check(artifact_path or "", "delete")
+        return self.inner.delete_artifacts(artifact_path)
+
+    def create_presigned_upload_url(self, artifact_path: str, expiration: int = 900) -> Any:
+        """Refuse: such an URL writes to the storage when the server no longer looks."""
+        self.judge.refuse(
+            "presigned upload", f"{artifact_path}: uploads go through this server, which seals them."
+        )
+        return self.inner.create_presigned_upload_url(artifact_path, expiration)
+
+    def list_artifacts(self, path: str | None = None) -> Any:
+        """List a folder."""
+        return self.inner.list_artifacts(path)
+
+    def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> Any:
+        """Download a file or folder."""
+        return self.inner.download_artifacts(artifact_path, dst_path)
+
+    def get_local_path(self, artifact_path: str) -> Any:
+        """Return the path of a file that the server can send as it is."""
+        return self.inner.get_local_path(artifact_path)
+
+    def _download_file(self, remote_file_path: str, local_path: str) -> Any:
+        return self.inner._download_file(remote_file_path, local_path)
+
+    def _is_directory(self, artifact_path: str) -> Any:
+        return self.inner._is_directory(artifact_path)
+
+    def _check(self, path: str, act: Act) -> None:
+        """Refuse what is sealed; where the seal cannot be asked for, everything of a model or run is."""
+        whole = _joined(urlparse(stripped(self.artifact_uri)).path, path)
+        try:
+            problem = Sealer(self._owner, self._children).problem(whole, act)
+        except Exception as error:  # noqa: BLE001 - what cannot be asked is refused
+            problem = f"it is not known whether it is sealed ({type(error).__name__}: {str(error)[:200]})"
+        if problem is not None:
+            self.judge.refuse(
+                f"{act} artifact", f"{path or 'the artifact root'}: {act} refused: {problem}.", path=path
+            )
+
+    def _check_manifest(self, path: str, file: Path) -> None:
+        """Refuse a manifest that finishes another snapshot than the folder's: it would seal what is no evidence."""
+        folder = _snapshot_of(path)
+        if folder is None:
+            return
+        try:
+            manifest = parse(file.read_bytes())
+            check_schema(manifest)
+            right = seal(manifest)["manifest_digest"] == manifest["manifest_digest"]
+            problem = None if right and manifest["snapshot_id"] == folder else "it is not of this snapshot"
+        except Exception as error:  # noqa: BLE001 - hostile content of any kind
+            problem = f"it is no manifest ({type(error).__name__}: {str(error)[:150]})"
+        if problem is not None:
+            self.judge.refuse("write artifact", f"{path}: write refused: {problem}.", path=path)
+
+    def _children(self, folder: str) -> dict[str, bool]:
+        """Return the names in a folder of the store, which is given from the root of the URI's path."""
+        root = urlparse(stripped(self.artifact_uri)).path.strip("/")
+        inside = folder.strip("/")
+        if root and inside != root and not inside.startswith(f"{root}/"):
+            return self._children_elsewhere(inside)
+        relative = inside.removeprefix(root).strip("/")
+        return {
+            entry.path.rpartition("/")[2]: bool(entry.is_dir) for entry in self.inner.list_artifacts(relative)
+        }
+
+    def _children_elsewhere(self, inside: str) -> dict[str, bool]:
+        """Ask for a folder by its own URI: a reading may leave this repository (``..``, another case)."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        parsed = urlparse(stripped(self.artifact_uri))
+        uri = parsed._replace(path=f"/{inside}").geturl()
+        entries = get_artifact_repository(uri).list_artifacts(None)
+        return {entry.path.rpartition("/")[2]: bool(entry.is_dir) for entry in entries}
+
+    def _owner(self, spot: Spot) -> Owner:
+        judge = self.judge
+        if spot.owner == "run":
+            return _owner_of_run(judge, spot)
+        return _owner_of_model(judge, f"m-{spot.id}")
+
+
+class MultipartGuards:
+    """Multipart uploads: judged when they begin and again when they are published."""
+
+    inner: Any
+
+    def create_multipart_upload(
+        self, local_file: str, num_parts: int, artifact_path: str | None = None
+    ) -> Any:
+        """Begin an upload where nothing sealed is."""
+        self._check_upload(local_file, artifact_path)
+        return self.inner.create_multipart_upload(local_file, num_parts, artifact_path)
+
+    def complete_multipart_upload(
+        self, local_file: str, upload_id: str, parts: Any, artifact_path: str | None = None
+    ) -> Any:
+        """Publish an upload where nothing sealed has come into being meanwhile."""
+        self._check_upload(local_file, artifact_path)
+        return self.inner.complete_multipart_upload(local_file, upload_id, parts, artifact_path)
+
+    def abort_multipart_upload(
+        self, local_file: str, upload_id: str, artifact_path: str | None = None
+    ) -> Any:
+        """Give an upload up; nothing was published."""
+        return self.inner.abort_multipart_upload(local_file, upload_id, artifact_path)
+
+    def _check_upload(self, local_file: str, artifact_path: str | None) -> None:
+        name = _joined(artifact_path, Path(local_file).name)
+        self._check(name, "write")  # type: ignore[attr-defined]
+        if _snapshot_of(name) is not None:
+            text = f"{name}: write refused: a manifest is uploaded in one piece."
+            self.judge.refuse("write artifact", text, path=name)  # type: ignore[attr-defined]
+
+
+def _joined(folder: str | None, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if folder else name
+
+
+def _snapshot_of(path: str) -> str | None:
+    """Return the snapshot id where a path is that of its manifest, in any reading."""
+    for reading in readings(path):
+        parts = reading.split("/")
+        if len(parts) >= 3 and parts[-1] == MANIFEST and parts[-3].casefold() == FOLDER:
+            return parts[-2] if SNAPSHOT_ID.fullmatch(parts[-2]) else None
+    return None
+
+
+def _owner_of_run(judge: Judge, spot: Spot) -> Owner:
+    """Ask about a run; it holds files of a version only where the version has no logged model."""
+    from mlflow.exceptions import MlflowException
+
+    held = holders_of_run(judge.registry, judge.policy(), spot.id, without_model=True)
+    try:
+        run = judge.tracking().get_run(spot.id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return Owner(known=False, held=held[0] if held else None)
+    deleted = run.info.lifecycle_stage == "deleted"
+    return Owner(known=True, deleted=deleted, held=held[0] if held else None)
+
+
+def _owner_of_model(judge: Judge, model_id: str) -> Owner:
+    from mlflow.exceptions import MlflowException
+
+    store = judge.tracking()
+    try:
+        model = store.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        deleted = model_id in store._get_deleted_logged_models()
+        held = holders_of_model(judge.registry, judge.policy(), model_id) if deleted else []
+        return Owner(known=deleted, deleted=deleted, held=held[0] if held else None)
+    return Owner(known=True, ready=str(model.status) == "READY")

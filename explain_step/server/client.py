@@ -1,0 +1,81 @@
+"""The server's own stores behind the few methods of a client that gathering evidence needs. No HTTP loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A version that somebody asks to create: it is judged before it exists."""
+
+    name: str
+    version: str
+    source: str
+    run_id: str | None
+    tags: dict[str, str]
+    location: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreClient:
+    """The reading methods of ``MlflowClient`` on the stores of this process.
+
+    Attributes
+    ----------
+    registry : SqlAlchemyStore
+        Of the model registry.
+    tracking : callable
+        Returns the tracking store; asked late, the server makes it when it is first needed.
+    candidate : Candidate, optional
+        Answers for a version that is not there yet.
+    """
+
+    registry: Any
+    tracking: Callable[[], Any]
+    candidate: Candidate | None = None
+    tracking_uri: str = "explain-gate: in process"
+
+    def get_model_version(self, name: str, version: str) -> Any:
+        """Return a version."""
+        if self._is_candidate(name, version):
+            return self.candidate
+        return self.registry.get_model_version(name, version)
+
+    def get_model_version_by_alias(self, name: str, alias: str) -> Any:
+        """Return the version behind an alias."""
+        return self.registry.get_model_version_by_alias(name, alias)
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        """Return where the files of a version are."""
+        if self.candidate is not None and self._is_candidate(name, version):
+            return self.candidate.location
+        return str(self.registry.get_model_version_download_uri(name, version))
+
+    def get_run(self, run_id: str) -> Any:
+        """Return a run."""
+        return self.tracking().get_run(run_id)
+
+    def get_logged_model(self, model_id: str) -> Any:
+        """Return a logged model that is not deleted."""
+        return self.tracking().get_logged_model(model_id)
+
+    def _is_candidate(self, name: str, version: str) -> bool:
+        wanted = self.candidate
+        return wanted is not None and (wanted.name, wanted.version) == (name, str(version))
+
+
+def tracking_of_server() -> Any:
+    """Return the tracking store of the server process."""
+    from mlflow.server.handlers import _get_tracking_store
+
+    return _get_tracking_store()
+
+
+def registry_of_server() -> Any:
+    """Return the registry store of the server process."""
+    from mlflow.server.handlers import _get_model_registry_store
+
+    return _get_model_registry_store()

@@ -1,0 +1,214 @@
+"""One judge for every plugin: evidence from the server's stores, the policy, a decision, a record, a refusal."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from explain_step.errors import ExplainStepError, InvalidInput
+from explain_step.gate import (
+    BreakGlassUse,
+    Evidence,
+    GateDecision,
+    Policy,
+    Request,
+    check_break_glass,
+    decide,
+    folded,
+)
+from explain_step.server import places, settings
+from explain_step.server.audit_log import AuditLog
+from explain_step.server.client import Candidate, StoreClient
+from explain_step.server.settings import Deployment
+from explain_step.server.user import User, current_user
+from explain_step.tracking.evidence import gather
+from explain_step.tracking.marks import PREFIX
+
+BREAK_GLASS_TAG = f"{PREFIX}break_glass"
+EXPLAINABLE = ("GATE002", "GATE003", "GATE004", "GATE005")
+"""What is remedied by explaining the version (again)."""
+MESSAGE_LENGTH = 700
+
+
+class Judge:
+    """Decides for one server process.
+
+    Parameters
+    ----------
+    registry : SqlAlchemyStore
+        The model registry; only its reading methods are called.
+    tracking : callable
+        Returns the tracking store.
+    deployment : Deployment
+    """
+
+    def __init__(self, registry: Any, tracking: Callable[[], Any], *, deployment: Deployment) -> None:
+        self.registry = registry
+        self.tracking = tracking
+        self.deployment = deployment
+        self.audit = AuditLog(settings.audit_path())
+
+    def policy(self) -> Policy:
+        """Return the policy that holds now; refuse where it cannot be read."""
+        try:
+            return settings.current_policy()
+        except ExplainStepError as error:
+            self.refuse("policy", f"The promotion policy cannot be read: {error}", codes=("GATE001",))
+            raise
+
+    def require(
+        self, name: str, version: str, request: Request, *, policy: Policy, candidate: Candidate | None = None
+    ) -> None:
+        """Return if the version may be promoted; refuse otherwise. Nothing about an allow is remembered."""
+        user = current_user()
+        asked = Request(
+            action=request.action, target=request.target, by=user.name, authenticated=user.authenticated
+        )
+        try:
+            evidence = self.evidence(name, version, policy=policy, candidate=candidate)
+            glass = None if candidate is not None else self._break_glass(name, version, policy, user)
+            decision = decide(evidence, policy, request=asked, break_glass=glass)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in the check is a refusal
+            words = f"The evidence for models:/{name}/{version} could not be judged ({type(error).__name__}: "
+            self.refuse(
+                str(asked), f"{words}{str(error)[:300]}).", name=name, version=version, codes=("GATE001",)
+            )
+            return
+        facts = _facts(decision)
+        if decision.allowed:
+            self.record(str(asked), "allow", name=name, version=version, **facts)
+        else:
+            text = refusal_text(decision, new=candidate is not None)
+            self.refuse(str(asked), text, name=name, version=version, **facts)
+
+    def evidence(
+        self, name: str, version: str, *, policy: Policy, candidate: Candidate | None = None
+    ) -> Evidence:
+        """Gather the evidence within the time that the operator allows.
+
+        Raises
+        ------
+        TimeoutError
+            It took longer; the reading goes on in the background and is thrown away.
+        """
+        client = StoreClient(registry=self.registry, tracking=self.tracking, candidate=candidate)
+        context = contextvars.copy_context()  # the workspace of the request
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain_step_gate")
+        try:
+            asked = executor.submit(
+                context.run,
+                lambda: gather(name, version, client=client, policy=policy, open_at=self.open_at),
+            )
+            return asked.result(timeout=settings.timeout())
+        except TimeoutError as error:
+            msg = f"the evidence was not read within {settings.timeout():g} seconds"
+            raise TimeoutError(msg) from error
+        finally:
+            executor.shutdown(wait=False)
+
+    def open_at(self, location: str) -> Any:
+        """Open an artifact location in the server's own store."""
+        return places.open_at(location, deployment=self.deployment)
+
+    def refuse(self, action: str, message: str, **facts: Any) -> None:
+        """Record a refusal and raise it as MLflow's PERMISSION_DENIED; in dry-run only record it."""
+        try:
+            dry = settings.mode() == "dry-run"
+        except ExplainStepError:
+            dry = False
+        self.record(action, "would_refuse" if dry else "refuse", message=message, **facts)
+        if not dry:
+            deny(message)
+
+    def record(self, action: str, outcome: str, **facts: Any) -> None:
+        """Write a line to the audit log."""
+        user = current_user()
+        who = {"user": user.name, "authenticated": user.authenticated}
+        self.audit.write({"action": action, "outcome": outcome, **who, **facts})
+
+    def _break_glass(self, name: str, version: str, policy: Policy, user: User) -> BreakGlassUse | None:
+        tags = self.registry.get_model_version(name, version).tags or {}
+        text = tags.get(BREAK_GLASS_TAG)
+        if text is None or not policy.break_glass.allowed:
+            return None
+        try:
+            use = parse_break_glass(text)
+            check_break_glass(use, policy, now=datetime.now(UTC))
+        except InvalidInput:
+            return None  # expired or not permitted any more: the rules decide
+        if user.authenticated and folded(use.owner) != folded(user.name):
+            return None
+        return use
+
+
+def deny(message: str) -> NoReturn:
+    """Raise the error that MLflow's server answers with 403 and its UI shows in the dialog."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    raise MlflowException(message[:MESSAGE_LENGTH], error_code=PERMISSION_DENIED)
+
+
+def parse_break_glass(text: str) -> BreakGlassUse:
+    """Return the use of break-glass that a tag's JSON value describes.
+
+    Raises
+    ------
+    InvalidInput
+        Not a JSON object with owner, reason and expires (ISO 8601 with a time zone).
+    """
+    try:
+        plain = json.loads(text)
+        expires = datetime.fromisoformat(plain["expires"])
+        use = BreakGlassUse(owner=str(plain["owner"]), reason=str(plain["reason"]), expires=expires)
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"Tag {BREAK_GLASS_TAG} must be JSON with owner, reason and expires (ISO 8601), got {text[:100]!r}."
+        raise InvalidInput(msg) from error
+    if expires.tzinfo is None:
+        msg = f"Tag {BREAK_GLASS_TAG}: expires must have a time zone, got {plain['expires']!r}."
+        raise InvalidInput(msg)
+    return use
+
+
+def refusal_text(decision: GateDecision, *, new: bool = False) -> str:
+    """Say which version is refused, why, and what to do, in plain text that fits into a dialog."""
+    blocking = decision.blocking
+    uri = f"models:/{decision.name}/{decision.version}"
+    reasons = "; ".join(f"{f.code} {_shortened(f.message)}" for f in blocking[:2]) or "no rule holds for it"
+    more = f" (and {len(blocking) - 2} more)" if len(blocking) > 2 else ""
+    what = (
+        f"{uri} may not get {decision.request}" if not new else f"A new version may not enter {decision.name}"
+    )
+    return f"{what}: {reasons}{more}. {_remedy(decision, uri, new=new)}"
+
+
+def _shortened(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= 180 else f"{plain[:179]}…"
+
+
+def _remedy(decision: GateDecision, uri: str, *, new: bool) -> str:
+    codes = {f.code for f in decision.blocking}
+    if codes & set(EXPLAINABLE):
+        target = "models:/<name>/<version>" if new else uri
+        return f"Explain it: explain-step run {target} rows.parquet --target LABEL"
+    return f"All findings: explain-step gate {uri if not new else 'models:/<name>/<version>'}"
+
+
+def _facts(decision: GateDecision) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "codes": [f.code for f in decision.blocking],
+        "policy": decision.policy_digest,
+        "snapshot_id": decision.snapshot_id,
+        "manifest_sha256": decision.manifest_sha256,
+    }
+    waived = [f"{f.code}: {f.evidence['waived']}" for f in decision.findings if "waived" in f.evidence]
+    if waived:
+        facts["waived"] = waived
+    if decision.break_glass is not None:
+        facts["break_glass"] = decision.record()["break_glass"]
+    return facts

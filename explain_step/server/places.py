@@ -1,0 +1,54 @@
+"""Where the server itself finds the files behind an artifact location: in its own store, never through HTTP."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import unquote, urlparse
+
+from explain_step.errors import ExplainStepError
+from explain_step.server.settings import UNSEALED, Deployment, accepts_unsealed, stripped
+from explain_step.tracking.place import Place
+
+
+def open_at(location: str, *, deployment: Deployment) -> Place:
+    """Open an artifact location as the server sees it.
+
+    Raises
+    ------
+    ExplainStepError
+        The location is on another server, or it is written to without going through the sealed store: the
+        evidence there could be changed after it was judged.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    path = proxied_path(location)
+    if path is not None and deployment.serves_artifacts and deployment.destination:
+        inner = posixpath.join(stripped(deployment.destination), path)
+        return Place(location=location, repository=get_artifact_repository(inner))
+    if path is None and (not deployment.seals_artifacts or accepts_unsealed()):
+        return Place(location=location, repository=get_artifact_repository(location))
+    msg = (
+        f"the files are at {location[:200]}, which does not go through the sealed artifact store of this "
+        f"server; log the model to an experiment with the server's own artifact root ({UNSEALED}=1 on the "
+        "server accepts other places)"
+    )
+    raise ExplainStepError(msg)
+
+
+def proxied_path(location: str) -> str | None:
+    """Return the path inside the server's artifact store; None for every other place.
+
+    Examples
+    --------
+    >>> proxied_path("mlflow-artifacts:/1/models/m-1/artifacts"), proxied_path("mlflow-artifacts://elsewhere/1")
+    ('1/models/m-1/artifacts', None)
+    >>> proxied_path("mlflow-artifacts:/1/%2e%2e/2") is None
+    True
+    """
+    parsed = urlparse(location)
+    if parsed.scheme != "mlflow-artifacts" or parsed.netloc or parsed.query or parsed.fragment:
+        return None
+    path = parsed.path.lstrip("/")
+    if path != unquote(path) or "\\" in path or posixpath.normpath(path) != path:
+        return None
+    return None if path.startswith("..") else path

@@ -1,0 +1,145 @@
+"""What happens when ``mlflow server`` starts: the plugins are joined, and half a gate refuses to serve.
+
+MLflow has an entry point for each kind of store and none for the start of a server. The module
+``mlflow.server`` is imported by the command and by every worker, before the first request: what stands here
+runs right after that import.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import logging
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from explain_step.errors import ExplainStepError
+from explain_step.server import settings
+from explain_step.server.audit_log import check_writable
+from explain_step.server.settings import MODE, SCHEME, Deployment
+
+logger = logging.getLogger("explain_step.gate")
+SERVER_MODULE = "mlflow.server"
+OLDEST_MLFLOW = (3, 10)
+NEWEST_MLFLOW = (4, 0)
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Finds ``mlflow.server`` as usual, and calls `started` when it has been executed."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != SERVER_MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                started(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def watch() -> None:
+    """Wait for ``mlflow.server`` to be imported in this process."""
+    if SERVER_MODULE not in sys.modules and not any(isinstance(f, _AfterImport) for f in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport())
+
+
+def started(server: ModuleType) -> None:
+    """Check the configuration, guard the tracking store, and add the health route.
+
+    Raises
+    ------
+    SystemExit
+        The gate would be half there; the message names what is missing and the remedy.
+    """
+    deployment = _deployment()
+    if deployment is None or not (deployment.guards_registry or _mentions_gate(deployment)):
+        return
+    problem = configuration_problem(deployment)
+    if problem is not None:
+        message = f"explain_step gate: this server does not start. {problem}"
+        raise SystemExit(message)
+    _guard_tracking_store()
+    _add_health_route(server, deployment)
+    if settings.mode() == "dry-run":
+        logger.warning("explain_step gate: DRY RUN, nothing is refused (%s=dry-run)", MODE)
+
+
+def configuration_problem(deployment: Deployment) -> str | None:
+    """Say what makes the gate half a gate, and the remedy; None where it is whole."""
+    import mlflow
+
+    version = tuple(int(part) for part in mlflow.__version__.split(".")[:2])
+    if not OLDEST_MLFLOW <= version < NEWEST_MLFLOW:
+        return f"MLflow {mlflow.__version__} is not supported; install a version from 3.10 and below 4."
+    if str(deployment.backend_uri or "").startswith(SCHEME):
+        return f"--backend-store-uri takes the plain URI of the database; put {SCHEME} before --registry-store-uri."
+    return _half(deployment) or _unusable()
+
+
+def _half(deployment: Deployment) -> str | None:
+    if not deployment.guards_registry:
+        return f"The artifacts are sealed and the registry is open: add --registry-store-uri {SCHEME}<database URI>."
+    if deployment.artifacts_only:
+        return (
+            "With --artifacts-only nothing here knows which models are finished; serve both from one server."
+        )
+    if deployment.serves_artifacts and not deployment.seals_artifacts:
+        return (
+            "The registry is guarded and the artifacts are open: add --artifacts-destination "
+            f"{SCHEME}file:///path (or {SCHEME}s3://…), or --no-serve-artifacts."
+        )
+    return None
+
+
+def _unusable() -> str | None:
+    try:
+        settings.mode()
+        settings.timeout()
+        settings.current_policy()
+    except ExplainStepError as error:
+        return str(error)
+    return check_writable(settings.audit_path())
+
+
+def _deployment() -> Deployment | None:
+    """Return how this server is started: seen from the command itself or from a worker."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    params = {} if context is None else context.params
+    if "registry_store_uri" in params:
+        return settings.deployment_of_command(params)
+    worker = settings.deployment_of_worker()
+    return worker if worker.backend_uri is not None or worker.destination is not None else None
+
+
+def _mentions_gate(deployment: Deployment) -> bool:
+    uris = (deployment.backend_uri, deployment.destination, deployment.registry_uri)
+    return any(str(uri or "").startswith(SCHEME) for uri in uris)
+
+
+def _guard_tracking_store() -> None:
+    """Let MLflow's builders of tracking stores return guarded ones, in this server process only."""
+    from mlflow.server import handlers
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    from explain_step.server.tracking_store import guarding
+
+    registry = handlers._tracking_store_registry
+    for scheme in DATABASE_ENGINES:
+        registry.register(scheme, guarding(registry.get_store_builder(f"{scheme}://")))
+
+
+def _add_health_route(server: ModuleType, deployment: Deployment) -> None:
+    from explain_step.server.health import ROUTE, report
+
+    prefix = getattr(server, "_add_static_prefix", lambda route: route)
+    server.app.add_url_rule(prefix(ROUTE), "explain_step_health", lambda: report(deployment), methods=["GET"])

@@ -1,0 +1,173 @@
+"""The tags of the gate on a model version: written only where they say what the verified evidence says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from explain_step.digests import sha256_bytes
+from explain_step.errors import ExplainStepError
+from explain_step.gate import check_break_glass, folded
+from explain_step.server.client import StoreClient
+from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
+from explain_step.server.user import current_user
+from explain_step.snapshot.manifest import check_schema, parse, seal
+from explain_step.tracking.decision_log import parse_head
+from explain_step.tracking.evidence import REVIEW_TAG, located_place, parse_review
+from explain_step.tracking.marks import PREFIX
+from explain_step.tracking.place import FOLDER, MANIFEST
+
+SNAPSHOT_ID = re.compile(r"[0-9a-f]{64}")
+OPEN_STATUS = ("pending", "failed", "incomplete")
+"""A status that claims nothing."""
+PROVEN_STATUS = ("complete", "degraded", "waived")
+FREE = ("reason",)
+FACTS = ("snapshot_id", "manifest_sha256", "schema", "evidence")
+RECORD = re.compile(r"explanations/decisions/[A-Za-z0-9][A-Za-z0-9_.-]{0,150}")
+
+
+def is_reserved(key: str) -> bool:
+    """Tell whether a tag key belongs to explain_step, however a database compares keys."""
+    return folded(key).startswith(PREFIX)
+
+
+def travels(key: str) -> bool:
+    """Tell whether a tag goes with a copy of its version: facts and reviews do, a use of break-glass does not."""
+    return is_reserved(key) and key != BREAK_GLASS_TAG
+
+
+def may_not_delete(key: str) -> str | None:
+    """Say why a tag must stay; None where it may go."""
+    if is_reserved(key) and key != BREAK_GLASS_TAG:
+        return f"the tag {key!r} belongs to explain_step and stays"
+    return None
+
+
+def checked(judge: Judge, name: str, version: str, tag: Any) -> Any:
+    """Return the tag to be written; refuse a tag of ours that is not true.
+
+    Every other tag passes as it is. A review is stamped with the user whom the server has authenticated.
+    """
+    key, value = str(tag.key), str(tag.value)
+    if not is_reserved(key):
+        return tag
+    try:
+        problem, written = _judged(judge, name, version, key, value)
+    except Exception as error:  # noqa: BLE001 - evidence that cannot be read proves no tag
+        problem, written = f"it could not be checked ({type(error).__name__}: {str(error)[:200]})", value
+    where = f"{name}/{version}"
+    if problem is not None:
+        judge.refuse(
+            "set tag", f"{where}: tag {key!r} refused: {problem}.", name=name, version=version, tag=key
+        )
+        return tag
+    if key == BREAK_GLASS_TAG or key.startswith(REVIEW_TAG):
+        judge.record("set tag", "allow", name=name, version=version, tag=key, value=written)
+    return type(tag)(key, written)
+
+
+def _judged(judge: Judge, name: str, version: str, key: str, value: str) -> tuple[str | None, str]:
+    """Return what is wrong with a tag, and the value to be written."""
+    part = key.removeprefix(PREFIX)
+    if key == BREAK_GLASS_TAG:
+        return _break_glass_problem(judge, value), value
+    if key.startswith(REVIEW_TAG):
+        return _review(judge, name, version, key, value)
+    if part in FREE or (part == "status" and value in OPEN_STATUS):
+        return None, value
+    if part == "decision":
+        return _decision_problem(judge, name, version, value), value
+    if part in FACTS or (part == "status" and value in PROVEN_STATUS):
+        return _fact_problem(judge, name, version, part, value), value
+    return "explain_step has no such tag", value
+
+
+def _break_glass_problem(judge: Judge, value: str) -> str | None:
+    user = current_user()
+    try:
+        use = parse_break_glass(value)
+        check_break_glass(use, judge.policy(), now=datetime.now(UTC))
+    except ExplainStepError as error:
+        return str(error).rstrip(".")
+    if user.authenticated and folded(use.owner) != folded(user.name):
+        return f"its owner {use.owner!r} is not the user {user.name!r}"
+    return None
+
+
+def _review(judge: Judge, name: str, version: str, key: str, value: str) -> tuple[str | None, str]:
+    review, user = parse_review(value), current_user()
+    if review is None or review.decision not in ("approve", "reject"):
+        return "it is not a review", value
+    if user.authenticated and folded(review.reviewer) != folded(user.name):
+        return f"the reviewer {review.reviewer!r} is not the user {user.name!r}", value
+    if review.authenticated and not user.authenticated:
+        return "only the server says that a reviewer is authenticated", value
+    there = (judge.registry.get_model_version(name, version).tags or {}).get(key)
+    before = None if there is None else parse_review(there)
+    if before is not None and folded(before.reviewer) != folded(review.reviewer):
+        return f"it would replace the review of {before.reviewer!r}", value
+    stamped = {**json.loads(value), "authenticated": user.authenticated}
+    return None, json.dumps(stamped, sort_keys=True)
+
+
+def _decision_problem(judge: Judge, name: str, version: str, value: str) -> str | None:
+    """Accept a pointer to a decision where the record is, with the digest that the pointer names."""
+    head = parse_head(value) or {}
+    path = head.get("path", "")
+    if not RECORD.fullmatch(path):
+        return "it names no record under explanations/decisions/"
+    place = located_place(_client(judge), name, version, judge.open_at)[0]
+    folder, _, file = path.rpartition("/")
+    if file not in place.children(folder):
+        return f"there is no {path} beside the model"
+    found = sha256_bytes(place.read(path))
+    return None if found == head.get("sha256") else f"{path} has another digest"
+
+
+def _fact_problem(judge: Judge, name: str, version: str, part: str, value: str) -> str | None:
+    """Hold a fact against the snapshot that it speaks of."""
+    if part == "status":
+        evidence = judge.evidence(name, version, policy=judge.policy())
+        said = str(evidence.manifest.get("status"))
+        ok = evidence.usable and value in (said, "waived")
+        return None if ok else f"no verified snapshot of this version says {value!r}"
+    place, hint = located_place(_client(judge), name, version, judge.open_at)
+    named = (
+        value.rstrip("/").rpartition("/")[2]
+        if part == "evidence"
+        else value
+        if part == "snapshot_id"
+        else hint
+    )
+    if named is None or not SNAPSHOT_ID.fullmatch(named):
+        return (
+            "it names no snapshot"
+            if part in ("snapshot_id", "evidence")
+            else "explain_step.snapshot_id is missing"
+        )
+    if MANIFEST not in place.children(f"{FOLDER}/{named}"):
+        return f"there is no finished snapshot {named[:12]}… of this version"
+    data = place.read(f"{FOLDER}/{named}/{MANIFEST}")
+    facts = _facts(data, place=named)
+    if part in facts and facts[part] != value:
+        return f"the snapshot {named[:12]}… says {facts[part][:70]!r}"
+    return None
+
+
+def _facts(data: bytes, *, place: str) -> Mapping[str, str]:
+    manifest = parse(data)
+    check_schema(manifest)
+    if seal(manifest)["manifest_digest"] != manifest["manifest_digest"] or manifest["snapshot_id"] != place:
+        return {"snapshot_id": "its manifest was changed", "manifest_sha256": "its manifest was changed"}
+    return {
+        "snapshot_id": str(manifest["snapshot_id"]),
+        "manifest_sha256": sha256_bytes(data),
+        "schema": str(manifest["schema_version"]),
+    }
+
+
+def _client(judge: Judge) -> StoreClient:
+    return StoreClient(registry=judge.registry, tracking=judge.tracking)

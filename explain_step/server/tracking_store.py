@@ -1,0 +1,136 @@
+"""The tracking store behind the gate: runs, logged models and experiments that a protected version rests on stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from explain_step.server import client
+from explain_step.server.judge import Judge
+from explain_step.server.protection import holders_of_model, holders_of_run
+
+GUARDED = frozenset(
+    {
+        "delete_run",
+        "delete_experiment",
+        "delete_logged_model",
+        "finalize_logged_model",
+        "set_tag",
+        "log_batch",
+    }
+)
+"""Methods that are judged. Tags on runs and logged models are hints which nothing rests on, but for one: who
+made the run (``mlflow.user``) decides who may review it."""
+USER_TAG = "mlflow.user"
+PAGE = 1_000
+
+
+def guarding(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a builder of tracking stores whose stores are guarded."""
+
+    def build(store_uri: str, artifact_uri: str | None) -> Any:
+        return guarded(builder(store_uri, artifact_uri))
+
+    return build
+
+
+def guarded(store: Any) -> Any:
+    """Put the guards before a tracking store of MLflow."""
+    base = type(store)
+    if not issubclass(base, TrackingGuards):
+        store.__class__ = type(f"Guarded{base.__name__}", (TrackingGuards, base), {})
+    return store
+
+
+class TrackingGuards:
+    """The guards, as a mixin before MLflow's store."""
+
+    @property
+    def judge(self) -> Judge:
+        """The judge of the server's registry store."""
+        found: Judge = client.registry_of_server().judge
+        return found
+
+    def delete_run(self, run_id: str) -> Any:
+        """Refuse while a protected version comes from the run."""
+        self._keep(f"run {run_id}", self._holders_of_run(run_id))
+        return super().delete_run(run_id)  # type: ignore[misc]
+
+    def delete_experiment(self, experiment_id: str) -> Any:
+        """Refuse while a protected version comes from one of its runs or models: they are deleted with it."""
+        self._keep(f"experiment {experiment_id}", self._holders_of_experiment(experiment_id))
+        return super().delete_experiment(experiment_id)  # type: ignore[misc]
+
+    def delete_logged_model(self, model_id: str) -> Any:
+        """Refuse while a protected version is this model."""
+        judge = self.judge
+        self._keep(f"logged model {model_id}", holders_of_model(judge.registry, judge.policy(), model_id))
+        return super().delete_logged_model(model_id)  # type: ignore[misc]
+
+    def finalize_logged_model(self, model_id: str, status: Any) -> Any:
+        """Refuse to reopen a finished model: its files could be changed and it be finished again."""
+        if str(super().get_logged_model(model_id).status) == "READY" and str(status) != "READY":  # type: ignore[misc]
+            text = f"logged model {model_id} is READY and stays so; log a new model instead."
+            self.judge.refuse("finalize", text, model_id=model_id)
+        return super().finalize_logged_model(model_id, status)  # type: ignore[misc]
+
+    def set_tag(self, run_id: str, tag: Any) -> Any:
+        """Keep who made a run."""
+        self._keep_author(run_id, [tag])
+        return super().set_tag(run_id, tag)  # type: ignore[misc]
+
+    def log_batch(self, run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
+        """Keep who made a run."""
+        self._keep_author(run_id, tags)
+        return super().log_batch(run_id, metrics, params, tags)  # type: ignore[misc]
+
+    def delete_tag(self, run_id: str, key: str) -> Any:
+        """Keep who made a run."""
+        if key == USER_TAG:
+            self.judge.refuse(
+                "delete tag", f"run {run_id}: the tag {key!r} says who made it and stays.", run_id=run_id
+            )
+        return super().delete_tag(run_id, key)  # type: ignore[misc]
+
+    def _keep(self, what: str, held: list[str]) -> None:
+        if held:
+            text = f"{what} may not be deleted: {held[0]}. Take the alias or stage away first."
+            self.judge.refuse("delete", text, what=what)
+
+    def _holders_of_run(self, run_id: str) -> list[str]:
+        judge = self.judge
+        return holders_of_run(judge.registry, judge.policy(), run_id)
+
+    def _holders_of_experiment(self, experiment_id: str) -> list[str]:
+        """Ask every protected version where it comes from: there are few of them and many runs."""
+        from explain_step.server.protection import protected_versions
+
+        judge = self.judge
+        held = []
+        for version, text in protected_versions(judge.registry, judge.policy()):
+            if str(experiment_id) in self._experiments_of(version):
+                held.append(text)
+        return held
+
+    def _experiments_of(self, version: Any) -> set[str]:
+        from mlflow.exceptions import MlflowException
+
+        found = set()
+        if version.run_id:
+            try:
+                found.add(str(super().get_run(version.run_id).info.experiment_id))  # type: ignore[misc]
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        if version.model_id is not None:
+            found.add(str(super().get_logged_model(version.model_id).experiment_id))  # type: ignore[misc]
+        return found
+
+    def _keep_author(self, run_id: str, tags: Any) -> None:
+        claimed = [tag.value for tag in tags or () if tag.key == USER_TAG]
+        if not claimed:
+            return
+        before = super().get_run(run_id).data.tags.get(USER_TAG)  # type: ignore[misc]
+        if before is not None and any(value != before for value in claimed):
+            text = f"run {run_id}: the tag {USER_TAG!r} says who made it and stays {before!r}."
+            self.judge.refuse("set tag", text, run_id=run_id)
