@@ -246,7 +246,7 @@ def _read(path: Path) -> dict[str, Any]:
         msg = f"Argument config must be a file, a mapping or a Config; there is no file {str(path)!r}."
         raise InvalidInput(msg)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         parsed = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         msg = f"Argument config must be a YAML or JSON file; {str(path)!r} is not: {error}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +10,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step import labels as labels_room
+from explain_step import model_options
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.frames import ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
 from explain_step.model_answers import infinite_columns
-from explain_step.model_inputs import check_frame, select, text_labels
+from explain_step.model_inputs import check_cells, check_frame, select, text_labels
 from explain_step.model_options import default_targets
 from explain_step.types import Caveat, FittedModel, Response, Subject
 
@@ -120,7 +119,8 @@ def subject(
     caveats = _cut_caveat(rows)
     ids = _row_ids(rows)
     whole = _plain(rows)
-    _check_groups(config, model)
+    model_options.check_groups(config, model)
+    model_options.check_labels(config, [*whole.columns, name])
     X, reference, reference_name, more = _background(model, whole, background)
     model = _named(model, labels, name=name)
     response = model.respond(X)
@@ -144,7 +144,7 @@ def subject(
         *_row_caveats(made),
         *_column_caveats(X),
         *_repeat_caveat(model, X, response),
-        *_label_caveat(config, [*whole.columns, name]),
+        *model_options.label_caveat(config, [*whole.columns, name]),
     )
 
 
@@ -190,6 +190,7 @@ def _background(
 ) -> tuple[pd.DataFrame, pd.DataFrame, str, tuple[Caveat, ...]]:
     """Return the model's columns of rows and background with the same dtypes, and the background's name."""
     X = select(whole, model.feature_names).copy()
+    check_cells(X, argument="X")
     if background is None:
         name = f"the {len(X):,} explained rows themselves"
         message = (
@@ -200,6 +201,7 @@ def _background(
         return X, X, name, (Caveat(code="background_is_sample", section=SECTION, message=message),)
     given = to_frame(background, argument="background")
     reference = _plain(select(given, model.feature_names, argument="background"))
+    check_cells(reference, argument="background")
     dtypes = {
         name: _common_dtype(X[name], reference[name], column=name)
         for name, ours, theirs in zip(X.columns, X.dtypes, reference.dtypes, strict=True)
@@ -274,39 +276,6 @@ def _kind(values: pd.Series[Any]) -> str:
     return "text"
 
 
-# --- options that name columns
-
-
-def _check_groups(config: Config, model: FittedModel) -> None:
-    """Refuse a group of a column that the model does not read, with the nearest one."""
-    for group, members in config.feature_groups.items():
-        for name in members:
-            if name not in model.feature_names:
-                msg = (
-                    "Option feature_groups must name columns the model reads; there is no column "
-                    f"{name!r} (group {group!r}){_nearest(name, model.feature_names)}"
-                )
-                raise InvalidInput(msg)
-
-
-def _label_caveat(config: Config, columns: Sequence[str]) -> tuple[Caveat, ...]:
-    """Tell of labels for columns that are not there: a typing error, or a dictionary of more data."""
-    unknown = [name for name in config.feature_labels if name not in columns]
-    if not unknown:
-        return ()
-    near = next((hint for name in unknown if (hint := _nearest(name, columns, alone=True))), ".")
-    message = f"Option feature_labels names columns that the data does not have: {quoted(unknown)}{near}"
-    return (Caveat(code="unknown_labels", section=SECTION, message=message),)
-
-
-def _nearest(name: str, columns: Sequence[str], *, alone: bool = False) -> str:
-    """Return "; did you mean 'age'?", else the known columns (``alone``: nothing)."""
-    close = difflib.get_close_matches(name, list(columns), n=1)
-    if close:
-        return f"; did you mean {close[0]!r} for {name!r}?" if alone else f"; did you mean {close[0]!r}?"
-    return "" if alone else f"; known: {quoted(list(columns))}."
-
-
 # --- what a reader must know
 
 
@@ -331,6 +300,13 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
             which = "All labels" if made.weights is None else "All labels of rows with a positive weight"
             message = f"{which} are {present[0]!r}: performance cannot be judged; give rows of every class."
             found.append(Caveat(code="single_class_y", section=SECTION, message=message, degrades=True))
+        absent = [repr(c) for c in made.model.classes if c not in set(present)]
+        if len(present) > 1 and absent:
+            message = (
+                f"No label that counts is {' or '.join(absent[:5])}: averages over classes leave these out; "
+                "give rows of every class."
+            )
+            found.append(Caveat(code="absent_classes", section=SECTION, message=message))
     return tuple(found)
 
 

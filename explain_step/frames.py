@@ -81,7 +81,8 @@ def _converted(source: Any, *, argument: str) -> pd.DataFrame:
         import pyarrow
 
         return _from_arrow(pyarrow.table(source), argument=argument)
-    msg = f"Argument {argument} must be {KINDS}, got {type(source).__name__}."
+    remedy = "; give numpy.asarray(rows)" if isinstance(source, list | tuple) else ""
+    msg = f"Argument {argument} must be {KINDS}, got {type(source).__name__}{remedy}."
     raise InvalidInput(msg)
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
-from explain_step.model_answers import class_array
+from explain_step.model_answers import LARGEST, class_array
 from explain_step.model_inputs import text_labels
 from explain_step.types import FittedModel, FloatArray
+
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
 
 
 def take_column(frame: pd.DataFrame, name: str, *, argument: str) -> tuple[pd.DataFrame, pd.Series[Any]]:
@@ -115,12 +117,17 @@ def _unknown_label(values: npt.NDArray[Any], found: list[int], *, classes: tuple
 
 
 def _numeric_target(labels: Any, *, targets: int) -> npt.NDArray[Any]:
+    given = np.asarray(labels)
     try:
+        if given.dtype.kind in "cmM":  # a cast would drop the imaginary part, or count nanoseconds
+            raise TypeError(given.dtype)
         values = np.asarray(labels, dtype=np.float64)
     except (TypeError, ValueError) as error:
+        first = next(iter(given.reshape(-1).tolist()), None)
         msg = (
-            f"Argument y must be numbers for a regression, got {np.asarray(labels).dtype}; convert it to "
-            "float."
+            f"Argument y must be numbers for a regression, got values like {first!r} ({given.dtype}); convert "
+            "it to float, or, where the model answers with probabilities, return one per class (they sum to "
+            "1), or say task='binary'."
         )
         raise InvalidInput(msg) from error
     if not np.isfinite(values).all():
@@ -128,6 +135,10 @@ def _numeric_target(labels: Any, *, targets: int) -> npt.NDArray[Any]:
             f"Argument y must be finite, got {int((~np.isfinite(values)).sum())} infinite values; drop those "
             "rows."
         )
+        raise InvalidInput(msg)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > LARGEST:
+        msg = f"Argument y must hold numbers within {LARGEST:g}, got {largest:.3g}; rescale the target."
         raise InvalidInput(msg)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     width = 1 if values.ndim == 1 else values.shape[1]
@@ -152,19 +163,30 @@ def weights(sample_weight: Any, frame: pd.DataFrame) -> FloatArray | None:
     values = as_labels(values)
     check_length(values, len(frame), argument="sample_weight")
     check_order(values, frame, argument="sample_weight")
-    try:
-        weights = np.array(pd.Series(np.ravel(values)).astype("float64"), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        msg = "Argument sample_weight must be numbers, one per row of X."
-        raise InvalidInput(msg) from error
-    if (
-        len(weights) != len(frame)
-        or not np.isfinite(weights).all()
-        or (weights < 0).any()
-        or not weights.sum() > 0
-    ):
+    weights = _weight_numbers(values, n=len(frame))
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.max() > 0:
         bad = weights[~np.isfinite(weights) | (weights < 0)]
         found = f"got {bad[0]}" if len(bad) else "all of them are zero"
-        msg = f"Argument sample_weight must be finite, not negative and not all zero; {found}."
+        msg = (
+            f"Argument sample_weight must be finite, not negative and not all zero; {found}; give weights from 0 "
+            "up, or leave it out."
+        )
         raise InvalidInput(msg)
-    return weights
+    # only their ratios count; sums and squares of extreme ones would leave the range of numbers
+    ordinary = SMALLEST_WEIGHT <= float(weights.max()) <= LARGEST_WEIGHT
+    return weights if ordinary else weights / weights.max()
+
+
+def _weight_numbers(values: Any, *, n: int) -> FloatArray:
+    given = np.asarray(values)
+    rule = f"Argument sample_weight must be numbers, one per row of X ({n})"
+    if given.size != n:
+        msg = f"{rule}, got shape {given.shape}; give one column."
+        raise InvalidInput(msg)
+    try:
+        if given.dtype.kind in "cmM":
+            raise TypeError(given.dtype)
+        return np.array(pd.Series(given.reshape(-1)).astype("float64"), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"{rule}, got {given.dtype}; convert them to float."
+        raise InvalidInput(msg) from error

@@ -165,4 +165,4 @@ def choose_metrics(names: tuple[str, ...], model: FittedModel, response: Respons
         for n in names or DEFAULT_METRICS[model.task]
         if response.probability is not None or n not in PROBABILISTIC
     ]
-    return tuple(known[name] for name in usable)
+    return tuple(known[name] for name in dict.fromkeys(usable))

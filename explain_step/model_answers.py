@@ -20,6 +20,8 @@ from explain_step.types import FittedModel, FloatArray, OutputSpace, Response
 
 TRIAL_ROWS = 8
 PROBABILITY_SLACK = 1e-6
+LARGEST = 1e38
+"""Outputs and targets beyond are refused: variances and their errors could not be computed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +219,7 @@ def _numbers(voice: _Voice, ask: Ask | None, frame: pd.DataFrame, *, question: s
     if len(values) != len(frame):
         msg = f"{who} must return one entry per row, got {len(values)} for {len(frame)} rows."
         raise PredictionFailed(msg)
+    _check_size(values, who=who)
     broken = ~np.isfinite(values).all(axis=1)
     if broken.any():
         msg = (
@@ -226,6 +229,14 @@ def _numbers(voice: _Voice, ask: Ask | None, frame: pd.DataFrame, *, question: s
         )
         raise PredictionFailed(msg)
     return values
+
+
+def _check_size(values: FloatArray, *, who: str) -> None:
+    """Refuse numbers whose squares and fourth powers leave the range of numbers."""
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    if largest > LARGEST:
+        msg = f"{who} must return numbers within {LARGEST:g}, got {largest:.3g}; rescale the target."
+        raise PredictionFailed(msg)
 
 
 def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:

@@ -65,7 +65,14 @@ def probe(
 
 def row_count(answer: Any) -> int | None:
     """Return the number of rows of a raw answer."""
+    if is_sparse(answer):
+        return int(answer.shape[0])
     return len(answer) if hasattr(answer, "__len__") else None
+
+
+def is_sparse(answer: Any) -> bool:
+    """Return whether an answer is a scipy sparse matrix, whose length is not defined."""
+    return hasattr(answer, "toarray") and hasattr(answer, "nnz")
 
 
 def callable_abilities(
@@ -108,7 +115,11 @@ def callable_abilities(
 
 
 def as_array(answer: Any, *, name: str) -> npt.NDArray[Any]:
-    """Return a raw answer as an array of one or two dimensions."""
+    """Return a raw answer as an array of one or two dimensions; masked entries become NaN."""
+    if is_sparse(answer):
+        answer = answer.toarray()
+    if isinstance(answer, np.ma.MaskedArray):
+        answer = np.ma.filled(np.ma.asarray(answer, dtype=np.float64), np.nan)
     try:
         plain = answer.to_numpy() if isinstance(answer, pd.DataFrame | pd.Series) else np.asarray(answer)
     except ValueError as error:  # rows of different lengths

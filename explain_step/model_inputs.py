@@ -65,6 +65,10 @@ def check_frame(frame: pd.DataFrame, *, argument: str) -> None:
         )
         msg = f"Argument {argument} must have at least one row, got none; {remedy}."
         raise InvalidInput(msg)
+    broken = [label for label in text_labels(frame) if not _encodes(label)]
+    if broken:
+        msg = f"Column names of argument {argument} must be valid text, got {quoted(broken)}; rename the column."
+        raise InvalidInput(msg)
     labels = pd.Index(text_labels(frame))
     if labels.has_duplicates:
         twice = list(dict.fromkeys(labels[labels.duplicated()]))
@@ -73,6 +77,36 @@ def check_frame(frame: pd.DataFrame, *, argument: str) -> None:
             "rename or drop the duplicates."
         )
         raise InvalidInput(msg)
+
+
+def check_cells(frame: pd.DataFrame, *, argument: str) -> None:
+    """Refuse columns that a table of attributions cannot speak of: complex numbers, and lists in cells."""
+    for name in frame.columns:
+        values = frame[name]
+        if pd.api.types.is_complex_dtype(values.dtype):
+            msg = (
+                f"Argument {argument} must hold real numbers; column {name!r} is {values.dtype}; give real and "
+                "imaginary part as two columns, and a callable that puts them together."
+            )
+            raise InvalidInput(msg)
+        if values.dtype != object:
+            continue
+        odd = next((v for v in values if not pd.api.types.is_hashable(v)), None)
+        if odd is not None:
+            msg = (
+                f"Argument {argument} must hold one value per cell; column {name!r} holds {type(odd).__name__}s; "
+                "give a column per entry, and a callable that puts them together."
+            )
+            raise InvalidInput(msg)
+
+
+def _encodes(text: str) -> bool:
+    """Return whether a text can be written to a file (half a surrogate pair cannot)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def select(frame: pd.DataFrame, names: Sequence[str], *, argument: str = "X") -> pd.DataFrame:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from explain_step.config import Config
+from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 from explain_step.model_families import Abilities, Ask, positive_position
-from explain_step.types import OutputSpace, Task
+from explain_step.types import Caveat, FittedModel, OutputSpace, Task
 
 
 def task(abilities: Abilities, *, config: Config) -> Task:
@@ -110,3 +113,56 @@ def link_reason(abilities: Abilities) -> str:
         f"{abilities.model_class} adds up on the {abilities.link} scale, so its prediction is not a sum of "
         f"{parts}; output='margin' is exact where the model has it"
     )
+
+
+# --- options that name columns
+
+
+def check_groups(config: Config, model: FittedModel) -> None:
+    """Refuse a group of a column that the model does not read, with the nearest one."""
+    for group, members in config.feature_groups.items():
+        for name in members:
+            if name not in model.feature_names:
+                msg = (
+                    "Option feature_groups must name columns the model reads; there is no column "
+                    f"{name!r} (group {group!r}){_nearest(name, model.feature_names)}"
+                )
+                raise InvalidInput(msg)
+
+
+def check_labels(config: Config, columns: Sequence[str]) -> None:
+    """Refuse empty labels and one label for two columns: a reader could not tell them apart."""
+    owner: dict[str, str] = {}
+    for column, label in config.feature_labels.items():
+        if column not in columns:
+            continue
+        if not label.strip():
+            msg = (
+                f"Option feature_labels must give names to read, got {label!r} for {column!r}; leave it out."
+            )
+            raise InvalidInput(msg)
+        if label in owner:
+            msg = (
+                f"Option feature_labels must give each column a name of its own, got {label!r} for "
+                f"{owner[label]!r} and {column!r}; name them apart."
+            )
+            raise InvalidInput(msg)
+        owner[label] = column
+
+
+def label_caveat(config: Config, columns: Sequence[str]) -> tuple[Caveat, ...]:
+    """Tell of labels for columns that are not there: a typing error, or a dictionary of more data."""
+    unknown = [name for name in config.feature_labels if name not in columns]
+    if not unknown:
+        return ()
+    near = next((hint for name in unknown if (hint := _nearest(name, columns, alone=True))), ".")
+    message = f"Option feature_labels names columns that the data does not have: {quoted(unknown)}{near}"
+    return (Caveat(code="unknown_labels", section="data", message=message),)
+
+
+def _nearest(name: str, columns: Sequence[str], *, alone: bool = False) -> str:
+    """Return "; did you mean 'age'?", else the known columns (``alone``: nothing)."""
+    close = difflib.get_close_matches(name, list(columns), n=1)
+    if close:
+        return f"; did you mean {close[0]!r} for {name!r}?" if alone else f"; did you mean {close[0]!r}?"
+    return "" if alone else f"; known: {quoted(list(columns))}."

@@ -79,7 +79,13 @@ def wrap(model: Any, *, frame: pd.DataFrame, config: Config) -> FittedModel:
     ('probability', ('yes',))
     """
     check_frame(frame, argument="X")
-    abilities, columns = _known(model, frame=frame, config=config)
+    try:
+        abilities, columns = _known(model, frame=frame, config=config)
+    except ValueError as error:  # boosters raise scikit-learn's error where their names are asked for
+        if not any(kind.__name__ == "NotFittedError" for kind in type(error).__mro__):
+            raise
+        msg = f"Argument model must be fitted, but {type(model).__name__} is not ({error}); fit it first."
+        raise InvalidInput(msg) from error
     return build(abilities, columns, frame=frame, config=config)
 
 

@@ -317,11 +317,20 @@ def is_numeric(series: pd.Series[Any]) -> bool:
     (True, False)
     """
     if series.dtype == object:
-        return pd.api.types.infer_dtype(series, skipna=True) in NUMBERS
+        return pd.api.types.infer_dtype(series, skipna=True) in NUMBERS and _fits(series)
     dtype = series.dtype
     if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
         return False
     return not pd.api.types.is_complex_dtype(dtype)
+
+
+def _fits(series: pd.Series[Any]) -> bool:
+    """Return whether Python numbers fit into floats."""
+    try:
+        series.to_numpy(dtype=np.float64, na_value=np.nan)
+    except OverflowError:
+        return False
+    return True
 
 
 def _finite(values: Any) -> FloatArray:

@@ -31,7 +31,8 @@ def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     frame = base.copy(deep=False)
     for name, values in columns.items():
         # the dtype is stated, because pandas would read an object array of text as its string type
-        dtype = getattr(values.dtype, "numpy_dtype", values.dtype)
+        numpy = isinstance(values, pd.arrays.NumpyExtensionArray)  # nullable dtypes stay as they are
+        dtype = values.dtype.numpy_dtype if numpy else values.dtype
         frame[name] = pd.Series(values, index=frame.index, dtype=dtype)
     return frame
 

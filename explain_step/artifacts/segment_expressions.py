@@ -21,6 +21,8 @@ from explain_step.errors import InvalidInput
 LONGEST = 2000
 """Characters; a longer expression is a mistake or an attack on the parser."""
 DEEPEST = 60
+SHOWN = 200
+"""Characters of an expression that a message repeats."""
 HELP = "write comparisons of columns with values, joined by and, or, not; quote unusual columns as `a b`"
 
 
@@ -110,7 +112,8 @@ def quote(column: str) -> str:
 
 
 def _refuse(text: str, at: int, problem: str, *, remedy: str = HELP) -> NoReturn:
-    msg = f"Segment expression {text!r} cannot be used: at position {at + 1}, {problem}; {remedy}."
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    msg = f"Segment expression {shown!r} cannot be used: at position {at + 1}, {problem}; {remedy}."
     raise InvalidInput(msg)
 
 

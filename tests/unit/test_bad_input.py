@@ -11,7 +11,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from explain_step import data
+from explain_step.compute import compute, judge
 from explain_step.config import Config
+from explain_step.config import load as load_config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.models import wrap
 
@@ -246,3 +248,146 @@ def test_a_label_the_model_does_not_list():
 
     with pytest.raises(PredictionFailed, match=r"label 'perhaps'.*'no', 'yes'"):
         wrap(Odd().fit(X, FLAG), frame=X, config=NOTHING)
+
+
+# --- odd values
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ([[1]] * N, "column 'odd' holds lists"),
+        ([{"a": 1}] * N, "column 'odd' holds dicts"),
+        (np.full(N, 1j), "column 'odd' is complex128"),
+    ],
+)
+def test_cells_that_are_no_single_real_value(cells, told):
+    rows = X.assign(odd=cells)
+    with pytest.raises(InvalidInput, match=f"Argument X must hold .*{told}; give .* a callable"):
+        compute(lambda given: given["age"], rows, config=NOTHING)
+    tree = DecisionTreeClassifier(max_depth=2).fit(X, FLAG)
+    assert data.subject(wrap(tree, frame=rows, config=NOTHING), rows, FLAG, config=NOTHING)[0].X.shape == (
+        N,
+        3,
+    )
+
+
+def test_column_names_that_cannot_be_written():
+    rows = X.set_axis(pd.Index(["a\ud800", "b", "c"], dtype=object), axis=1)
+    with pytest.raises(InvalidInput, match=r"names of argument X must be valid text, got 'a\\ud800'"):
+        compute(lambda given: given["b"], rows, config=NOTHING)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", "int64[pyarrow]"])
+def test_nullable_columns_with_missing_values_have_every_section(dtype):
+    rows = pd.concat([X] * 4, ignore_index=True)
+    rows["kind"] = pd.array([1, 0, None] * 40, dtype=dtype)
+    seen, fill = set(), True if dtype == "boolean" else 1
+
+    def score(given):
+        seen.add(str(given["kind"].dtype))
+        return given["age"] + given["kind"].fillna(fill).astype(float)
+
+    found = compute(score, rows, rows["age"], config=Config(segments=("kind",), top_features=2))
+    assert judge(found) == ("complete", "every required section is present")
+    assert seen == {str(rows["kind"].dtype)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.full(N, 1j), "complex128"),
+        (pd.date_range("2024", periods=N), "datetime64"),
+        (np.full(N, 1e200), r"within 1e\+38, got 1e\+200; rescale"),
+        (FLAG, "values like '(yes|no)' .*task='binary'"),
+    ],
+)
+def test_targets_that_are_no_real_numbers(labels, told):
+    with pytest.raises(InvalidInput, match=f"Argument y must .*{told}"):
+        compute(lambda given: given["age"], X, labels, config=NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (np.ones((N, 2)), r"got shape \(30, 2\); give one column"),
+        (np.full(N, 1j), "got complex128; convert them to float"),
+        (["a"] * N, "convert them to float"),
+        (np.zeros(N), "all of them are zero; give weights from 0 up"),
+    ],
+)
+def test_weights_that_are_refused(weights, told):
+    with pytest.raises(InvalidInput, match=f"Argument sample_weight must be .*{told}"):
+        data.subject(logistic(), X, FLAG, config=NOTHING, sample_weight=weights)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e308])
+def test_weights_count_by_their_ratios(scale):
+    ratios = np.where(X["age"] > 0, 1.0, 0.5)
+    given = data.subject(logistic(), X, FLAG, config=NOTHING, sample_weight=scale * ratios)[0].weights
+    np.testing.assert_allclose(given, ratios, rtol=1e-3)
+
+
+def test_a_class_without_labels_is_named():
+    three = np.where(X["age"] > 0.5, "high", FLAG)
+    model = wrap(DecisionTreeClassifier().fit(X, three), frame=X, config=NOTHING)
+    said = {c.code: c for c in data.subject(model, X, FLAG, config=NOTHING)[1]}
+    assert "No label that counts is 'high'" in said["absent_classes"].message
+    weighted = data.subject(logistic(), X, FLAG, config=NOTHING, sample_weight=(FLAG == "yes") * 1.0)[1]
+    (one,) = [c for c in weighted if c.code == "single_class_y"]
+    assert one.degrades
+    assert "rows with a positive weight are 'yes'" in one.message
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_boosters_that_were_not_fitted(library):
+    booster = pytest.importorskip(library)
+    for name in [
+        n for n in ("XGBRegressor", "XGBClassifier", "LGBMRegressor", "LGBMClassifier") if hasattr(booster, n)
+    ]:
+        with pytest.raises(InvalidInput, match=f"Argument model must be fitted, but {name} is not"):
+            wrap(getattr(booster, name)(), frame=X, config=NOTHING)
+
+
+def test_answers_in_other_containers():
+    from scipy import sparse
+
+    def masked(given):
+        return np.ma.masked_array(given["age"], mask=given["age"] > 0)
+
+    with pytest.raises(PredictionFailed, match="finite numbers, but returned NaN"):
+        wrap(masked, frame=X, config=NOTHING)
+    column = wrap(lambda given: sparse.csr_matrix(given[["age"]].to_numpy()), frame=X, config=NOTHING)
+    np.testing.assert_array_equal(column.predict(X)[:, 0], X["age"])
+    with pytest.raises(PredictionFailed, match=r"within 1e\+38, got .*; rescale the target"):
+        wrap(lambda given: given["age"] * 1e200, frame=X, config=NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"age": "A", "debt": "A"}, "'A' for 'age' and 'debt'; name them apart"),
+        ({"age": " "}, "got ' ' for 'age'"),
+    ],
+)
+def test_labels_that_a_reader_cannot_tell_apart(labels, told):
+    with pytest.raises(InvalidInput, match=f"Option feature_labels must give .*{told}"):
+        data.subject(logistic(), X, FLAG, config=Config(feature_labels=labels))
+
+
+def test_rows_in_lists_and_metrics_named_twice():
+    with pytest.raises(InvalidInput, match=r"got list; give numpy\.asarray\(rows\)"):
+        data.to_frame(X.to_numpy().tolist())
+    table = next(
+        a.table
+        for a in compute(
+            LogisticRegression().fit(X, FLAG), X, FLAG, config=Config(metrics=("f1", "f1"))
+        ).artifacts
+        if a.name == "performance"
+    )
+    assert table["metric"].tolist() == ["f1"]
+
+
+def test_a_config_file_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"segments": "age"}')
+    assert load_config(tmp_path / "a.json", {})[0].segments == ("age",)
