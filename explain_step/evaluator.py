@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,7 +133,10 @@ class ExplainStepEvaluator(ModelEvaluator):  # type: ignore[misc]
             on_error=request.on_error,
             options=with_task(request.options, dataset, model=model, model_type=model_type),
         )
-        return result(logged, run_id=run_id)
+        found = result(logged, run_id=run_id)
+        if model_id is None:  # then MLflow logs no metric, and the step has logged all but these two
+            _log_flags(found.metrics, logged=logged, run_id=run_id)
+        return found
 
 
 def read_config(evaluator_config: Mapping[str, Any] | None) -> Request:
@@ -244,6 +248,19 @@ def result(logged: LoggedSnapshot, *, run_id: str) -> EvaluationResult:
     return EvaluationResult(
         metrics={**metrics, **metrics_of(logged.snapshot.tables)}, artifacts=artifacts, run_id=run_id
     )
+
+
+def _log_flags(metrics: Mapping[str, float], *, logged: LoggedSnapshot, run_id: str) -> None:
+    """Log whether there is an explanation. An error is told, and costs neither the evaluation nor the training."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    flags = [Metric(key, metrics[key], now, 0, model_id=logged.model_id) for key in (EXPLAINED, COMPLETE)]
+    try:
+        MlflowClient().log_batch(run_id, metrics=flags)
+    except Exception as error:  # noqa: BLE001 - promise 1; stores raise types of their own
+        logger.warning("explain_step: the metrics %s and %s were not logged: %s", EXPLAINED, COMPLETE, error)
 
 
 def artifacts_of(root: Path, *, uri: str) -> dict[str, SnapshotFile]:
