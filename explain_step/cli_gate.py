@@ -131,7 +131,8 @@ def promote(
 
 @click.command()
 @click.argument("model_uri")
-@click.option("--approve/--reject", required=True, default=None, help="Your word on the snapshot.")
+@click.option("--approve", is_flag=True, help="The explanation was read and the model may go on.")
+@click.option("--reject", is_flag=True, help="The version must not be promoted.")
 @click.option("--note", required=True, help="What you looked at, and why you approve or reject.")
 @click.option("--reviewer", metavar="NAME", help="Default: your name for MLflow, or the OS.")
 @click.option("--dry-run", is_flag=True, help="Check everything and write nothing to MLflow.")
@@ -140,6 +141,7 @@ def review(
     model_uri: str,
     *,
     approve: bool,
+    reject: bool,
     note: str,
     reviewer: str | None,
     dry_run: bool,
@@ -153,6 +155,9 @@ def review(
     """
     from explain_step import promotion
 
+    if approve == reject:
+        msg = "Give either --approve or --reject."
+        raise click.UsageError(msg)
     with working(verbose=verbose):
         found = promotion.review(
             model_uri,

@@ -19,7 +19,10 @@ def _readable(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
 
 
 def _snapshot(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
-    if evidence.absent is not None or not (evidence.manifest or evidence.verification):
+    there = bool(evidence.manifest or evidence.verification)
+    if evidence.unreadable and evidence.absent is None and not there:  # GATE001 leaves it undecided
+        yield found("GATE002", "not_applicable", "it is not known whether there is an explanation snapshot")
+    elif evidence.absent is not None or not there:
         reason = evidence.absent or "there is no explanation snapshot"
         yield found("GATE002", "fail", f"{evidence.uri} is not explained: {reason}")
     else:
@@ -52,6 +55,8 @@ def _model_bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
         yield found(
             "GATE004", "fail", "the snapshot names no stored model: it was made without MLflow", **facts
         )
+    elif stored is None and evidence.unreadable:
+        yield found("GATE004", "not_applicable", "the model's files could not be read", **facts)
     elif stored is None:
         yield found("GATE004", "fail", "the model's files are not there", **facts)
     elif stored != explained:
