@@ -187,13 +187,13 @@ def _number(axes: Axes, start: float, end: float, y: float, *, span: float, deci
 
 
 def _decimals(effects: FloatArray) -> int:
-    """Return decimals for all numbers of a figure: three digits for the largest one."""
+    """Return decimals for all numbers of a figure: three digits for the largest one (below 0: tens, …)."""
     largest = float(np.abs(effects).max(initial=0.0))
-    return int(np.clip(2 - np.floor(np.log10(largest)), 0, 12)) if largest > 0 else 0
+    return int(np.clip(2 - np.floor(np.log10(largest)), -9, 12)) if largest > 0 else 0
 
 
 def _signed(value: float, decimals: int) -> str:
-    text = f"{value:+,.{decimals}f}".replace("-", "\u2212")
+    text = f"{round(value, decimals):+,.{max(decimals, 0)}f}".replace("-", "\u2212")
     return "\u2248 0" if not text.strip("+\u22120.,") else text
 
 

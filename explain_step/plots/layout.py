@@ -24,6 +24,8 @@ PAD = 0.042
 """Inches around every panel with its labels, and around heading and footnote."""
 LEAST = 0.2
 """Share of a figure that panels keep whatever their labels take."""
+LARGE, MILLIONS, HUGE = 1e4, 5e6, 1e12
+"""From where ticks are written with separators, as millions, and as powers of ten."""
 FIRST = {"left": 0.3, "right": 0.15, "bottom": 0.35, "top": 0.2}
 """Room in inches that labels are taken to need before they are measured."""
 
@@ -36,6 +38,29 @@ class _Room:
     right: float
     bottom: float
     top: float
+
+
+def write_large_ticks(figure: Figure) -> None:
+    """Write the ticks of axes that reach beyond 9,999 with thousands separators, and millions as M.
+
+    Only axes that nobody gave names or dates are touched.
+    """
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+
+    for axes in figure.axes:
+        for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            size, span = max(map(abs, ends)), max(ends) - min(ends)
+            wide = span > 20 and span > 1e-3 * size  # else the ticks would need further digits
+            if wide and LARGE <= size < HUGE and type(axis.get_major_formatter()) is ScalarFormatter:
+                axis.set_major_formatter(FuncFormatter(_millions if size >= MILLIONS else _thousands))
+
+
+def _thousands(value: float, _: int | None = None) -> str:
+    return f"{value:,.0f}".replace("-", "\u2212")
+
+
+def _millions(value: float, _: int | None = None) -> str:
+    return (f"{value / 1e6:,.6g}M" if value else "0").replace("-", "\u2212")
 
 
 def settle(figure: Figure) -> None:

@@ -23,6 +23,18 @@ PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 """Behind words on lines and bands."""
 
 
+NOTABLE = 0.05
+"""Adjusted p-value under which a difference is marked."""
+METRIC_NAMES = {
+    "roc_auc": "ROC AUC",
+    "brier": "Brier score",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R\u00b2",
+    "f1": "F1",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
     """One line of a figure: the heading of a segment or one of its levels."""
@@ -121,3 +133,26 @@ def firsts_of(table: pd.DataFrame) -> dict[tuple[str, str], pd.Series[Any]]:
     """Return the first row of each level."""
     unique = table.drop_duplicates(["segment", "level"])
     return {(str(r["segment"]), str(r["level"])): r for _, r in unique.iterrows()}
+
+
+def limits(values: pd.DataFrame) -> tuple[float, float]:
+    """Return the limits of an axis that shows all known values."""
+    known = values.to_numpy(dtype=np.float64)
+    known = known[np.isfinite(known)]
+    low, high = float(known.min()), float(known.max())
+    room = 0.04 * (high - low) or 0.05 * max(abs(high), 1e-9)
+    return low - room, high + room
+
+
+def dot(axes: Axes, row: pd.Series[Any], y: float, *, prefix: str, value: str, p: str) -> None:
+    """Draw a value with its interval; filled where its adjusted p-value is below `NOTABLE`."""
+    middle = float(row[value])
+    if not np.isfinite(middle):
+        quiet(axes, 0.5, y, "not defined (one class only)")
+        return
+    ends = float(row[f"{prefix}ci_low"]), float(row[f"{prefix}ci_high"])
+    if np.isfinite(ends).all():
+        axes.plot(ends, [y, y], color=style.ACCENT, linewidth=1.4, solid_capstyle="butt", zorder=3)
+    notable = float(row[p]) < NOTABLE if pd.notna(row.get(p)) else False
+    face = style.ACCENT if notable else "white"
+    axes.plot(middle, y, "o", markersize=6, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4)

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from explain_step.plots import style
+from explain_step.plots import segment_search, style
 from explain_step.plots.segment_lines import (
     ALL,
     LINE,
+    METRIC_NAMES,
+    NOTABLE,
     Line,
     blocks_of,
     count_column,
+    dot,
     firsts_of,
+    limits,
     name_lines,
     quiet,
     say_withheld,
@@ -25,17 +29,7 @@ from explain_step.types import Artifact, Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NOTABLE = 0.05
-"""Adjusted p-value under which a difference is marked."""
 MOST_OUTPUTS = 4
-METRIC_NAMES = {
-    "roc_auc": "ROC AUC",
-    "brier": "Brier score",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R\u00b2",
-    "f1": "F1",
-}
 RATE_NAMES = {
     "selection_rate": "predicted to be",
     "tpr": "true positive rate",
@@ -45,7 +39,7 @@ RATE_NAMES = {
 
 @style.styled
 def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
-    """Draw performance by segment, rates by segment (classifiers) and importance by segment and output."""
+    """Draw performance, rates (classifiers) and importance by segment, and the groups that a search found."""
     artifact = artifacts.get("segments")
     if artifact is None or artifact.table.empty:
         return ()
@@ -63,6 +57,8 @@ def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tup
             _importance(artifact, lines, output, part=part, several=several, labels=labels)
             for output in outputs[:MOST_OUTPUTS]
         )
+    if "segment_search" in artifacts:
+        figures[1:1] = segment_search.draw(artifacts["segment_search"])
     return tuple(figures)
 
 
@@ -81,8 +77,8 @@ def _performance(
         y = len(lines) - 1 - i
         if line.level is not None and not line.withheld:
             row = firsts[line.segment, line.level]
-            _dot(axes, row, y, prefix="metric_", value="metric_value", p="metric_p_adjusted")
-    low, high = _performance_limits(table)
+            dot(axes, row, y, prefix="metric_", value="metric_value", p="metric_p_adjusted")
+    low, high = limits(table[["metric_value", "metric_ci_low", "metric_ci_high"]])
     axes.set_xlim(low, high)
     axes.axvspan(overall["metric_ci_low"], overall["metric_ci_high"], color=style.FAINT, zorder=0)
     axes.axvline(overall["metric_value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
@@ -107,28 +103,6 @@ def _performance(
     ]
     alt = f"{title}. All rows: {style.number(float(overall['metric_value']))}. {' '.join(said)}"
     return style.finish(figure, kind="segments", slug=_slug("performance", part), alt=alt, title=title)
-
-
-def _performance_limits(table: pd.DataFrame) -> tuple[float, float]:
-    columns = ["metric_value", "metric_ci_low", "metric_ci_high"]
-    values = table[columns].to_numpy(dtype=np.float64)
-    known = values[np.isfinite(values)]
-    low, high = float(known.min()), float(known.max())
-    room = 0.04 * (high - low) or 0.05 * max(abs(high), 1e-9)
-    return low - room, high + room
-
-
-def _dot(axes: Axes, row: pd.Series[Any], y: float, *, prefix: str, value: str, p: str) -> None:
-    middle = float(row[value])
-    if not np.isfinite(middle):
-        quiet(axes, 0.5, y, "not defined (one class only)")
-        return
-    ends = float(row[f"{prefix}ci_low"]), float(row[f"{prefix}ci_high"])
-    if np.isfinite(ends).all():
-        axes.plot(ends, [y, y], color=style.ACCENT, linewidth=1.4, solid_capstyle="butt", zorder=3)
-    notable = float(row[p]) < NOTABLE if pd.notna(row.get(p)) else False
-    face = style.ACCENT if notable else "white"
-    axes.plot(middle, y, "o", markersize=6, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4)
 
 
 def _said(line: Line, firsts: Mapping[tuple[str, str], pd.Series[Any]], *, value: str, p: str) -> str:

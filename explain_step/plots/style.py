@@ -22,6 +22,7 @@ import numpy as np
 
 from explain_step import types
 from explain_step.plots import layout
+from explain_step.plots.breaking import broken, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,6 +168,7 @@ def _png(figure: Figure) -> tuple[bytes, int, int]:
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
+    layout.write_large_ticks(figure)
     layout.settle(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
@@ -246,36 +248,7 @@ def wrap(name: str, width: int = 24, *, lines: int = 2) -> str:
     >>> wrap("a_rather_long_name_of_a_column", 16).splitlines()
     ['a_rather_long_', 'name_of_a_column']
     """
-    return "\n".join(part.replace("$", r"\$") for part in _broken(drawable(name), width=width, lines=lines))
-
-
-def _broken(text: str, *, width: int, lines: int) -> list[str]:
-    if len(text) <= width:
-        return [text]
-    short = _shorten(text, room=width * lines)
-    marked = re.sub(r"([_\-./,:;|])(?=\w)", "\\1\u200b", short)
-    parts: list[str] = []
-    for piece in re.split(r"(?<=[ \u200b])", marked):
-        plain = piece.replace("\u200b", "")
-        if parts and len(parts[-1]) + len(plain.rstrip()) <= width:
-            parts[-1] += plain
-        else:
-            parts.append(plain)
-    parts = [p.strip() for p in parts if p.strip()]
-    if len(parts) > lines or any(len(p) > width for p in parts):
-        parts = textwrap.wrap(short, width=width, break_long_words=True, break_on_hyphens=False)
-    return parts if len(parts) <= lines else _hard(short, width=width)
-
-
-def _hard(text: str, *, width: int) -> list[str]:
-    return [text[i : i + width].strip() for i in range(0, len(text), width)]
-
-
-def _shorten(text: str, *, room: int) -> str:
-    if len(text) <= room:
-        return text
-    tail = max(room // 3, 1)
-    return f"{text[: room - tail - 1].rstrip()}\u2026{text[-tail:].lstrip()}"
+    return "\n".join(part.replace("$", r"\$") for part in broken(drawable(name), width=width, lines=lines))
 
 
 def names(features: list[str], *, labels: Mapping[str, str], width: int = 24, lines: int = 2) -> list[str]:
@@ -297,7 +270,7 @@ def number(value: float, digits: int = 3) -> str:
     Examples
     --------
     >>> [number(v) for v in (0.012345, 12345.6, -0.5, 0.0)]
-    ['0.0123', '12,346', '\u22120.5', '0']
+    ['0.0123', '12,300', '\u22120.5', '0']
     """
     if not math.isfinite(value):
         return "\u2013"
@@ -308,7 +281,7 @@ def number(value: float, digits: int = 3) -> str:
         text = f"{value:.{digits - 1}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     else:
         decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
-        text = f"{value:,.{decimals}f}"
+        text = f"{float(f'{value:.{digits - 1}e}'):,.{decimals}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
     return text.replace("-", "\u2212")
 
@@ -396,4 +369,4 @@ def row_height(names_: list[str], *, one: float = 0.25, more: float = 0.13) -> f
 
 def shortened(name: str, room: int) -> str:
     """Return ``name`` on one line in at most ``room`` characters, cut in the middle."""
-    return _shorten(one_line(name), room=room)
+    return shorten(one_line(name), room=room)

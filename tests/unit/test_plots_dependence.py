@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 from effect_kit import (
     additive_case,
     attributions_of,
-    kept_canvases,
     layout_faults,
     model_of,
     normal_frame,
     subject_of,
 )
+from plot_kit import FIVE, LONG, drawn, stored
 
 from explain_step import plots
 from explain_step.artifacts import dependence, interactions
@@ -23,9 +19,6 @@ from explain_step.config import Config
 from explain_step.plots import dependence as figures
 from explain_step.plots import style
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact, Figure
-
-LONG = "a column with quite a long name, in words and with a $ or two $ and " + "x" * 250
 
 
 def build(subject, attributions, **options):
@@ -65,13 +58,12 @@ def mixed():
 def several():
     X = normal_frame(120, 2).assign(kind=["u", "v", "w"] * 40)
     X.loc[::6, "x1"] = np.nan
-    names = ("alpha", "a class with quite a long name", "gamma", "delta", "epsilon")
 
     def respond(f):
         term = f["x0"] * f["x1"].fillna(0)
         return np.stack([(k + 1) * 0.01 * term + 0.1 * k for k in range(5)], axis=1)
 
-    model = model_of(respond, X, outputs=names, task="multiclass", output_space="probability")
+    model = model_of(respond, X, outputs=FIVE, task="multiclass", output_space="probability")
     subject = subject_of(model, X)
     phi = np.stack(
         [np.stack([X["x0"], X["x1"].fillna(0), X["x0"] / 5], axis=1) * (k + 1) for k in range(5)], axis=2
@@ -79,27 +71,14 @@ def several():
     return build(subject, attributions_of(subject, phi))
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Figures as published, and the canvases they came from."""
-
-    figures: tuple[Figure, ...]
-    canvases: list[Any]
-
-
-def draw(artifacts, labels=None):
-    with kept_canvases() as canvases:
-        return Drawn(figures.draw(artifacts, labels=labels or {}), canvases)
-
-
 @pytest.fixture(scope="module")
 def one(mixed):
-    return draw(mixed, labels={"x1": "Readable"})
+    return drawn(figures, mixed, labels={"x1": "Readable"})
 
 
 @pytest.fixture(scope="module")
 def many(several):
-    return draw(several)
+    return drawn(figures, several)
 
 
 def place(mixed, feature):
@@ -170,13 +149,7 @@ def strict():
 
 
 def test_strict_tables_redrawn_from_parquet_give_the_same_bytes(strict):
-    stored = {}
-    for name, artifact in strict.items():
-        buffer = io.BytesIO()
-        artifact.table.to_parquet(buffer)
-        table = pd.read_parquet(io.BytesIO(buffer.getvalue()))
-        stored[name] = Artifact(name=name, kind=artifact.kind, table=table, meta=artifact.meta)
-    drawn = draw(strict)
-    assert len(drawn.figures) == 3
-    assert "single rows" not in drawn.canvases[0].get_supxlabel()
-    assert [f.png for f in plots.render(stored, labels={})] == [f.png for f in drawn.figures]
+    first = drawn(figures, strict)
+    assert len(first.figures) == 3
+    assert "single rows" not in first.canvases[0].get_supxlabel()
+    assert [f.png for f in plots.render(stored(strict), labels={})] == [f.png for f in first.figures]

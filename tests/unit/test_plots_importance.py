@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import pytest
 from effect_kit import (
     additive_case,
     attributions_of,
-    kept_canvases,
     layout_faults,
     model_of,
     normal_frame,
     subject_of,
 )
+from plot_kit import FIVE, LONG, drawn, stored
 
 from explain_step import plots
 from explain_step.artifacts import importance
@@ -23,9 +18,6 @@ from explain_step.config import Config
 from explain_step.plots import importance as figures
 from explain_step.plots import style
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact, Figure
-
-LONG = "a column with quite a long name, in words and with a $ or two $ and " + "x" * 250
 
 
 def build(subject, attributions, **options):
@@ -45,36 +37,22 @@ def single():
 @pytest.fixture(scope="module")
 def several():
     X = normal_frame(120, 5)
-    names = ("alpha", "a class with quite a long name", "gamma", "delta", "epsilon")
     model = model_of(
-        lambda f: np.zeros((len(f), 5)), X, outputs=names, task="multiclass", output_space="probability"
+        lambda f: np.zeros((len(f), 5)), X, outputs=FIVE, task="multiclass", output_space="probability"
     )
     phi = np.stack([X.to_numpy() * (k + 1) ** np.arange(5) / 50 for k in range(5)], axis=2)
     subject = subject_of(model, X)
     return build(subject, attributions_of(subject, phi))
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Figures as published, and the canvases they came from."""
-
-    figures: tuple[Figure, ...]
-    canvases: list[Any]
-
-
-def draw(artifacts, labels=None):
-    with kept_canvases() as canvases:
-        return Drawn(figures.draw(artifacts, labels=labels or {}), canvases)
-
-
 @pytest.fixture(scope="module")
 def one(single):
-    return draw(single)
+    return drawn(figures, single)
 
 
 @pytest.fixture(scope="module")
 def many(several):
-    return draw(several)
+    return drawn(figures, several)
 
 
 def test_bars_and_a_beeswarm_for_one_output(one):
@@ -119,7 +97,7 @@ def small_case():
 
 @pytest.fixture(scope="module")
 def small():
-    return draw(small_case(), labels={"x0": "Readable"})
+    return drawn(figures, small_case(), labels={"x0": "Readable"})
 
 
 def test_labels_replace_names(small):
@@ -140,11 +118,5 @@ def test_without_labels_of_rows_there_is_no_permutation_panel(small):
 
 
 def test_redrawn_from_parquet_the_bytes_are_the_same(small):
-    stored = {}
-    for name, artifact in small_case().items():
-        buffer = io.BytesIO()
-        artifact.table.to_parquet(buffer)
-        table = pd.read_parquet(io.BytesIO(buffer.getvalue()))
-        stored[name] = Artifact(name=name, kind=artifact.kind, table=table, meta=artifact.meta)
-    redrawn = plots.render(stored, labels={"x0": "Readable"})
+    redrawn = plots.render(stored(small_case()), labels={"x0": "Readable"})
     assert [f.png for f in redrawn] == [f.png for f in small.figures]

@@ -1,15 +1,19 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from effect_kit import kept_canvases, layout_faults
 from PIL import Image
 from segment_kit import linear, loan_frame
 
 from explain_step.artifacts import segments
 from explain_step.config import Config
+from explain_step.plots import segment_search
 from explain_step.plots import segments as plots
 from explain_step.seeds import Seeds
+from explain_step.types import Artifact
 
 FRAME = loan_frame(300)
 Y = np.where(FRAME["income"] + np.random.default_rng(0).normal(0, 8, len(FRAME)) > 20, "yes", "no")
@@ -97,7 +101,55 @@ def test_same_tables_same_bytes_and_tables_unchanged():
 def test_nothing_to_draw(table):
     made = {} if table is None else artifacts(segments=["purpose"])
     if table == "empty":
-        from dataclasses import replace
-
         made = {"segments": replace(made["segments"], table=made["segments"].table.iloc[:0])}
     assert plots.draw(made, labels={}) == ()
+
+
+def searched(**changes):
+    table = pd.DataFrame(
+        {
+            "rule": ["income < 3 and age >= 40 and purpose == 'car'", "x" * 300],
+            "n": [30.0, 50.0],
+            "share": [0.3, 0.5],
+            "metric": "mae",
+            "metric_value": [8.0, 7.2],
+            "metric_ci_low": [7.0, 5.0],
+            "metric_ci_high": [9.0, 8.0],
+            "rest_value": [5.0, 4.6],
+            "p_adjusted": [0.01, 0.4],
+        }
+    ).assign(**changes)
+    meta = {"metric": "mae", "metric_direction": "lower", "report_rows": 100}
+    return Artifact(name="segment_search", kind="segments", table=table, meta=meta)
+
+
+def test_found_groups_are_drawn_beside_all_rows_and_the_others():
+    with kept_canvases() as canvases:
+        (figure,) = segment_search.draw(searched())
+    (axes,) = canvases[0].axes
+    assert layout_faults(canvases[0]) == []
+    assert edges_are_white(figure)
+    dashed = next(line for line in axes.lines if line.get_linestyle() == "--")
+    assert dashed.get_xdata()[0] == pytest.approx(0.3 * 8 + 0.7 * 5)
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() != "white" for line in dots] == [True, False]
+    assert "8 (7 to 9), other rows 5, differs." in figure.alt
+    assert "All rows: 5.9." in figure.alt
+
+
+@pytest.mark.parametrize("changes", [{"rest_value": [5.0, 9.0]}, {"share": [0.3, np.nan]}])
+def test_no_line_of_all_rows_where_the_table_does_not_tell_it(changes):
+    assert segment_search.overall(searched(**changes).table, metric="mae") is None
+    assert segment_search.overall(searched().table.iloc[:1], metric="mae") is None
+
+
+def test_all_rows_of_a_root_mean_square():
+    table = pd.DataFrame({"metric_value": [3.0, 1.0], "rest_value": [1.0, 3.0], "share": [0.25, 0.75]})
+    assert segment_search.overall(table, metric="rmse") == pytest.approx(np.sqrt(0.25 * 9 + 0.75))
+
+
+def test_the_search_stands_after_the_performance_and_needs_a_group():
+    made = artifacts(segments=["purpose"])
+    with_search = plots.draw(made | {"segment_search": searched()}, labels={})
+    assert [f.slug.split("_")[0] for f in with_search] == ["performance", "search", "rates", "importance"]
+    assert segment_search.draw(replace(searched(), table=searched().table.iloc[:0])) == ()
