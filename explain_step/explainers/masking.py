@@ -24,6 +24,7 @@ FIRST_CALL = 256
 CALL_ROWS = 200_000
 CALL_CELLS = 8_000_000
 """Largest prediction call: this many rows, and not more cells than this (64 MB of float64)."""
+PIECE_CELLS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,34 +107,41 @@ def _joined(upper: pd.Series[Any], lower: pd.Series[Any]) -> Any:
         dtype = pd.CategoricalDtype([*upper.dtype.categories, *extra], ordered=upper.dtype.ordered)
         dtype = upper.dtype if not len(extra) else dtype
         return pd.concat([upper.astype(dtype), lower.astype(dtype)], ignore_index=True).array
-    if upper.dtype == lower.dtype:
-        return _plain(pd.concat([upper, lower], ignore_index=True))
     if isinstance(upper.dtype, np.dtype) and isinstance(lower.dtype, np.dtype):
         return np.concatenate([upper.to_numpy(), lower.to_numpy()])
+    if upper.dtype == lower.dtype:
+        return pd.concat([upper, lower], ignore_index=True).array
     both = np.empty(len(upper) + len(lower), dtype=object)
     both[: len(upper)] = upper.to_numpy(dtype=object)
     both[len(upper) :] = lower.to_numpy(dtype=object)
     return both
 
 
-def _plain(values: pd.Series[Any]) -> Any:
-    return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.array
+def mixed(
+    pool: Pool, rows: IntArray, partners: IntArray, masks: Callable[[slice], BoolArray], *, part: slice
+) -> pd.DataFrame:
+    """Return the mixed rows of ``part``: the masked columns come from an explained row.
 
-
-def mixed(pool: Pool, rows: IntArray, partners: IntArray, mask: BoolArray) -> pd.DataFrame:
-    """Return e mixed rows: of each, the masked columns (e, d) come from an explained row.
-
-    The others come from its partner, a background row.
+    The others come from its partner, a background row. See `evaluate` for the arguments.
     """
-    if pool.matrix is not None:
-        block = np.where(mask, pool.matrix[rows], pool.matrix[pool.n + partners])
-        return pd.DataFrame(block, columns=pool.names)
-    picked = {
-        j: column.take(np.where(mask[:, j], rows, pool.n + partners)) for j, column in enumerate(pool.columns)
-    }
-    frame = pd.DataFrame(picked, copy=False)
-    frame.columns = pool.names
-    return frame
+    above, below = rows[part], pool.n + partners[part]
+    if pool.matrix is None:
+        mask = masks(part)
+        columns = enumerate(pool.columns)
+        frame = pd.DataFrame(
+            {j: column.take(np.where(mask[:, j], above, below)) for j, column in columns}, copy=False
+        )
+        frame.columns = pool.names
+        return frame
+    block = np.empty((len(above), len(pool.names)), dtype=pool.matrix.dtype)
+    # pieces that stay in the processor's cache
+    size = max(1, PIECE_CELLS // max(len(pool.names), 1))
+    for a in range(0, len(above), size):
+        b = min(a + size, len(above))
+        mask = masks(slice(part.start + a, part.start + b))
+        np.take(pool.matrix, below[a:b], axis=0, out=block[a:b], mode="clip")
+        np.copyto(block[a:b], pool.matrix[above[a:b]], where=mask)
+    return pd.DataFrame(block, columns=pool.names, copy=False)
 
 
 def predict(model: FittedModel, frame: pd.DataFrame) -> FloatArray:
@@ -215,7 +223,7 @@ def evaluate(
     for part in calls(len(rows), len(pool.names)):
         if clock is not None and done >= at_least and not clock.allows(part.stop - part.start, done=done):
             break
-        frame = mixed(pool, rows[part], partners[part], masks(part))
+        frame = mixed(pool, rows, partners, masks, part=part)
         outputs[part] = predict(pool.model, frame)
         done = part.stop
     return outputs[:done]

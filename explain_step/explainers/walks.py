@@ -82,13 +82,13 @@ def walk(
     needed = changes & (changes[:, :, ::-1].cumsum(axis=2)[:, :, ::-1] > 1)
     d = walks.order.shape[1]
     unit, step = np.nonzero(needed.reshape(len(needed), 2 * d))
-    rank = np.argsort(walks.order, axis=1).astype(np.int32)
+    when = np.argsort(walks.order, axis=1).astype(np.min_scalar_type(-d))
+    # of each column, when the forward and when the backward walk switches it
+    turn = np.stack([when, d - 1 - when], axis=1).reshape(2 * len(when), d)
+    which, moment = 2 * unit + step // d, (step % d).astype(turn.dtype)
 
     def masks(part: slice) -> BoolArray:
-        backward, t, place = step[part] >= d, step[part] % d, rank[unit[part]]
-        return np.asarray(
-            np.where(backward[:, None], place >= (d - 1 - t)[:, None], place <= t[:, None]), dtype=bool
-        )
+        return np.asarray(turn[which[part]] <= moment[part, None], dtype=bool)
 
     first = np.searchsorted(unit, np.arange(len(needed) + 1))
     sure = int(first[min(SURE_ROWS * MIN_PAIRS, len(needed))])
