@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WITH_STORE = ("01_train_and_explain.py", "02_explain_existing_version.py")
+WITH_STORE = ("01_train_and_explain.py", "02_gate_promotion.py", "03_explain_existing_version.py")
 ALONE = (
-    "03_regression_without_mlflow.py",
-    "04_multiclass_with_missing_values.py",
-    "05_any_callable_in_private.py",
+    "04_regression_without_mlflow.py",
+    "05_multiclass_with_missing_values.py",
+    "06_any_callable_in_private.py",
 )
 
 
