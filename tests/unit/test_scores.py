@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from small_subjects import CONFIG, SEEDS, attributions_of, subject_of
 
 from explain_step.config import Config
@@ -16,7 +17,8 @@ from explain_step.scores import SCORERS, score, to_artifact
 from explain_step.scores.base import CONTROL, random_attributions
 from explain_step.scores.fidelity import FIDELITY
 from explain_step.scores.sparsity import gini
-from explain_step.scores.stability import tau_b, top_overlap
+from explain_step.scores.stability import MANY, STABILITY, tau_b, top_overlap
+from explain_step.scores.stability import interval as stability_interval
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, Score, Subject
 
@@ -199,6 +201,48 @@ def test_stable_and_unstable_rankings_are_told_apart() -> None:
     loose_tau = loose["rank_stability", "kendall_tau_b"].value
     assert loose_tau is not None
     assert loose_tau < 0.8
+    for s in (*firm.values(), *loose.values()):
+        if s.value is not None and s.ci_low is not None and s.ci_high is not None:
+            assert s.ci_low <= s.value <= s.ci_high, s
+
+
+def test_tau_of_many_columns_is_the_tau_of_few() -> None:
+    sizes, reference = np.abs(rows(3, MANY)).round(1), np.abs(rows(1, MANY, seed=1))[0].round(1)
+    few = tau_b(sizes, reference)
+    assert np.allclose(few, [stats.kendalltau(row, reference, variant="b").statistic for row in sizes])
+    zeros = np.zeros((3, 1))
+    many = tau_b(np.hstack([sizes + 1, zeros]), np.append(reference + 1, 0.0))
+    assert np.all(many > few), "one more column that all agree on"
+    assert np.isnan(tau_b(np.ones((1, 4)), np.arange(4.0))).all()
+
+
+def test_an_interval_of_agreeing_resamples_is_no_point() -> None:
+    low, high = stability_interval(np.ones(200), np.ones((50, 20)), lowest=0.0, step=0.2) or (1.0, 1.0)
+    assert low == pytest.approx(1 - 0.003)
+    assert high == 1.0
+    assert stability_interval(np.ones(200), np.full((50, 20), np.nan), lowest=0.0, step=0.2) is None
+
+
+def test_the_interval_of_stability_holds_the_expected_agreement() -> None:
+    scale = np.array([3.0, 2.8, 2.6, 2.4, 1.0, 0.5])
+    subject = subject_of(lambda A: A[:, 0], rows(60, 6))
+    found = [
+        by_name(
+            score(
+                subject,
+                attributions_of(subject, scale * rows(60, 6, seed=seed)),
+                config=CONFIG,
+                seeds=Seeds(seed),
+                scorers=(STABILITY,),
+            )
+        )["rank_stability", "kendall_tau_b"]
+        for seed in range(20)
+    ]
+    values = np.array([[s.value, s.ci_low, s.ci_high] for s in found], dtype=float)
+    expected = values[:, 0].mean()
+    inside = (values[:, 1] <= expected) & (expected <= values[:, 2])
+    assert inside.mean() >= 0.75
+    assert (values[:, 2] - values[:, 1]).mean() < 0.6, "an interval that says something"
 
 
 def test_several_outputs_are_averaged() -> None:
