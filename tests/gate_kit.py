@@ -13,7 +13,8 @@ import pandas as pd
 from explain_step.gate import RULES, Evidence, Policy, Reference, Review
 from explain_step.types import Finding
 
-DIGEST, MANIFEST_SHA = "d" * 64, "e" * 64
+DIGEST, MANIFEST_SHA, IDENTITY = "d" * 64, "e" * 64, "a" * 64
+MADE = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PASSED = Finding(code="VER000", verdict="pass", message="every byte matches", evidence={"files": 3})
 
 
@@ -57,12 +58,17 @@ def manifest(**changes: Any) -> dict[str, Any]:
     made = dict(snapshot().manifest)
     bound = {"digest": DIGEST, "model_id": "m-1", "run_id": "r-1", "binding": "verified", "binding_note": "-"}
     made["model"] = {**made["model"], **bound}
-    return {**made, **changes}
+    return {**made, "snapshot_id": IDENTITY, "created_at": MADE.isoformat(), **changes}
+
+
+def quantity(**changes: Any) -> dict[str, Any]:
+    """Return a manifest whose explained quantity is changed."""
+    return manifest(quantity={**snapshot().manifest["quantity"], **changes})
 
 
 def moment() -> datetime:
     """Return a time one hour after the snapshot was made."""
-    return datetime.fromisoformat(snapshot().manifest["created_at"]) + timedelta(hours=1)
+    return MADE + timedelta(hours=1)
 
 
 def evidence(**changes: Any) -> Evidence:
@@ -151,7 +157,7 @@ def review(who: str, decision: Any = "approve", *, minutes: float = -5, **change
     facts: dict[str, Any] = {
         "reviewer": who,
         "decision": decision,
-        "snapshot_id": snapshot().manifest["snapshot_id"],
+        "snapshot_id": IDENTITY,
         "manifest_sha256": MANIFEST_SHA,
         "at": moment() + timedelta(minutes=minutes),
     }
@@ -168,8 +174,3 @@ def champion(**changes: Any) -> Reference:
         "tables": dict(snapshot().tables),
     }
     return Reference(**{**facts, **changes})
-
-
-def utc(text: str) -> datetime:
-    """Return a time in UTC."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import date, datetime
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_an_unknown_key_is_refused_at_every_depth_with_the_nearest(place: str, k
     assert repr(hint) in message
     assert key in message
     if "." in place:
-        assert f"{place.split('.')[0]}" in message
+        assert f"{place.split('.', maxsplit=1)[0]}" in message
 
 
 def test_a_key_that_is_like_nothing_gets_the_known_ones() -> None:
@@ -235,7 +236,7 @@ def test_wrong_values_are_refused_in_plain_words(place: str, value: Any, words: 
         return
     message = refused(changed(place, value))
     assert words in message
-    assert place.split(".")[0] in message or place == "version"
+    assert place.split(".", maxsplit=1)[0] in message or place == "version"
 
 
 @pytest.mark.parametrize("key", ["owner", "reason", "expires", "rules", "version", "registered_model"])
@@ -288,7 +289,7 @@ def written(tmp_path: Path, text: str | bytes, name: str = "policy.yaml") -> Pat
         ("version: 1\n? [a, b]\n: 1\n", "YAML or JSON"),
         ("version: 1\nname: &a [*a]\n", "nested at most"),
         ("version: 1\nwaivers:\n- {expires: 2026-13-45}\n", "YAML or JSON"),
-        ("[" * 5000, "YAML or JSON"),
+        ("[" * 1200, "YAML or JSON"),
         ("version: 1\nname: x" + " " * 2**20, "at most 1048576 bytes"),
     ],
 )
@@ -343,7 +344,7 @@ def test_parts_may_be_made_in_python() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CHAMPION", "Chámpion", " champion ", "ＣＨＡＭＰＩＯＮ", "cham\u200bpion", "champ\u00adion"]
+    "name", ["CHAMPION", "Chámpion", " champion ", "\uff23\uff28ampion", "cham\u200bpion", "champ\u00adion"]
 )
 def test_names_are_folded_as_loosely_as_a_database_does(name: str) -> None:
     assert folded(name) == "champion"
@@ -367,9 +368,10 @@ def test_names_are_folded_as_loosely_as_a_database_does(name: str) -> None:
     )
 )
 def test_anything_is_parsed_or_refused_in_plain_words(content: dict[str, Any]) -> None:
-    try:
+    made = None
+    with contextlib.suppress(InvalidInput):
         made = Policy.parse(content)
-    except InvalidInput as error:
-        assert not any(word in str(error) for word in JARGON)
+    if made is None:
+        refused(content)
     else:
         assert Policy.parse(made.model_dump(mode="json")).digest == made.digest

@@ -19,6 +19,7 @@ from gate_kit import (
     manifest,
     moment,
     policy,
+    quantity,
     review,
     setting,
     verdicts,
@@ -66,7 +67,7 @@ CASES: dict[str, tuple[Any, Policy, Any, Policy | None]] = {
     "GATE015": (
         evidence,
         policy(require={"exact": True}),
-        lambda: evidence(manifest=manifest(quantity={**manifest()["quantity"], "exact": False})),
+        lambda: evidence(manifest=quantity(exact=False)),
         policy(require={"exact": True}),
     ),
     "GATE020": (
@@ -207,19 +208,19 @@ def test_every_finding_is_strict_json_and_speaks(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "change",
     [
-        evidence(manifest={}, verification=()),
-        evidence(verification=()),
-        evidence(manifest={}),
-        evidence(manifest_sha256=None),
-        evidence(absent="it is gone"),
-        evidence(verification=(Finding(code="VER000", verdict="not_applicable", message="-"),)),
-        evidence(verification=(Finding(code="VER000", verdict="undecided", message="-"),)),
+        {"manifest": {}, "verification": ()},
+        {"verification": ()},
+        {"manifest": {}},
+        {"manifest_sha256": None},
+        {"absent": "it is gone"},
+        {"verification": (Finding(code="VER000", verdict="not_applicable", message="-"),)},
+        {"verification": (Finding(code="VER000", verdict="undecided", message="-"),)},
     ],
 )
-def test_a_snapshot_that_was_not_verified_is_refused(broken: Evidence) -> None:
-    decision = decide(broken, DEFAULT)
+def test_a_snapshot_that_was_not_verified_is_refused(change: dict[str, Any]) -> None:
+    decision = decide(evidence(**change), DEFAULT)
     assert decision.outcome == "refuse"
     assert {f.code for f in decision.blocking} <= {"GATE002", "GATE003", "GATE006"}
 
@@ -238,7 +239,7 @@ def test_default_evidence_passes_the_default_policy() -> None:
         for t in ("yesterday", "", None, 5, "2020-01-01T00:00:00", "9999-12-31T00:00:00+00:00")
     ]
     + [{"sections": {}}, {"sections": []}, {"quantity": {}}, {"model": {}}]
-    + [{"quantity": {**manifest()["quantity"], "rows": r}} for r in (True, 1, "500", None, 500.0)],
+    + [{"quantity": {"rows": r, "exact": True, "outputs": ["yes"]}} for r in (True, 1, "500", None, 500.0)],
 )
 def test_a_strange_manifest_is_refused(change: dict[str, Any]) -> None:
     assert decide(evidence(manifest=manifest(**change)), DEFAULT).outcome == "refuse"
@@ -277,7 +278,7 @@ def test_importance_must_cover_every_input_and_output() -> None:
     found = findings("GATE011", without("importance", feature="age"), DEFAULT)
     assert found[0].verdict == "fail"
     assert "`age`" in found[0].message
-    two = manifest(quantity={**manifest()["quantity"], "outputs": ["yes", "maybe"]})
+    two = quantity(outputs=["yes", "maybe"])
     assert verdicts("GATE011", evidence(manifest=two), DEFAULT) == {"fail"}
 
 

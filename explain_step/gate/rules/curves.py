@@ -14,7 +14,7 @@ from explain_step.gate.naming import named, nearest
 from explain_step.gate.policy import Policy
 from explain_step.gate.rules.base import Number, Rule, amount, found, of_snapshot, quantile
 from explain_step.gate.rules.features import Asked, judged
-from explain_step.gate.rules.tables import Lacking, as_mapping, number, quantity, table
+from explain_step.gate.rules.tables import Lacking, as_mapping, frame_of, number, quantity, table
 from explain_step.types import Finding, Verdict
 
 LEVEL = 0.95
@@ -127,17 +127,19 @@ def _points(asked: Asked, feature: str) -> tuple[str, list[tuple[float, Number]]
 
 
 def _curves(asked: Asked, feature: str, *, text: tuple[str, ...]) -> pd.DataFrame | Lacking:
-    frame = table(asked.evidence, "dependence", text=text, numbers=("x", "value", "ci_low", "ci_high"))
+    numbers = ("x", "value", "ci_low", "ci_high")
+    raw = asked.evidence.tables.get("dependence")
+    if raw is None or isinstance(frame_of(raw.head(1), "dependence", text=text, numbers=numbers), Lacking):
+        return table(asked.evidence, "dependence", text=text, numbers=numbers)
+    own = raw[(raw["feature"] == feature) & (raw["output"] == asked.output) & raw["curve"].isin(CURVES_USED)]
+    frame = frame_of(own, "dependence", text=text, numbers=numbers)
     if isinstance(frame, Lacking):
-        return frame
-    own = frame[(frame["feature"] == feature) & (frame["output"] == asked.output)]
-    if own.empty:
         why = (
             f"{named(feature)} has no effect curve{asked.of}; only leading features have one: explain with a "
             f"larger top_features"
         )
         return Lacking(reason=why)
-    return own
+    return frame
 
 
 def _judge_curve(

@@ -67,7 +67,7 @@ def _unlike(evidence: Evidence, champion: Reference) -> str | None:
 def _changes(
     evidence: Evidence, champion: Reference, *, label: str, most: float, facts: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    now, before = effects(evidence), effects_of(champion.tables, reason_from=evidence)
+    now, before = effects(evidence), effects_of(champion.tables.get("importance"))
     if isinstance(now, Lacking):
         yield found("GATE050", "fail", now.reason, **facts)
         return

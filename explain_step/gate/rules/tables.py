@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from explain_step.gate.evidence import Evidence
@@ -29,21 +31,35 @@ def table(
     evidence: Evidence, name: str, *, text: Sequence[str] = (), numbers: Sequence[str] = ()
 ) -> pd.DataFrame | Lacking:
     """Return some columns of a table: text as str or None, numbers as float (NaN where they are none)."""
-    found = evidence.tables.get(name)
+    return frame_of(evidence.tables.get(name), name, text=text, numbers=numbers, why=_why(evidence, name))
+
+
+def frame_of(
+    found: pd.DataFrame | None, name: str, *, text: Sequence[str], numbers: Sequence[str], why: str = ""
+) -> pd.DataFrame | Lacking:
+    """Return `table` of a table at hand."""
     if found is None:
-        return Lacking(reason=f"the snapshot has no table `{name}`{_why(evidence, name)}")
+        return Lacking(reason=f"the snapshot has no table `{name}`{why}")
     lacking = [c for c in (*text, *numbers) if c not in found.columns]
     if lacking:
         return Lacking(reason=f"the table `{name}` has no column {', '.join(f'`{c}`' for c in lacking)}")
     if found.empty:
         return Lacking(reason=f"the table `{name}` has no rows")
     columns: dict[str, Any] = {c: _texts(found[c]) for c in text}
-    columns |= {c: pd.to_numeric(found[c], errors="coerce").astype("float64") for c in numbers}
+    columns |= {c: _floats(found[c]) for c in numbers}
     return pd.DataFrame(columns)
 
 
-def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
-    return pd.Series([None if pd.isna(v) else str(v) for v in column], index=column.index, dtype=object)
+def _texts(column: pd.Series[Any]) -> npt.NDArray[np.object_]:
+    raw, missing = column.to_numpy(dtype=object), column.isna().to_numpy(dtype=bool)
+    texts = [None if m else v if type(v) is str else str(v) for v, m in zip(raw, missing, strict=True)]
+    return np.array(texts, dtype=object)
+
+
+def _floats(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    if column.dtype == np.float64:
+        return column.to_numpy()
+    return np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
 
 
 def _why(evidence: Evidence, name: str) -> str:
@@ -90,17 +106,14 @@ _NUMBERS = ("mean_abs_shap", "share", "share_ci_low", "share_ci_high", "value_co
 
 def effects(evidence: Evidence) -> Effects | Lacking:
     """Return shares by output and feature; those of estimated attributions allow for the sampling error too."""
-    return effects_of(evidence.tables, reason_from=evidence)
+    return effects_of(evidence.tables.get("importance"), why=_why(evidence, "importance"))
 
 
-def effects_of(tables: Mapping[str, pd.DataFrame], *, reason_from: Evidence) -> Effects | Lacking:
-    """Return `effects` of any snapshot's tables."""
-    wanted: tuple[str, ...] = _NUMBERS
-    raw = tables.get("importance")
-    if raw is not None and "mean_standard_error" in raw.columns:
-        wanted = (*_NUMBERS, "mean_standard_error")
-    holder = Evidence(name="", version="", now=reason_from.now, tables=tables, manifest=reason_from.manifest)
-    frame = table(holder, "importance", text=("output", "feature"), numbers=wanted)
+def effects_of(found: pd.DataFrame | None, *, why: str = "") -> Effects | Lacking:
+    """Return `effects` of any table of importance."""
+    estimated = found is not None and "mean_standard_error" in found.columns
+    numbers = (*_NUMBERS, *(("mean_standard_error",) if estimated else ()))
+    frame = frame_of(found, "importance", text=("output", "feature"), numbers=numbers, why=why)
     if isinstance(frame, Lacking):
         return frame
     if frame.duplicated(["output", "feature"]).any():
