@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from explain_step.report.context import PageContext
-from explain_step.report.format import Name, Part, Text, clean, is_number, listing, number, tidy
+from explain_step.report.format import Name, Part, Text, clean, is_number, listing, number, plural, tidy
 from explain_step.report.importance import overall
 from explain_step.report.sections import Details, Section, absent, made, present
+from explain_step.report.sentences import spelled
 from explain_step.report.tables import (
     Column,
     Labels,
@@ -25,6 +26,9 @@ from explain_step.types import Artifact
 
 TITLE = "How the inputs act"
 IN_FINDING = 5
+OVER_OUTPUTS = 3
+"""Inputs that are described for each of several outputs."""
+MAX_OUTPUTS = 4
 MAX_ROWS = 240
 MAX_PAIRS = 15
 CURVE = (
@@ -34,14 +38,24 @@ CURVE = (
     Column(title="Rows", source="count", kind="count"),
 )
 VERBS = {
-    "rises": ("rise with", ""),
-    "mostly rises": ("mostly rise with", ""),
-    "falls": ("fall with", ""),
-    "mostly falls": ("mostly fall with", ""),
-    "turns": ("go up and down along", ""),
-    "levels": ("differ between the levels of", ""),
-    "flat": ("do not change with", ""),
+    "rises": "rise with",
+    "mostly rises": "mostly rise with",
+    "falls": "fall with",
+    "mostly falls": "mostly fall with",
+    "turns": "go up and down along",
+    "levels": "differ between the levels of",
+    "flat": "do not change with",
 }
+ALONG = {
+    "rises": "rise for",
+    "mostly rises": "mostly rise for",
+    "falls": "fall for",
+    "mostly falls": "mostly fall for",
+    "turns": "go up and down for",
+    "levels": "differ between levels for",
+    "flat": "do not change for",
+}
+"""The same of one input for several outputs."""
 
 
 def section(context: PageContext, *, labels: Labels) -> Section:
@@ -77,9 +91,12 @@ def _order(context: PageContext) -> list[str]:
     return [] if artifact is None else list(map(str, overall(artifact.table)["feature"]))
 
 
-def attribution_curves(table: pd.DataFrame, *, order: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Return the mean attribution along each input for the first output, in order of importance."""
-    mine = table[(table["output"] == table["output"].iloc[0]) & (table["curve"] == "shap")]
+def attribution_curves(
+    table: pd.DataFrame, *, order: Sequence[str], output: str | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return the mean attribution along each input for one output (the first), in order of importance."""
+    wanted = table["output"].iloc[0] if output is None else output
+    mine = table[(table["output"] == wanted) & (table["curve"] == "shap")]
     mine = mine.assign(shown=_shown(mine))
     known = list(dict.fromkeys(map(str, mine["feature"])))
     names = [f for f in order if f in set(known)] + [f for f in known if f not in set(order)]
@@ -99,21 +116,47 @@ def sentences(table: pd.DataFrame, *, order: Sequence[str], labels: Labels) -> t
     curves = attribution_curves(table, order=order)
     if not curves:
         return ()
+    if table["output"].nunique() > 1:
+        return _over_outputs(table, order=order, labels=labels)
     by_course: dict[str, list[Name]] = {}
     for feature, curve in list(curves.items())[:IN_FINDING]:
         by_course.setdefault(course(curve), []).append(labels.of(feature))
     parts: list[Part] = []
     for k, (kind, names) in enumerate(by_course.items()):
-        link = (
-            "" if k == 0 else "; they " if k == 1 else "; and they " if k == len(by_course) - 1 else "; they "
-        )
-        parts += [link, f"{VERBS[kind][0]} ", *listing(names)]
-    several = table["output"].nunique() > 1
-    lead: Text = (
-        ("For ", Name(str(table["output"].iloc[0])), ", contributions ") if several else ("Contributions ",)
-    )
+        link = "" if k == 0 else "; and they " if k == len(by_course) - 1 > 1 else "; they "
+        parts += [link, f"{VERBS[kind]} ", *listing(names)]
     first = next(iter(curves))
-    return ((*lead, *parts, "."), *_ends(curves[first], feature=labels.of(first)))
+    return (("Contributions ", *parts, "."), *_ends(curves[first], feature=labels.of(first)))
+
+
+def outputs_of(table: pd.DataFrame) -> list[str]:
+    """Return the outputs that are described, in the order of the table."""
+    return [str(o) for o in dict.fromkeys(table["output"])][:MAX_OUTPUTS]
+
+
+def _over_outputs(table: pd.DataFrame, *, order: Sequence[str], labels: Labels) -> tuple[Text, ...]:
+    """Return for each of the leading inputs how contributions go along it for which outputs."""
+    shown, count = outputs_of(table), int(table["output"].nunique())
+    curves = {output: attribution_curves(table, order=order, output=output) for output in shown}
+    found: list[Text] = []
+    for feature in list(curves[shown[0]])[:OVER_OUTPUTS]:
+        by_course: dict[str, list[Name]] = {}
+        for output in shown:
+            if feature in curves[output]:
+                by_course.setdefault(course(curves[output][feature]), []).append(Name(output))
+        parts: list[Part] = []
+        for k, (kind, names) in enumerate(by_course.items()):
+            link = "" if k == 0 else " and " if k == len(by_course) - 1 else ", "
+            whom: Text = _every(count) if len(names) == count else listing(names)
+            parts += [link, f"{ALONG[kind]} ", *whom]
+        found.append(("Along ", labels.of(feature), " contributions ", *parts, "."))
+    if count > len(shown):
+        found.append((f"{plural(count - len(shown), 'more output')} in the table.",))
+    return tuple(found)
+
+
+def _every(count: int) -> Text:
+    return ("both outputs" if count == 2 else f"all {spelled(count)} outputs",)
 
 
 def course(curve: pd.DataFrame) -> str:
@@ -182,15 +225,39 @@ def _signed(row: Any) -> str:
 
 
 def interactions(table: pd.DataFrame, *, labels: Labels) -> tuple[Text, ...]:
-    """Return the strongest pair (first output), or that none stands out."""
-    mine = table[table["output"] == table["output"].iloc[0]] if "output" in table.columns else table
-    top = largest(mine, "strength") if mine["strength"].notna().any() else None
-    if top is None:
-        return ()
+    """Return the strongest pair of each output, or that none stands out."""
+    if "output" not in table.columns or table["output"].nunique() == 1:
+        pair = _strongest(table, labels=labels)
+        if pair is None:
+            return () if not table["strength"].notna().any() else (NO_PAIR,)
+        return (("The strongest interaction is between ", *pair, "."),)
+    by_pair: dict[Text | None, list[Name]] = {}
+    for output in outputs_of(table):
+        mine = table[table["output"] == output]
+        by_pair.setdefault(_strongest(mine, labels=labels), []).append(Name(output))
+    quiet, count = by_pair.pop(None, []), int(table["output"].nunique())
+    if not by_pair:
+        return (NO_PAIR,) if len(quiet) == count else ()
+    parts: list[Part] = []
+    for k, (pair, names) in enumerate(by_pair.items()):
+        assert pair is not None  # taken out above
+        whom = _every(count) if len(names) == count else listing(names)
+        parts += [", " if k else "", "between ", *pair, " for ", *whom]
+    none: Text = ("; for ", *listing(quiet), " none stands out from chance") if quiet else ()
+    return (("The strongest interaction is ", *parts, *none, "."),)
+
+
+NO_PAIR: Text = ("No interaction between two inputs stands out from chance.",)
+
+
+def _strongest(table: pd.DataFrame, *, labels: Labels) -> Text | None:
+    """Return the strongest pair of one output where it stands out."""
+    if not table["strength"].notna().any():
+        return None
+    top = largest(table, "strength")
     if is_number(top.get("ci_low")) and not top["ci_low"] > 0:
-        return (("No interaction between two inputs stands out from chance.",),)
-    a, b = labels.of(top["feature_a"]), labels.of(top["feature_b"])
-    return (("The strongest interaction is between ", a, " and ", b, "."),)
+        return None
+    return (labels.of(top["feature_a"]), " and ", labels.of(top["feature_b"]))
 
 
 def _pairs(artifact: Artifact, *, labels: Labels) -> Table:
@@ -211,15 +278,23 @@ def tables(artifact: Artifact, *, order: Sequence[str], labels: Labels) -> tuple
     """Return the mean contribution along each leading input; the stored table has every curve."""
     out: list[Table] = []
     used = 0
-    for feature, curve in attribution_curves(artifact.table, order=order).items():
+    several = artifact.table["output"].nunique() > 1
+    curves = {
+        output: attribution_curves(artifact.table, order=order, output=output)
+        for output in outputs_of(artifact.table)
+    }
+    names = dict.fromkeys(feature for found in curves.values() for feature in found)
+    for feature, output in ((f, o) for f in names for o in curves if f in curves[o]):
+        curve = curves[output][feature]
         if out and used + len(curve) > MAX_ROWS:
             break
         used += len(curve)
+        of: Text = (", ", Name(output)) if several else ()
         out.append(
             make_table(
                 curve,
                 CURVE,
-                caption=(labels.of(feature),),
+                caption=(labels.of(feature), *of),
                 labels=labels,
                 absent="too few rows",
                 file="dependence.parquet",

@@ -169,11 +169,11 @@ def _top_share(context: PageContext, *, labels: Labels) -> KeyNumber:
     if not is_number(share):
         return _no_number("Top three inputs", "every contribution is zero")
     label = {1: "Top input", 2: "Top two inputs"}.get(len(names), "Top three inputs")
-    known = is_number(low) and is_number(high)
+    known = is_number(low) and is_number(high) and len(names) < len(importance.overall(artifact.table))
     return KeyNumber(
         label=label,
         value=percent(share),
-        interval=f"{percent(low)} to {percent(high)}" if known else "",
+        interval=f"at least {percent(low)}, at most {percent(high)}" if known else "",
         note=("of the attribution: ", *listing([labels.of(n) for n in names])),
     )
 
@@ -204,12 +204,13 @@ def choose_figures(figures: Iterable[Figure]) -> dict[str, list[Figure]]:
 
 
 def _picture(figure: Figure) -> Picture:
+    title, alt = clean(figure.title).strip(), clean(figure.alt).strip()
+    # who cannot see the picture hears the caption first: its words are not said again
+    told = alt.removeprefix(title).lstrip(".: ") if title else alt
     return Picture(
         source=f"data:image/png;base64,{base64.b64encode(figure.png).decode('ascii')}",
-        alt=clean(figure.alt).strip()
-        or clean(figure.title).strip()
-        or f"Figure of {words(figure.kind).lower()}",
-        caption=clean(figure.title).strip(),
+        alt=capital(told) or title or f"Figure of {words(figure.kind).lower()}",
+        caption=title,
         width=figure.width,
         height=figure.height,
     )

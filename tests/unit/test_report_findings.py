@@ -8,13 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from page_fixture import degraded, multiclass, normal, regression
-from page_tables import CONTROL, QUANTITY, RANKS, artifact, importance_table, score, segments_table
+from page_tables import (
+    CONTROL,
+    QUANTITY,
+    RANKS,
+    artifact,
+    dependence_table,
+    importance_table,
+    score,
+    segments_table,
+)
 
 from explain_step.report import dependence, examples, importance, quality, segments, sentences
 from explain_step.report.format import Text, number, plain
 from explain_step.report.limits import limits
 from explain_step.report.tables import Labels
-from explain_step.report.view import key_numbers
+from explain_step.report.view import key_numbers, view
 
 NONE = Labels()
 NAN = float("nan")
@@ -165,6 +174,70 @@ def test_an_interaction_that_may_be_nothing_is_not_named():
     assert "between a and b" in text(dependence.interactions(pairs.assign(ci_low=0.05), labels=NONE))
 
 
+def pairs_of(**strongest):
+    """Interactions of several outputs: of each the pair that stands out, or None."""
+    rows = [
+        {
+            "output": output,
+            "feature_a": pair[0],
+            "feature_b": pair[1],
+            "strength": 0.1 if pair != ("u", "v") else 0.01,
+            "ci_low": 0.05 if wanted else 0.0,
+            "ci_high": 0.2,
+        }
+        for output, wanted in strongest.items()
+        for pair in (("u", "v"), wanted or ("a", "c"))
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("strongest", "said"),
+    [
+        (
+            {"x": ("a", "b"), "y": ("a", "b"), "z": ("a", "b")},
+            "The strongest interaction is between a and b for all three outputs.",
+        ),
+        (
+            {"x": ("a", "b"), "y": ("a", "c"), "z": None},
+            "The strongest interaction is between a and b for x, between a and c for y; "
+            "for z none stands out from chance.",
+        ),
+        ({"x": None, "y": None}, "No interaction between two inputs stands out from chance."),
+        ({f"o{k}": ("a", "b") for k in range(6)}, "between a and b for o0, o1, o2 and o3."),
+    ],
+)
+def test_the_strongest_pair_of_each_output(strongest, said):
+    assert text(dependence.interactions(pairs_of(**strongest), labels=NONE)).endswith(said)
+
+
+def test_the_course_of_several_outputs():
+    made = multiclass().artifacts["dependence"]
+    table = made.table.copy()
+    flip = (table["output"] == "virginica") & (table["feature"] == "lvrat")
+    table.loc[flip, "value"] *= -1
+    found = text(dependence.sentences(table, order=["lvrat", "pirat", "chist"], labels=NONE))
+    assert found == (
+        "Along lvrat contributions rise for setosa and versicolor and fall for virginica. "
+        "Along pirat contributions rise for all three outputs. "
+        "Along chist contributions go up and down for all three outputs."
+    )
+
+
+def test_many_outputs_are_not_all_described():
+    table = pd.concat([dependence_table(output=f"o{k}") for k in range(6)])
+    found = text(dependence.sentences(table, order=["lvrat"], labels=NONE))
+    assert found.startswith("Along lvrat contributions rise for o0, o1, o2 and o3.")
+    assert found.endswith("2 more outputs in the table.")
+
+
+def test_tables_of_curves_say_which_output():
+    shown = dependence.tables(multiclass().artifacts["dependence"], order=["lvrat"], labels=NONE)
+    assert [plain(t.caption) for t in shown[:3]] == ["lvrat, setosa", "lvrat, versicolor", "lvrat, virginica"]
+    (one, *_) = dependence.tables(normal().artifacts["dependence"], order=["lvrat"], labels=NONE)
+    assert plain(one.caption) == "lvrat"
+
+
 def test_groups_are_compared_without_the_whole_and_without_the_withheld():
     found = text(segments.performance_sentences(segments_table(), labels=NONE))
     assert found == (
@@ -242,7 +315,7 @@ def test_the_three_numbers_are_those_of_the_tables():
         "0.796 to 0.875",
     )
     assert (fidelity.value, fidelity.interval) == ("0.874", "0.851 to 0.893")
-    assert (top.value, top.interval) == ("54%", "49% to 58%")
+    assert (top.value, top.interval) == ("54%", "at least 49%, at most 58%")
     assert key_numbers(regression(), labels=NONE)[0].value == "48,300"
 
 
@@ -314,3 +387,11 @@ def test_a_row_with_two_outputs_has_a_table_for_each():
     overview = examples.overview(shown, labels=NONE)
     assert [c.title for c in overview.columns][-2:] == ["Output of", "Output"]
     assert [plain(row[-1]) for row in overview.rows] == [number(float(first["prediction"].iloc[0])), "0.400"]
+
+
+def test_a_picture_does_not_say_its_caption_again():
+    one = replace(normal().figures[0], title="Bars by group", alt="Bars by group. All rows: 0.8.")
+    (picture,) = view(replace(normal(), figures=(one,))).pictures["importance"]
+    assert (picture.caption, picture.alt) == ("Bars by group", "All rows: 0.8.")
+    (same,) = view(replace(normal(), figures=(replace(one, alt="Bars by group"),))).pictures["importance"]
+    assert same.alt == "Bars by group"
