@@ -152,14 +152,23 @@ def _judge_curve(
         return found("GATE034", "undecided", message, **facts)
     numbers = [n for _, n in points]
     span = max(n.value for n in numbers) - min(n.value for n in numbers)
-    verdict, at = _reversal(numbers, sign=1 if wanted == "increasing" else -1, most=tolerance * span)
-    place = f" between {amount(points[at[0]][0])} and {amount(points[at[1]][0])}"
+    verdict, at, reversal = _reversal(
+        numbers, sign=1 if wanted == "increasing" else -1, most=tolerance * span
+    )
+    turn = "falls" if wanted == "increasing" else "rises"
     words = {"pass": "is", "fail": "is not", "undecided": "may not be"}[verdict]
     message = (
-        f"the {name} curve of {named(feature)}{asked.of} {words} {wanted}: its largest reversal{place} is "
-        f"held against {amount(tolerance, percent=True)} of its range"
+        f"the {name} curve of {named(feature)}{asked.of} {words} {wanted}: from {amount(points[at[0]][0])} to "
+        f"{amount(points[at[1]][0])} it {turn} by {reversal.text()}; at most {amount(tolerance * span)} "
+        f"({amount(tolerance, percent=True)} of its range) is accepted"
     )
-    more = {"curve": name, "range": span, "tolerance": tolerance, "between": [points[i][0] for i in at]}
+    more: dict[str, Any] = {
+        "curve": name,
+        "range": span,
+        "tolerance": tolerance,
+        "between": [points[i][0] for i in at],
+    }
+    more |= reversal.facts()
     return found("GATE034", verdict, message, **facts, **more)
 
 
@@ -170,8 +179,8 @@ def _unordered(asked: Asked, feature: str) -> bool:
     return as_mapping(kinds.get(feature)).get("ordered") is False
 
 
-def _reversal(points: list[Number], *, sign: int, most: float) -> tuple[Verdict, tuple[int, int]]:
-    """Return the verdict on the largest reversal of a curve, and where it is.
+def _reversal(points: list[Number], *, sign: int, most: float) -> tuple[Verdict, tuple[int, int], Number]:
+    """Return the verdict on the largest reversal of a curve, where it is, and how large.
 
     Each pair of points is a difference of two estimates. That no reversal is too large must hold for each
     pair (plain intervals); that one is too large was searched for among all pairs, so there the intervals
@@ -182,13 +191,14 @@ def _reversal(points: list[Number], *, sign: int, most: float) -> tuple[Verdict,
     falls = [points[i].minus(points[j]) if sign > 0 else points[j].minus(points[i]) for i, j in pairs]
     if not all(fall.bounded for fall in falls):
         at = next(i for i, fall in enumerate(falls) if not fall.bounded)
-        return "undecided", pairs[at]
+        return "undecided", pairs[at], falls[at]
     sure = [fall.value - wider * (fall.value - fall.low) for fall in falls]
     largest = max(range(len(falls)), key=lambda i: falls[i].high)
     surest = max(range(len(falls)), key=lambda i: sure[i])
     if sure[surest] > most:
-        return "fail", pairs[surest]
-    return ("pass" if falls[largest].high <= most else "undecided"), pairs[largest]
+        return "fail", pairs[surest], falls[surest]
+    verdict: Verdict = "pass" if falls[largest].high <= most else "undecided"
+    return verdict, pairs[largest], falls[largest]
 
 
 def _levels(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
