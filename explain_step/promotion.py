@@ -223,7 +223,8 @@ def _carry_out(asked: _Asked, decision: GateDecision, evidence: Evidence) -> Gat
         msg = f"The decision could not be logged, so alias {asked.alias!r} was not moved: {error}"
         raise ExplainStepError(msg) from error
     try:
-        move_alias(asked.registered, asked.alias, to=asked.registered.version)
+        found, glass = asked.registered, asked.break_glass
+        move_alias(found, asked.alias, to=found.version, break_glass=glass)
     except Exception as error:
         reason = server_refusal(error)
         if reason is None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import _dispose
 from mlflow import MlflowClient
 from tracking_kit import current_store, fitted, log, rows
 
@@ -20,7 +19,7 @@ EXPLAINED, UNEXPLAINED, OTHER = f"models:/{NAME}/1", f"models:/{NAME}/2", f"mode
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class Mortgage:
     """Version 1 and 3 are explained (the same logged model), version 2 is not."""
 
     uri: str
@@ -39,6 +38,15 @@ class World:
     @property
     def decisions(self) -> Path:
         return self.model / "explanations" / "decisions"
+
+
+def dispose(uri: str) -> None:
+    """Close the connections that MLflow keeps for a store, so that none is found open later."""
+    from mlflow.tracking._model_registry.utils import _get_store as registry_store
+    from mlflow.tracking._tracking_service.utils import _get_store as tracking_store
+
+    for store in (tracking_store(uri), registry_store(uri)):
+        store.engine.dispose()
 
 
 @pytest.fixture(name="made", scope="session")
@@ -63,13 +71,13 @@ def made_fixture(_migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         client = MlflowClient()
         first = client.get_model_version(NAME, "1")
         client.create_model_version(NAME, first.source, run_id=first.run_id)
-    _dispose(uri)
+    dispose(uri)
     shutil.copytree(folder / "artifacts", folder / "kept")
     return folder
 
 
-@pytest.fixture(name="world")
-def world_fixture(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+@pytest.fixture(name="mortgage")
+def mortgage_fixture(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mortgage]:
     """Return a database of its own; the artifacts, whose place is fixed, are put back afterwards."""
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
@@ -80,8 +88,8 @@ def world_fixture(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         Path(client.get_model_version_download_uri(NAME, v).removeprefix("file://")) for v in ("1", "2")
     ]
     try:
-        yield World(uri=uri, client=client, model=places[0], unexplained=places[1])
+        yield Mortgage(uri=uri, client=client, model=places[0], unexplained=places[1])
     finally:
-        _dispose(uri)
+        dispose(uri)
         shutil.rmtree(made / "artifacts")
         shutil.copytree(made / "kept", made / "artifacts")

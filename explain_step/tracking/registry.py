@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import getpass
+import json
+import logging
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import InvalidInput
+from explain_step.tracking.marks import PREFIX
 
+if TYPE_CHECKING:
+    from explain_step.gate import BreakGlassUse
+
+logger = logging.getLogger("explain_step.tracking")
+
+BREAK_GLASS_TAG = f"{PREFIX}break_glass"
 VERSION_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w\-]+))")
 ALIAS = re.compile(r"[\w\-]{1,255}")
 RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -104,12 +113,40 @@ def version_behind(registered: Registered, alias: str) -> str | None:
     return None if found is None else str(found)
 
 
-def move_alias(registered: Registered, alias: str, *, to: str | None) -> None:
-    """Let an alias point to a version, or to none."""
+def move_alias(
+    registered: Registered, alias: str, *, to: str | None, break_glass: BreakGlassUse | None = None
+) -> None:
+    """Let an alias point to a version, or to none.
+
+    ``break_glass`` is written to a tag of the version for the time of the move: a gated server decides by its
+    own policy, and looks there whether somebody answers for an exception.
+    """
     if to is None:
         registered.client.delete_registered_model_alias(registered.name, alias)
-    else:
+        return
+    if break_glass is None:
         registered.client.set_registered_model_alias(registered.name, alias, to)
+        return
+    use = {
+        "owner": break_glass.owner,
+        "reason": break_glass.reason,
+        "expires": break_glass.expires.isoformat(),
+    }
+    set_tag(registered, BREAK_GLASS_TAG, json.dumps(use, sort_keys=True))
+    try:
+        registered.client.set_registered_model_alias(registered.name, alias, to)
+    finally:
+        _forget_break_glass(registered)
+
+
+def _forget_break_glass(registered: Registered) -> None:
+    """Take the tag away; where that fails it ends by itself when it expires."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registered.client.delete_model_version_tag(registered.name, registered.version, BREAK_GLASS_TAG)
+    except MlflowException as error:
+        logger.warning("explain_step: the tag %s could not be removed: %s", BREAK_GLASS_TAG, error)
 
 
 def tags_of(registered: Registered) -> dict[str, str]:

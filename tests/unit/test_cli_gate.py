@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import click
 import pytest
-from promotion_kit import EXPLAINED, UNEXPLAINED, World, made_fixture, world_fixture  # noqa: F401
+from promotion_kit import EXPLAINED, UNEXPLAINED, Mortgage, made_fixture, mortgage_fixture  # noqa: F401
 
 from explain_step import cli, cli_gate
 from explain_step.gate.decision import GateDecision
@@ -26,9 +26,9 @@ GLASS = "version: 1\nbreak_glass: {allowed: true, max_hours: 8}\n"
 
 
 @pytest.fixture
-def run(world: World, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(mortgage: Mortgage, capsys: pytest.CaptureFixture[str]) -> Any:
     def _run(*arguments: object) -> tuple[int, str, str]:
-        code = cli.invoke([*(str(a) for a in arguments), "--tracking-uri", world.uri])
+        code = cli.invoke([*(str(a) for a in arguments), "--tracking-uri", mortgage.uri])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -118,37 +118,37 @@ def test_a_server_that_does_not_answer_is_three(capsys: Any, monkeypatch: pytest
     assert json.loads(capsys.readouterr().out)["exit_code"] == 3
 
 
-def test_evidence_that_cannot_be_read_is_three(world: World, run: Any) -> None:
-    (world.model / "link").symlink_to("/etc/hostname")
+def test_evidence_that_cannot_be_read_is_three(mortgage: Mortgage, run: Any) -> None:
+    (mortgage.model / "link").symlink_to("/etc/hostname")
     code, out, _ = run("gate", EXPLAINED)
     assert code == 3
     assert out.startswith("undecided")
     assert "try again when the tracking server" in " ".join(out.split())
 
 
-def test_a_log_that_cannot_be_written_is_four(world: World, run: Any) -> None:
-    world.decisions.write_text("a file where the folder should be")
+def test_a_log_that_cannot_be_written_is_four(mortgage: Mortgage, run: Any) -> None:
+    mortgage.decisions.write_text("a file where the folder should be")
     code, _, err = run("promote", EXPLAINED, "--alias", "champion")
     assert code == 4
     assert "was not moved" in err
-    assert world.alias() is None
+    assert mortgage.alias() is None
 
 
 # --- what is written
 
 
-def test_promote_moves_and_a_refusal_does_not(world: World, run: Any, policy: Path) -> None:
+def test_promote_moves_and_a_refusal_does_not(mortgage: Mortgage, run: Any, policy: Path) -> None:
     code, out, _ = run("promote", EXPLAINED, "--alias", "champion", "--policy", policy)
-    assert (code, world.alias()) == (1, None)
+    assert (code, mortgage.alias()) == (1, None)
     assert out.rstrip().endswith("alias 'champion' was not moved")
     code, out, _ = run("promote", EXPLAINED, "--alias", "champion", "--by", "ci")
-    assert (code, world.alias()) == (0, "1")
+    assert (code, mortgage.alias()) == (0, "1")
     assert out.rstrip().endswith("alias 'champion' points to version 1 of mortgage")
-    records = [e.record for e in decisions_of(EXPLAINED, tracking_uri=world.uri).entries]
+    records = [e.record for e in decisions_of(EXPLAINED, tracking_uri=mortgage.uri).entries]
     assert [(r["by"], r["outcome"]) for r in records] == [("ann", "refuse"), ("ci", "allow")]
 
 
-def test_dry_runs_say_so(world: World, run: Any) -> None:
+def test_dry_runs_say_so(mortgage: Mortgage, run: Any) -> None:
     promoted = run("promote", EXPLAINED, "--alias", "champion", "--dry-run")
     refused = run("promote", UNEXPLAINED, "--alias", "champion", "--dry-run")
     reviewed = run("review", EXPLAINED, "--approve", "--note", "fine", "--dry-run")
@@ -156,8 +156,8 @@ def test_dry_runs_say_so(world: World, run: Any) -> None:
     assert "dry run: alias 'champion' would point to version 1" in promoted[1]
     assert "dry run: alias 'champion' would not move" in refused[1]
     assert "dry run: nothing was written" in reviewed[1]
-    assert world.alias() is None
-    assert not world.decisions.exists()
+    assert mortgage.alias() is None
+    assert not mortgage.decisions.exists()
 
 
 def test_json_and_junit_say_the_same(run: Any, policy: Path, tmp_path: Path) -> None:
@@ -170,26 +170,26 @@ def test_json_and_junit_say_the_same(run: Any, policy: Path, tmp_path: Path) -> 
     assert int(suite.attrib["failures"]) == sum(f["verdict"] == "fail" for f in facts["findings"]) == 1
 
 
-def test_the_approval_tag_of_a_deployment_job(world: World, run: Any, policy: Path) -> None:
+def test_the_approval_tag_of_a_deployment_job(mortgage: Mortgage, run: Any, policy: Path) -> None:
     run("gate", EXPLAINED, "--policy", policy, "--approval-tag", "Approval_Check")
-    assert world.tags()["Approval_Check"] == "rejected"
+    assert mortgage.tags()["Approval_Check"] == "rejected"
     run("promote", EXPLAINED, "--alias", "champion", "--approval-tag", "Approval_Check")
-    assert world.tags()["Approval_Check"] == "approved"
+    assert mortgage.tags()["Approval_Check"] == "approved"
     assert run("gate", EXPLAINED, "--approval-tag", "explain_step.status")[0] == 2
 
 
 @pytest.mark.parametrize("expires", ["2h", "30m", "0.2d"])
-def test_break_glass_for_a_while(world: World, run: Any, policy: Path, expires: str) -> None:
+def test_break_glass_for_a_while(mortgage: Mortgage, run: Any, policy: Path, expires: str) -> None:
     policy.write_text(GLASS)
     glass = ("--break-glass", "--owner", "ann", "--reason", "outage", "--expires", expires)
     code, out, _ = run("promote", UNEXPLAINED, "--alias", "champion", "--policy", policy, *glass)
-    assert (code, world.alias()) == (0, "2")
+    assert (code, mortgage.alias()) == (0, "2")
     assert "break-glass by ann (outage) against GATE" in out
-    (entry,) = decisions_of(UNEXPLAINED, tracking_uri=world.uri).entries
+    (entry,) = decisions_of(UNEXPLAINED, tracking_uri=mortgage.uri).entries
     assert entry.record["break_glass"]["reason"] == "outage"
 
 
-def test_a_review_is_shown_and_kept(world: World, run: Any) -> None:
+def test_a_review_is_shown_and_kept(mortgage: Mortgage, run: Any) -> None:
     code, out, _ = run("review", EXPLAINED, "--reject", "--note", "leak\x1b[2J?", "--reviewer", "Bob")
     assert code == 0
     assert out.startswith("rejected  models:/mortgage/1")
