@@ -56,6 +56,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
         runs = found[found["kind"] == "run"]
         if (runs["status"] == "complete").sum() + (runs["status"] == "degraded").sum() != explained:
+            sys.stderr.write(found[found["codes"].ne("")].drop_duplicates("codes")["problem"].to_string() + "\n")
             sys.exit("the audit did not find every explained run")
     finally:
         shutil.rmtree(folder)
@@ -87,7 +88,8 @@ def a_snapshot(folder: Path) -> Path:
     """Explain a small model."""
     X = pd.DataFrame({"income": [float(i) for i in range(40)], "debt": [float(i % 7) for i in range(40)]})
     y = X["income"] - X["debt"]
-    return explain(LinearRegression().fit(X, y), X, y, directory=folder / "explained").path
+    model = LinearRegression().fit(X, y)
+    return explain(model, X, y, segments=["debt > 3"], directory=folder / "explained").path
 
 
 def add_run(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from explain_step.errors import InvalidInput
-from explain_step.gate import RULES, Policy, load_policy
-from explain_step.gate.rules.presence import PRESENCE
+from explain_step.gate import INTEGRITY, RULES, Policy, load_policy
 from explain_step.tracking.proven import load_proven
 
 
@@ -72,7 +71,7 @@ def load_model(
     return load_proven(
         model_uri,
         policy=load_policy(policy),
-        rules=PRESENCE if policy is None else RULES,
+        rules=RULES if policy is not None else [rule for rule in RULES if rule.code in INTEGRITY],
         on_unproven=on_unproven,
         flavor=flavor,
         allow_pickle=allow_pickle,

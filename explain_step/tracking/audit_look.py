@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from explain_step.tracking.audit_rows import UNDECIDED, failing, undecided
 from explain_step.tracking.evidence import snapshot_facts
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.loading import files_at
-from explain_step.tracking.place import MANIFEST, Place, open_place
+from explain_step.tracking.place import FOLDER, MANIFEST, Place, open_place
 from explain_step.types import Finding
 
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -74,6 +75,8 @@ def look(
     if location is None:
         return ABSENT
     try:
+        if _nothing_local(location, owner=owner):
+            return ABSENT
         place = open_place(location, tracking_uri=tracking_uri)
         folder = newest(place, hint=hint)
         if folder is None:
@@ -81,6 +84,28 @@ def look(
         return _full(place, hint=hint, owner=owner) if full else _quick(place, folder, owner=owner)
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; told in the row, and never a pass
         return unreadable(error)
+
+
+def _nothing_local(location: str, *, owner: tuple[str, str] | None) -> bool:
+    """Tell by one look at a local directory that nothing was ever explained there: most runs of a sweep.
+
+    Raises
+    ------
+    ExplainStepError
+        The files of a logged model are not on this machine: what is not seen is not called absent.
+    """
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    if not is_local_uri(location):
+        return False
+    root = Path(local_file_uri_to_path(location))
+    if (root / FOLDER).exists():
+        return False
+    if owner is not None and owner[0] == "model_id" and not root.is_dir():
+        msg = f"the model's files are not on this machine: {location}"
+        raise ExplainStepError(msg)
+    return True
 
 
 def unreadable(error: BaseException) -> Sight:
@@ -98,8 +123,7 @@ def _quick(place: Place, folder: str, *, owner: tuple[str, str] | None) -> Sight
     sizes = place.sizes(folder)
     if (sizes.get(MANIFEST) or 0) > MAX_MANIFEST_BYTES:
         return _broken(f"{MANIFEST} has {sizes[MANIFEST]} bytes")
-    with tempfile.TemporaryDirectory(prefix="explain_step_audit_") as copy:
-        file = place.get(f"{folder}/{MANIFEST}", destination=Path(copy))
+    with _manifest_of(place, folder) as file:
         digest = digests.sha256_file(file)
         try:
             manifest = read_manifest(file.parent)
@@ -109,6 +133,17 @@ def _quick(place: Place, folder: str, *, owner: tuple[str, str] | None) -> Sight
     if wrong is not None:
         return _broken(wrong)
     return _owned(manifest, digest, owner=owner, verified="manifest")
+
+
+@contextmanager
+def _manifest_of(place: Place, folder: str) -> Iterator[Path]:
+    """Yield a local manifest: in place where the store is local, else a copy."""
+    root = place.local_root()
+    if root is not None:
+        yield root / folder / MANIFEST
+        return
+    with tempfile.TemporaryDirectory(prefix="explain_step_audit_") as copy:
+        yield place.get(f"{folder}/{MANIFEST}", destination=Path(copy))
 
 
 def _plain(message: str, folder: Path) -> str:

@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from explain_step.errors import InvalidInput
-from explain_step.gate import Evidence, GateDecision, Policy, Request, decide, folded, matches
-from explain_step.gate.policy import Waiver
+from explain_step.errors import ExplainStepError, InvalidInput
+from explain_step.gate import Policy, decide, matches
 from explain_step.tracking.audit_look import Sight, look, unreadable
-from explain_step.tracking.audit_rows import (
-    EXPLAINED,
-    NOT_APPLICABLE,
-    UNDECIDED,
-    Kind,
-    Row,
-    failing,
-    lies,
-    own_tags,
-    undecided,
+from explain_step.tracking.audit_places import (
+    Held,
+    held_by,
+    log_findings,
+    place_row,
+    row_of_decision,
+    unread_place,
 )
+from explain_step.tracking.audit_rows import Row, own_tags
 from explain_step.tracking.audit_runs import Means, row_of
 from explain_step.tracking.evidence import gather
 from explain_step.tracking.target import model_id_of
-from explain_step.types import Finding
 
 PER_PAGE = 100
 VERSIONS_PER_PAGE = 1_000
 PROMPT_TAG = "mlflow.prompt.is_prompt"
-PROMPT_SOURCE = "prompt-template"
-INTEGRITY = {"GATE002": "AUD003", "GATE003": "AUD007", "GATE004": "AUD008", "GATE005": "AUD009"}
-PLACES: dict[Kind, str] = {"alias": "AUD004", "stage": "AUD005", "registered model": "AUD006"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Held:
-    """A protected place that a version holds."""
-
-    kind: Kind
-    target: str
-
-    @property
-    def request(self) -> Request:
-        """What a gate would have been asked."""
-        action = {"alias": "alias", "stage": "stage", "registered model": "registered_model"}[self.kind]
-        return Request(action=action, target=self.target)  # type: ignore[arg-type]
 
 
 def audit_registry(
@@ -78,7 +58,7 @@ def audit_registry(
         rows = means.pool.map(
             lambda v, of=of_version, r=registered: _judged(
                 v,
-                held=_held(r.name, v, of.get(str(v.version), []), policy),
+                held=held_by(r.name, v, of.get(str(v.version), []), policy),
                 aliases=of.get(str(v.version), []),
                 policy=policy,
                 now=now,
@@ -162,7 +142,8 @@ def _version_or_none(client: Any, name: str, version: str) -> Any:
 
 def _is_prompt(version: Any) -> bool:
     """Tell whether a version holds a prompt and no model: the tag alone does not make it one."""
-    return version.source == PROMPT_SOURCE and not version.run_id and PROMPT_TAG in (version.tags or {})
+    somewhere = re.search(r"[:/\\\\]", str(version.source or "")) is not None
+    return PROMPT_TAG in (version.tags or {}) and not version.run_id and not somewhere
 
 
 def aliases_of(registered: Any) -> dict[str, list[str]]:
@@ -177,18 +158,6 @@ def _meant(version: Any, only: tuple[frozenset[str], frozenset[str]]) -> bool:
     runs, models = only
     source = str(version.source or "")
     return version.run_id in runs or source.removeprefix("models:/") in models
-
-
-def _held(name: str, version: Any, aliases: Sequence[str], policy: Policy) -> tuple[Held, ...]:
-    """Return the protected places that a version holds; names are compared folded."""
-    protected = policy.protected
-    held = [Held(kind="alias", target=alias) for alias in aliases if matches(alias, protected.aliases)]
-    stage = str(version.current_stage or "None")
-    if matches(stage, protected.stages):
-        held.append(Held(kind="stage", target=stage))
-    if matches(name, protected.registered_models):
-        held.append(Held(kind="registered model", target=name))
-    return tuple(held)
 
 
 def _judged(
@@ -210,10 +179,11 @@ def _judged(
         decision = decide(evidence, policy, request=held[0].request)
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; told in the row, and never a pass
         row = row_of(unreadable(error), facts, code="AUD003", absent="")
-        return [row, *(_unread_place(row, place, error) for place in held)]
+        return [row, *(unread_place(row, place, error) for place in held)]
     facts |= {"model_id": evidence.model_id, "run_id": evidence.run_id}
-    row = _row_of_decision(decision, facts, evidence=evidence)
-    places = [_place(row, place, decision, policy) for place in held]
+    row = row_of_decision(decision, facts, evidence=evidence)
+    row = replace(row, findings=(*row.findings, *log_findings(row, tracking_uri=means.tracking_uri)))
+    places = [place_row(row, place, decision, policy) for place in held]
     plain = [alias for alias in aliases if not matches(alias, policy.protected.aliases)]
     return [row, *places, *(_alias_row(row, alias) for alias in plain)]
 
@@ -253,10 +223,14 @@ def _cheap(version: Any, facts: dict[str, Any], *, known: Mapping[str, Row], mea
 
 def _location(client: Any, version: Any, model_id: str | None) -> tuple[str, tuple[str, str] | None]:
     """Return the artifact root of a version, and what a snapshot there has to be made for."""
-    if model_id is not None:
-        return str(client.get_logged_model(model_id).artifact_location), ("model_id", model_id)
-    location = str(client.get_model_version_download_uri(version.name, version.version))
-    return location, ("run_id", str(version.run_id))
+    stored = str(client.get_model_version_download_uri(version.name, version.version))
+    if model_id is None:
+        return stored, ("run_id", str(version.run_id))
+    location = str(client.get_logged_model(model_id).artifact_location)
+    if location.rstrip("/") != stored.rstrip("/"):  # what is downloaded is not what the source names
+        msg = f"the version's files are at {stored[:200]}, not at the place of logged model {model_id}"
+        raise ExplainStepError(msg)
+    return location, ("model_id", model_id)
 
 
 def _seen_again(seen: Row) -> Sight:
@@ -275,106 +249,3 @@ def _alias_row(row: Row, alias: str) -> Row:
     """Return the row of an alias that is not protected: the word on its version, without a finding."""
     name = f"models:/{row.version[0]}@{alias}" if row.version else alias
     return replace(row, kind="alias", name=name, label=row.name, findings=(), tags={}, run_status=None)
-
-
-def _row_of_decision(decision: GateDecision, facts: Mapping[str, Any], *, evidence: Evidence) -> Row:
-    """Return the row of a version that was judged by the gate's rules, on every byte."""
-    found = [
-        failing(INTEGRITY[f.code], f.message) if f.verdict == "fail" else undecided("AUD013", f.message)
-        for f in decision.findings
-        if f.verdict in ("fail", "undecided") and (f.code in INTEGRITY or f.code == "GATE001")
-    ]
-    status, reason = _status(decision, evidence, found)
-    there = {} if evidence.snapshot_id is None else {evidence.snapshot_id: str(evidence.manifest_sha256)}
-    return Row(
-        **facts,
-        status=status,
-        reason=reason,
-        snapshot_id=evidence.snapshot_id if status in EXPLAINED else None,
-        manifest_sha256=evidence.manifest_sha256 if status in EXPLAINED else None,
-        verified="bytes" if status in EXPLAINED and evidence.usable else "",
-        findings=(*found, *lies(facts["tags"], status=status, snapshot_ids=there)),
-    )
-
-
-def _status(decision: GateDecision, evidence: Evidence, found: Sequence[Finding]) -> tuple[str, str]:
-    if any(f.verdict == "undecided" for f in found):
-        return UNDECIDED, next(f.message for f in found if f.verdict == "undecided")
-    if not found:
-        return str(evidence.manifest["status"]), str(evidence.manifest["reason"])
-    if decision.allowed:
-        return "waived", decision.summary
-    return "incomplete", found[0].message
-
-
-def _place(row: Row, place: Held, decision: GateDecision, policy: Policy) -> Row:
-    """Return the row of a protected place: whether its version may hold it."""
-    findings: tuple[Finding, ...] = ()
-    reason = decision.summary
-    if not decision.allowed:
-        code = PLACES[place.kind]
-        message = f"{_named(row, place)} is protected and holds version {row.version[1] if row.version else ''}: {reason}"
-        make = undecided if decision.outcome == "undecided" else failing
-        findings = (make(code, message, blocking=[f.code for f in decision.blocking]),)
-        findings += tuple(_expired(w, decision) for w in policy.waivers if _was_meant(w, row, decision))
-    return replace(
-        row,
-        kind=place.kind,
-        name=_named(row, place),
-        label=row.name,
-        reason=reason,
-        findings=findings,
-        tags={},
-    )
-
-
-def _named(row: Row, place: Held) -> str:
-    name = row.version[0] if row.version else ""
-    if place.kind == "alias":
-        return f"models:/{name}@{place.target}"
-    return f"models:/{name}/{place.target}" if place.kind == "stage" else f"models:/{name}"
-
-
-def _unread_place(row: Row, place: Held, error: BaseException) -> Row:
-    message = f"{_named(row, place)} is protected; its version could not be judged: {type(error).__name__}"
-    return replace(
-        row,
-        kind=place.kind,
-        name=_named(row, place),
-        label=row.name,
-        findings=(undecided(PLACES[place.kind], message),),
-        tags={},
-    )
-
-
-def _was_meant(waiver: Waiver, row: Row, decision: GateDecision) -> bool:
-    """Tell whether a waiver that has expired covered what stands against this version."""
-    if row.version is None or decision.decided_at <= waiver.ends:
-        return False
-    same = folded(waiver.registered_model) == folded(row.version[0]) and waiver.version == row.version[1]
-    return same and bool({f.code for f in decision.blocking} & set(waiver.rules))
-
-
-def _expired(waiver: Waiver, decision: GateDecision) -> Finding:
-    message = (
-        f"the waiver of {', '.join(waiver.rules)} by {waiver.owner} ({waiver.reason}) expired on "
-        f"{waiver.expires.isoformat()}"
-    )
-    return failing("AUD011", message, decided_at=decision.decided_at.isoformat())
-
-
-def expired_waivers(policy: Policy, *, now: datetime) -> list[Row]:
-    """Return a row for each waiver that has expired; it fails nothing by itself."""
-    return [
-        Row(
-            kind="waiver",
-            name=f"models:/{w.registered_model}/{w.version}",
-            label=", ".join(w.rules),
-            status=NOT_APPLICABLE,
-            reason=f"expired on {w.expires.isoformat()} (owner {w.owner}): remove it from the policy, or renew it",
-            version=(w.registered_model, w.version),
-            findings=(replace(failing("AUD011", "the waiver has expired"), verdict="not_applicable"),),
-        )
-        for w in policy.waivers
-        if now > w.ends
-    ]

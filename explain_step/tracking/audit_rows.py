@@ -27,7 +27,7 @@ TITLES: dict[str, str] = {
     "AUD009": "The snapshot was made for another model or run",
     "AUD010": "A tag claims what the evidence does not show",
     "AUD011": "A waiver has expired",
-    "AUD012": "The decision log is broken, or does not know a promotion",
+    "AUD012": "The decision log is broken",
     "AUD013": "Evidence could not be read",
     "AUD014": "A tag or run status could not be written",
     "AUD015": "The snapshot lacks a required section",

@@ -14,7 +14,8 @@ import pandas as pd
 from explain_step.errors import InvalidInput
 from explain_step.gate import Policy, load_policy
 from explain_step.tracking.audit_marks import mark_row
-from explain_step.tracking.audit_registry import audit_registry, expired_waivers
+from explain_step.tracking.audit_places import expired_waivers
+from explain_step.tracking.audit_registry import audit_registry
 from explain_step.tracking.audit_rows import Row
 from explain_step.tracking.audit_runs import Means, audit_experiment
 
@@ -195,7 +196,7 @@ def _experiment_id(client: Any, given: str) -> str:
 def frame(rows: Iterable[Row], *, at: datetime) -> pd.DataFrame:
     """Return rows as the table that `audit` describes."""
     moment = at.isoformat(timespec="seconds")
-    return pd.DataFrame([_plain(row, moment) for row in rows], columns=list(COLUMNS)).astype(object)
+    return pd.DataFrame([_plain(row, moment) for row in rows], columns=list(COLUMNS), dtype=object)
 
 
 def _plain(row: Row, moment: str) -> dict[str, Any]:

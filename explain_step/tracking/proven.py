@@ -94,9 +94,7 @@ def _copied(target: Target, root: Path) -> _Copy:
             place.get(name, destination=root)
     folder = newest(place, hint=_hint(target))
     if folder is not None:
-        sizes = place.sizes(folder)
-        if len(sizes) <= MAX_EVIDENCE_FILES and sum(s or 0 for s in sizes.values()) <= MAX_EVIDENCE_BYTES:
-            place.get(folder, destination=root)
+        place.copy(folder, destination=root, most_files=MAX_EVIDENCE_FILES, most_bytes=MAX_EVIDENCE_BYTES)
     return _Copy(directory=root, location=location, tracking_uri=uri)
 
 
