@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from explain_step.digests import sha256_bytes
 from explain_step.server import client
 from explain_step.server.judge import Judge
 from explain_step.server.protection import holders_of_model, holders_of_run
 from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
 from explain_step.server.settings import stripped
+from explain_step.snapshot import examine
 from explain_step.snapshot.manifest import check_schema, parse, seal
-from explain_step.tracking.place import FOLDER, MANIFEST
+from explain_step.snapshot.signing import MAX_SIGNATURES, SIGNATURES, check_envelope
+from explain_step.tracking.evidence import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_FILES
+from explain_step.tracking.place import FOLDER, MANIFEST, Place
 
 READS = frozenset(
     {
@@ -106,7 +111,7 @@ class RepositoryGuards:
         """Store a file where nothing sealed is."""
         name = _joined(artifact_path, Path(local_file).name)
         self._check(name, "write")
-        self._check_manifest(name, Path(local_file))
+        self._check_content(name, Path(local_file))
         return self.inner.log_artifact(local_file, artifact_path)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> Any:
@@ -115,12 +120,13 @@ class RepositoryGuards:
         for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
             name = _joined(artifact_path, file.relative_to(root).as_posix())
             self._check(name, "write")
-            self._check_manifest(name, file)
+            self._check_content(name, file)
         return self.inner.log_artifacts(local_dir, artifact_path)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> Any:
-        """Remove a file or folder that nothing rests on."""
-        self._check(artifact_path or "", "delete")
+        """Remove a file or folder that nothing rests on; the manifest of a damaged snapshot may go too."""
+        if not self._is_damaged_manifest(artifact_path or ""):
+            self._check(artifact_path or "", "delete")
         return self.inner.delete_artifacts(artifact_path)
 
     def create_presigned_upload_url(self, artifact_path: str, expiration: int = 900) -> Any:
@@ -160,20 +166,45 @@ class RepositoryGuards:
                 f"{act} artifact", f"{path or 'the artifact root'}: {act} refused: {problem}.", path=path
             )
 
-    def _check_manifest(self, path: str, file: Path) -> None:
-        """Refuse a manifest that finishes another snapshot than the folder's: it would seal what is no evidence."""
-        folder = _snapshot_of(path)
-        if folder is None:
-            return
+    def _check_content(self, path: str, file: Path) -> None:
+        """Refuse a manifest or a signature that is none: it would seal, or spoil, what is evidence."""
         try:
-            manifest = parse(file.read_bytes())
-            check_schema(manifest)
-            right = seal(manifest)["manifest_digest"] == manifest["manifest_digest"]
-            problem = None if right and manifest["snapshot_id"] == folder else "it is not of this snapshot"
+            problem = self._content_problem(path, file)
         except Exception as error:  # noqa: BLE001 - hostile content of any kind
-            problem = f"it is no manifest ({type(error).__name__}: {str(error)[:150]})"
+            problem = f"it cannot be read as what its name says ({type(error).__name__}: {str(error)[:150]})"
         if problem is not None:
             self.judge.refuse("write artifact", f"{path}: write refused: {problem}.", path=path)
+
+    def _content_problem(self, path: str, file: Path) -> str | None:
+        snapshot = _snapshot_of(path)
+        if snapshot is not None:
+            manifest = parse(file.read_bytes())
+            check_schema(manifest)
+            whole = seal(manifest)["manifest_digest"] == manifest["manifest_digest"]
+            return None if whole and manifest["snapshot_id"] == snapshot else "it is not of this snapshot"
+        if _signed_snapshot(path) is None:
+            return None
+        folder = path.rsplit("/", 2)[0]
+        place = Place(location=self.artifact_uri, repository=self.inner)
+        if MANIFEST not in place.children(folder):
+            return None  # not finished: verification tells
+        if len(place.children(f"{folder}/{SIGNATURES}")) >= MAX_SIGNATURES:
+            return f"the snapshot has {MAX_SIGNATURES} signatures, which is the most it may have"
+        digest = sha256_bytes(place.read(f"{folder}/{MANIFEST}"))
+        found = check_envelope(file.read_bytes(), manifest_sha256=digest)
+        right = found.valid and file.name == f"{found.key_id}.json"
+        return None if right else f"it is no signature of this snapshot: {found.reason or 'another key'}"
+
+    def _is_damaged_manifest(self, path: str) -> bool:
+        """Whether a path is the manifest of a snapshot that does not verify: it may be written again."""
+        folder = path.removesuffix(f"/{MANIFEST}")
+        if folder == path or readings(path)[0] != path or _snapshot_of(path) is None:
+            return False
+        place = Place(location=self.artifact_uri, repository=self.inner)
+        with tempfile.TemporaryDirectory(prefix="explain_step_sealed_") as copy:
+            limits = {"most_files": MAX_EVIDENCE_FILES, "most_bytes": MAX_EVIDENCE_BYTES}
+            found = examine(place.copy(folder, destination=Path(copy), **limits), tables="named")
+        return any(finding.verdict != "pass" for finding in found.findings)
 
     def _children(self, folder: str) -> dict[str, bool]:
         """Return the names in a folder of the store, which is given from the root of the URI's path."""
@@ -230,8 +261,8 @@ class MultipartGuards:
     def _check_upload(self, local_file: str, artifact_path: str | None) -> None:
         name = _joined(artifact_path, Path(local_file).name)
         self._check(name, "write")  # type: ignore[attr-defined]
-        if _snapshot_of(name) is not None:
-            text = f"{name}: write refused: a manifest is uploaded in one piece."
+        if _snapshot_of(name) is not None or _signed_snapshot(name) is not None:
+            text = f"{name}: write refused: manifests and signatures are uploaded in one piece."
             self.judge.refuse("write artifact", text, path=name)  # type: ignore[attr-defined]
 
 
@@ -245,6 +276,15 @@ def _snapshot_of(path: str) -> str | None:
         parts = reading.split("/")
         if len(parts) >= 3 and parts[-1] == MANIFEST and parts[-3].casefold() == FOLDER:
             return parts[-2] if SNAPSHOT_ID.fullmatch(parts[-2]) else None
+    return None
+
+
+def _signed_snapshot(path: str) -> str | None:
+    """Return the snapshot id where a path is that of a signature of it, in any reading."""
+    for reading in readings(path):
+        parts = reading.split("/")
+        if len(parts) >= 4 and parts[-2] == SIGNATURES and parts[-4].casefold() == FOLDER:
+            return parts[-3] if SNAPSHOT_ID.fullmatch(parts[-3]) else None
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,9 +66,9 @@ def deployment_of_worker() -> Deployment:
     )
 
 
-def deployment_of_command(params: dict[str, Any]) -> Deployment:
-    """Read the options of the ``mlflow server`` command itself."""
-    backend = params.get("backend_store_uri")
+def deployment_of_command(params: Mapping[str, Any]) -> Deployment:
+    """Read the options with which the ``mlflow server`` command starts its workers."""
+    backend = params.get("file_store_path")
     return Deployment(
         registry_uri=params.get("registry_store_uri") or backend,
         backend_uri=backend,

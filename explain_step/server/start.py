@@ -7,8 +7,10 @@ runs right after that import.
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.util
+import inspect
 import logging
 import sys
 from importlib.machinery import ModuleSpec
@@ -52,24 +54,46 @@ def watch() -> None:
 
 
 def started(server: ModuleType) -> None:
-    """Check the configuration, guard the tracking store, and add the health route.
+    """Join the plugins in a worker; in the command itself, check the options before the workers start.
 
     Raises
     ------
     SystemExit
         The gate would be half there; the message names what is missing and the remedy.
     """
-    deployment = _deployment()
-    if deployment is None or not (deployment.guards_registry or _mentions_gate(deployment)):
-        return
-    problem = configuration_problem(deployment)
-    if problem is not None:
-        message = f"explain_step gate: this server does not start. {problem}"
-        raise SystemExit(message)
+    _check_before(server)
+    deployment = settings.deployment_of_worker()
+    if deployment.backend_uri is None and deployment.destination is None:
+        return  # the command itself, or a client that imports parts of the server
+    _refuse_half(deployment)
     _guard_tracking_store()
     _add_health_route(server, deployment)
     if settings.mode() == "dry-run":
         logger.warning("explain_step gate: DRY RUN, nothing is refused (%s=dry-run)", MODE)
+
+
+def _check_before(server: ModuleType) -> None:
+    """Let the command check its options when it is about to start the workers: those would be restarted forever."""
+    run = getattr(server, "_run_server", None)
+    if run is None:
+        return
+
+    @functools.wraps(run)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        options = inspect.signature(run).bind(*args, **kwargs).arguments
+        deployment = settings.deployment_of_command(options)
+        if _mentions_gate(deployment):
+            _refuse_half(deployment)
+        return run(*args, **kwargs)
+
+    server._run_server = checked  # type: ignore[attr-defined]
+
+
+def _refuse_half(deployment: Deployment) -> None:
+    problem = configuration_problem(deployment)
+    if problem is not None:
+        message = f"explain_step gate: this server does not start. {problem}"
+        raise SystemExit(message)
 
 
 def configuration_problem(deployment: Deployment) -> str | None:
@@ -107,18 +131,6 @@ def _unusable() -> str | None:
     except ExplainStepError as error:
         return str(error)
     return check_writable(settings.audit_path())
-
-
-def _deployment() -> Deployment | None:
-    """Return how this server is started: seen from the command itself or from a worker."""
-    import click
-
-    context = click.get_current_context(silent=True)
-    params = {} if context is None else context.params
-    if "registry_store_uri" in params:
-        return settings.deployment_of_command(params)
-    worker = settings.deployment_of_worker()
-    return worker if worker.backend_uri is not None or worker.destination is not None else None
 
 
 def _mentions_gate(deployment: Deployment) -> bool:

@@ -140,23 +140,23 @@ def _kept(problems: list[str], what: str) -> Iterator[None]:
 def _locate(client: Any, version: Any) -> _Located:
     model_id = model_id_of(client, version)
     tags = version.tags or {}
-    author, run_id, location = None, version.run_id or None, None
+    stored = str(client.get_model_version_download_uri(version.name, version.version))
+    author, run_id, location = None, version.run_id or None, stored
+    if model_id is not None:
+        model = client.get_logged_model(model_id)
+        _same_place(stored, str(model.artifact_location), f"logged model {model_id}")
+        run_id = model.source_run_id or run_id  # whoever registers a version may name any run for it
     if run_id is not None:
         run = client.get_run(run_id)
         author = run.data.tags.get("mlflow.user") or run.info.user_id
-    stored = str(client.get_model_version_download_uri(version.name, version.version))
-    if model_id is not None:
-        model = client.get_logged_model(model_id)
-        location, run_id = str(model.artifact_location), run_id or model.source_run_id
-        _same_place(stored, location, f"logged model {model_id}")
-    elif run_id is not None:
-        _inside(stored, str(run.info.artifact_uri), f"run {run_id}")
+        if model_id is None:
+            _inside(stored, str(run.info.artifact_uri), f"run {run_id}")
     return _Located(
         version=version,
         model_id=model_id,
         run_id=run_id,
         author=author,
-        location=location or stored,
+        location=location,
         hint=tags.get(f"{PREFIX}snapshot_id"),
         registry_sha256=tags.get(f"{PREFIX}manifest_sha256"),
     )
