@@ -8,9 +8,9 @@ doi:10.1016/j.cor.2008.04.004; Strumbelj and Kononenko 2014, doi:10.1007/s10115-
 * each order is walked forwards and backwards (antithetic pair: Mitchell, Cooper, Frank and Holmes 2022,
   arXiv:2104.12199), each pair of each row with its own order and its own background row (`walks`);
 * the background rows of a row are stratified by the model's output over the whole background;
-* what the drawn background rows differ from the whole background is taken out by regression (`settling`),
-which makes
-  the values sum exactly to output minus base value.
+* what the drawn background rows differ from the whole background is taken out, first by each column's own
+  values (`adjusting`), then by regression on the output (`settling`), which makes the values sum exactly to
+  output minus base value.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pandas as pd
 
 from explain_step.config import Config
 from explain_step.explainers import masking
+from explain_step.explainers.adjusting import adjust
 from explain_step.explainers.masking import BoolArray, Clock, Pool
 from explain_step.explainers.sampling import spread_rows
 from explain_step.explainers.settling import settle
@@ -88,7 +89,9 @@ class Permutation:
         walks = draw_walks(rows, start, pairs=planned.pairs, columns=len(store.names), seeds=seeds)
         contributions, predicted = walk(store, walks, start=start, end=end, clock=clock)
         sample = by_row(contributions, walks, rows=planned.rows, pairs=planned.pairs)
-        settled = settle(sample, start=start, end=end, active=_active(store, sample.rows))
+        active = _active(store, sample.rows)
+        adjusted, left = adjust(sample, pool=store, start=start, active=active)
+        settled = settle(adjusted, start=left, end=end, active=active)
         reached = Plan(rows=len(sample.rows), pairs=sample.contributions.shape[1])
         return Attributions(
             values=settled.values,
@@ -175,6 +178,7 @@ def _method(
             "background_rows": len(start),
             "background_given": len(subject.background),
             "estimator": "antithetic permutation pairs, own background row each, stratified by output",
+            "background_effects": "control variates: mean contribution per bin of a column's background values",
             "efficiency": "regression on the background row's output; a remainder in proportion to variance",
         },
     )
