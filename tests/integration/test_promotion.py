@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import pytest
 from promotion_kit import EXPLAINED, NAME, OTHER, UNEXPLAINED, Mortgage, made_fixture, mortgage_fixture  # noqa: F401
-from tracking_kit import tree
+from tracking_kit import pickle_free, tree
 
 import explain_step
 from explain_step import digests
@@ -25,6 +25,7 @@ from explain_step.tracking.evidence import gather
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.place import open_place
 
+pytestmark = pickle_free
 Hook = Callable[[], None]
 
 
@@ -444,6 +445,21 @@ def test_a_head_that_is_none(mortgage: Mortgage, text: str) -> None:
     mortgage.client.set_model_version_tag(NAME, "1", "explain_step.decision", text)
     with pytest.raises(InvalidInput, match="must name path and sha256"):
         log_of(mortgage)
+
+
+def test_the_log_of_a_version_without_a_logged_model_is_with_its_run(
+    mortgage: Mortgage, tmp_path: Path
+) -> None:
+    run = mortgage.client.create_run(mortgage.client.get_experiment_by_name("tests").experiment_id)
+    (tmp_path / "MLmodel").write_text("flavors: {}")
+    mortgage.client.log_artifact(run.info.run_id, str(tmp_path / "MLmodel"), "model")
+    source = f"{run.info.artifact_uri}/model"
+    version = mortgage.client.create_model_version(NAME, source, run_id=run.info.run_id).version
+    uri = f"models:/{NAME}/{version}"
+    assert promote(mortgage, uri).outcome == "refuse"
+    assert events(mortgage, uri) == [("decision", "refuse")]
+    root = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert len(list((root / "explanations" / "decisions").iterdir())) == 1
 
 
 # --- names

@@ -1,0 +1,90 @@
+"""Promotion by the client against a real server that has a gate of its own."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+import explain_step
+from explain_step.tracking.decision_log import decisions_of
+from explain_step.tracking.evidence import gather
+from explain_step.tracking.registry import server_refusal
+
+if TYPE_CHECKING:
+    from conftest import World
+
+
+def fresh() -> str:
+    return f"m-{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def explained(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a registered model whose version 1 is explained."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    name = fresh()
+    assert world.another_version(name) == "1"
+    return name
+
+
+def promote(world: World, uri: str, **given: Any) -> Any:
+    return explain_step.promote(uri, "champion", tracking_uri=world.server.url, **given)
+
+
+def test_a_promotion_and_a_review_pass_a_server_that_agrees(world: World, explained: str) -> None:
+    uri = f"models:/{explained}/1"
+    assert promote(world, uri).allowed
+    assert world.aliases(explained) == {"champion": "1"}
+    explain_step.review(uri, decision="approve", note="read", reviewer="ann", tracking_uri=world.server.url)
+    (review,) = gather(explained, "1", client=world.client).reviews
+    assert (review.reviewer, review.authenticated) == ("ann", False)
+    log = decisions_of(uri, tracking_uri=world.server.url)
+    assert log.breaks == ()
+    assert [e.record["event"] for e in log.entries][-2:] == ["decision", "review"]
+
+
+def test_what_the_server_refuses_is_told_in_its_words(world: World, explained: str) -> None:
+    uri, text = f"models:/{explained}/1", world.server.policy.read_text()
+    try:
+        world.server.policy.write_text(f"{text}require: {{min_rows: 100000}}\n")
+        decision = promote(world, uri)
+    finally:
+        world.server.policy.write_text(text)
+    assert decision.outcome == "refuse"
+    assert decision.findings[0].code == "PROMOTE001"
+    assert f"the server refused to move the alias: {uri} may not get" in decision.summary
+    assert world.aliases(explained) == {}
+    record = decisions_of(uri, tracking_uri=world.server.url).entries[-1].record
+    assert (record["event"], record["outcome"]) == ("refused_by_server", "refuse")
+
+
+def test_the_reason_is_found_in_the_error_of_a_copy(world: World) -> None:
+    bad = world.unexplained(fresh())
+    with pytest.raises(MlflowException) as caught:
+        world.client.copy_model_version(f"models:/{bad.name}/{bad.version}", f"prod.{fresh()}")
+    reason = server_refusal(caught.value)
+    assert reason is not None
+    assert "is not explained" in reason
+    assert "backend may not" not in reason
+
+
+def test_break_glass_needs_both_policies(world: World) -> None:
+    bad = world.unexplained(fresh())
+    uri, text = f"models:/{bad.name}/{bad.version}", world.server.policy.read_text()
+    policy = {"version": 1, "break_glass": {"allowed": True}}
+    use = {"owner": "ann", "reason": "outage", "expires": datetime.now(UTC) + timedelta(hours=2)}
+    assert not promote(world, uri, policy=policy, break_glass=use).allowed
+    assert world.aliases(bad.name) == {}
+    try:
+        world.server.policy.write_text(f"{text}break_glass: {{allowed: true}}\n")
+        assert promote(world, uri, policy=policy, break_glass=use).allowed
+    finally:
+        world.server.policy.write_text(text)
+    assert world.aliases(bad.name) == {"champion": bad.version}
+    tags = world.client.get_model_version(bad.name, bad.version).tags
+    assert "explain_step.break_glass" not in tags
+    assert "explain_step.decision" in tags
