@@ -322,11 +322,45 @@ def test_estimated_attributions_carry_their_error_and_its_caveat():
     phi = np.stack([X["x0"], noise], axis=1)
     attributions = attributions_of(subject, phi, exact=False, standard_error=np.full((100, 2, 1), 0.1))
     result = section(subject, attributions)
-    assert result.artifacts[0].table["mean_standard_error"].tolist() == pytest.approx([0.1, 0.1])
+    table = result.artifacts[0].table.set_index("feature")
+    assert table["mean_standard_error"].tolist() == pytest.approx([0.1, 0.1])
+    assert table.loc["x1", "mean_abs_shap_raw"] == pytest.approx(np.abs(noise).mean())
+    assert 0 <= table.loc["x1", "mean_abs_shap"] < 0.5 * table.loc["x1", "mean_abs_shap_raw"]
+    assert table.loc["x1", "ci_low"] == 0
+    assert "sampling noise" in result.artifacts[0].meta["interval"]
+    assert "subtracted" in result.artifacts[0].meta["noise"]
     assert any(
         c.code == "monte_carlo_noise" and "'x1'" in c.message and "'x0'" not in c.message
         for c in result.caveats
     )
+
+
+@pytest.mark.parametrize("space", ["probability", "prediction"])
+def test_the_mean_over_outputs_is_corrected_as_each_output_is(space):
+    subject, exact = outputs_case(space=space)
+    rng = np.random.default_rng(0)
+    parts = exact.values + 2 * rng.normal(scale=0.8, size=(4, *exact.values.shape))
+    noisy = attributions_of(
+        subject, parts.mean(axis=0), standard_error=np.full(exact.values.shape, 0.8), parts=parts
+    )
+    found = [importance.importance_table(a, weights=None, seeds=SEEDS) for a in (exact, noisy)]
+    true, shown = (t[t["output"] == importance.MEAN_OVER_OUTPUTS].set_index("feature") for t in found)
+    shown = shown.loc[true.index]
+    off = (shown["mean_abs_shap"] - true["mean_abs_shap"]).abs().sum()
+    assert off < (0.4 if space == "probability" else 0.15)
+    assert (shown["ci_low"] <= shown["mean_abs_shap"]).all()
+    if space == "probability":
+        assert (shown["mean_abs_shap"] < shown["mean_abs_shap_raw"]).all()
+        assert (shown["mean_abs_shap_raw"] - true["mean_abs_shap"]).abs().sum() > 1.5 * off
+
+
+def test_exact_attributions_say_nothing_of_noise():
+    subject, attributions = linear_case()
+    main = section(subject, attributions).artifacts[0]
+    assert "noise" not in main.meta
+    assert main.meta["interval"] == importance.INTERVAL
+    assert "mean_abs_shap_raw" not in main.table
+    assert importance.ESTIMATED != importance.INTERVAL
 
 
 def test_attributions_that_are_all_zero_degrade():
