@@ -16,12 +16,16 @@ class Parsed(HTMLParser):
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     stack: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    inside_word: bool = False
     tables: list[list[list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
 
     def handle_starttag(self, tag, attrs):
+        if tag == "wbr":  # a place where a line may end inside a word
+            self.inside_word = True
+            return
         self.tags.append((tag, dict(attrs)))
         if tag == "table":
             self.tables.append([])
@@ -39,7 +43,11 @@ class Parsed(HTMLParser):
     def handle_data(self, data):
         if "style" in self.stack:
             return
-        self.words.append(data)
+        if self.inside_word:
+            self.words[-1] += data
+        else:
+            self.words.append(data)
+        self.inside_word = False
         if "td" in self.stack or "th" in self.stack:
             self.tables[-1][-1][-1] += data
 

@@ -100,7 +100,8 @@ def _note(view: _View, *, numeric: bool) -> str:
         text += "Dots: single rows. " if view.points is not None else ""
         blank = view.curve("shap", view.outputs[0])["x"].isna()
         lost = float(view.curve("shap", view.outputs[0]).loc[blank, "count"].sum())
-        text += f"Diamond at the right edge: the {lost:,.0f} rows without a value. " if lost else ""
+        rows = "row" if lost == 1 else f"{lost:,.0f} rows"
+        text += f"Diamond at the right edge: the {rows} without a value. " if lost else ""
         text += "Right: " if len(view.outputs) == 1 else "Below: "
         text += "partial dependence (solid, band), ALE (dashed, moved to the same level)"
         text += ", single rows (grey). " if (view.table["curve"] == "ice").any() else ". "

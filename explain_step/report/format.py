@@ -104,7 +104,8 @@ def number(value: Any, *, places: int | None = None, digits: int = 3, sign: bool
     ----------
     value : float or None
     places : int, optional
-        Decimals to show; default: ``digits`` significant digits.
+        Decimals to show; default: ``digits`` significant digits. Without decimals, numbers from 1,000 on have
+        ``digits`` significant digits as well.
     digits : int
     sign : bool
         Show a plus before positive numbers.
@@ -120,7 +121,7 @@ def number(value: Any, *, places: int | None = None, digits: int = 3, sign: bool
     wanted = decimals([v], digits=digits) if places is None else places
     if wanted > 6 or abs(v) >= 1e9:
         return _power_of_ten(v, digits=digits, sign=sign)
-    if places is None:
+    if places is None or (wanted == 0 and abs(v) >= 1000):
         v = float(f"{v:.{digits - 1}e}")
     text = f"{abs(v):,.{wanted}f}"
     if v != 0 and float(text.replace(",", "")) == 0:
@@ -145,8 +146,8 @@ def interval(low: Any, high: Any, *, places: int | None = None, digits: int = 3)
 
     Examples
     --------
-    >>> print(ascii((interval(0.81, 0.87), interval(None, 1.0))))
-    ('0.810 to 0.870', '\u2013')
+    >>> print(ascii((interval(0.81, 0.87), interval(22066.0, 26132.0), interval(None, 1.0))))
+    ('0.810 to 0.870', '22,100 to 26,100', '\u2013')
     """
     if not (is_number(low) and is_number(high)):
         return MISSING

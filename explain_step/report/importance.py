@@ -145,17 +145,17 @@ def _shuffled(part: pd.DataFrame, *, labels: Labels) -> list[Text]:
 
 
 def _leaders(table: pd.DataFrame, *, outputs: Sequence[Any], labels: Labels) -> Text:
-    """Return the leading input of each output."""
-    parts: list[Part] = []
-    for k, output in enumerate(outputs[:MAX_OUTPUTS]):
+    """Return the leading input of each output; outputs with the same one stand together."""
+    by_leader: dict[Name, list[Name]] = {}
+    for output in outputs[:MAX_OUTPUTS]:
         part = table[table["output"] == output]
         leader = labels.of(largest(part, "mean_abs_shap")["feature"])
-        parts += [
-            "The leader for " if k == 0 else ", for ",
-            Name(str(output)),
-            " is " if k == 0 else " ",
-            leader,
-        ]
+        by_leader.setdefault(leader, []).append(Name(str(output)))
+    if len(by_leader) == 1 < len(outputs) <= MAX_OUTPUTS:
+        return (next(iter(by_leader)), " leads for each of them.")
+    parts: list[Part] = []
+    for k, (leader, whom) in enumerate(by_leader.items()):
+        parts += [", for " if k else "For ", *listing(whom), " ", leader, "" if k else " leads"]
     more = len(outputs) - MAX_OUTPUTS
     return (*parts, f"; {plural(more, 'more output')} in the table." if more > 0 else ".")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 IN_PROSE, IN_TABLES = 48, 72
 UNBROKEN = 22
+JOINTS = re.compile(r"(?<=[_/.:(])(?=\w)")
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 ADDRESS = re.compile(r"\bhttps?(?=:)|\bftp(?=:)|\bwww(?=\.)|@", re.IGNORECASE)
 WORD_JOINER = "\u2060"
@@ -41,7 +42,7 @@ def _html_templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    made.filters.update(prose=html_prose, cell=html_cell, spoken=plain_line)
+    made.filters.update(prose=html_prose, cell=html_cell, spoken=plain_line, breakable=breakable)
     return made
 
 
@@ -94,7 +95,18 @@ def _html_part(part: str | Name, *, width: int, code: bool) -> Markup:
     form = (
         Markup("<code{}><bdi{{}}>{{}}</bdi></code>").format(whole_line) if code else Markup("<bdi{}>{}</bdi>")
     )
-    return form.format(title, short)
+    return form.format(title, breakable(short) if len(short) > UNBROKEN else short)
+
+
+def breakable(text: str) -> Markup:
+    """Return a long name as HTML whose lines may end after signs like ``_`` and ``(``.
+
+    Examples
+    --------
+    >>> print(breakable("a_b"))
+    a_<wbr>b
+    """
+    return Markup("<wbr>").join(JOINTS.split(text))
 
 
 def plain_line(text: Text) -> str:

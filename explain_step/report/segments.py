@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,10 @@ SIGNIFICANT = 0.05
 ALL, GAP = "(all rows)", "(gap)"
 RATES = ("selection_rate", "tpr", "fpr")
 MAX_DIFFERENCES = 20
+WHOLE = 48
+"""Longest name with its level that stands as one."""
+BIN = re.compile(r"\[([^,\[\]]+), ([^,\[\]]+)\)")
+"""Level of a numeric column: its lower end belongs to it."""
 GROUP = Column(title="Group", source="segment", kind="name")
 LEVEL = Column(title="Level", source="level", kind="text")
 
@@ -65,15 +70,22 @@ def _withheld(artifact: Artifact) -> tuple[Text, ...]:
 def segment_name(row: Any, *, labels: Labels, level: str | None = None) -> Text:
     """Return a segment and its level: ``afam = yes``; an expression that holds is shown alone."""
     name, value = labels.of(row["segment"]).text, str(row["level"] if level is None else level)
-    if value.startswith("["):
-        return (Name(f"{name} in {value}"),)
+    bin_ = BIN.fullmatch(value)
+    if bin_:
+        return _with_level(name, f"from {bin_[1]} to below {bin_[2]}")
     if value.startswith("below ") or value.endswith(" or more"):
-        return (Name(f"{name} {value}"),)
+        return _with_level(name, value)
     if any(sign in name for sign in "<>=") and value.lower() in ("yes", "true"):
         return (Name(name),)
     if any(sign in name for sign in "<>=") and value.lower() in ("no", "false"):
         return ("not ", Name(name))
-    return (Name(f"{name} = {tidy(value)}"),)
+    return _with_level(name, f"= {tidy(value)}")
+
+
+def _with_level(name: str, level: str) -> Text:
+    """Return a name and its level as one name; apart where they are long, so that both are shortened."""
+    whole = f"{name} {level}"
+    return (Name(whole),) if len(whole) <= WHOLE else (Name(name), " ", Name(level))
 
 
 def performance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:

@@ -173,7 +173,7 @@ def _top_share(context: PageContext, *, labels: Labels) -> KeyNumber:
     return KeyNumber(
         label=label,
         value=percent(share),
-        interval=f"at least {percent(low)}, at most {percent(high)}" if known else "",
+        interval=f"at\u00a0least\u00a0{percent(low)}, at\u00a0most\u00a0{percent(high)}" if known else "",
         note=("of the attribution: ", *listing([labels.of(n) for n in names])),
     )
 

@@ -52,7 +52,7 @@ CONTRAST = """
 """
 STICKING_OUT = """
 [...document.querySelectorAll('body *')].filter(e => {
-  if (e.closest('.scroll, pre, .skip, .spoken') || !e.checkVisibility()) return false;
+  if (e.closest('.scroll, figure, pre, .skip, .spoken') || !e.checkVisibility()) return false;
   const box = e.getBoundingClientRect();
   return box.width > 0 && (box.right > innerWidth + 0.5 || box.left < -0.5);
 }).map(e => e.tagName + ' ' + e.className + ' ' + e.textContent.slice(0, 40))
