@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,10 +12,9 @@ from explain_step.server.judge import Judge
 from explain_step.server.protection import holders_of_model, holders_of_run
 from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
 from explain_step.server.settings import stripped
-from explain_step.snapshot import examine
 from explain_step.snapshot.manifest import check_schema, parse, seal
 from explain_step.snapshot.signing import MAX_SIGNATURES, SIGNATURES, check_envelope
-from explain_step.tracking.evidence import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_FILES
+from explain_step.tracking.evidence import snapshot_findings
 from explain_step.tracking.place import FOLDER, MANIFEST, Place
 
 READS = frozenset(
@@ -201,10 +199,8 @@ class RepositoryGuards:
         if folder == path or readings(path)[0] != path or _snapshot_of(path) is None:
             return False
         place = Place(location=self.artifact_uri, repository=self.inner)
-        with tempfile.TemporaryDirectory(prefix="explain_step_sealed_") as copy:
-            limits = {"most_files": MAX_EVIDENCE_FILES, "most_bytes": MAX_EVIDENCE_BYTES}
-            found = examine(place.copy(folder, destination=Path(copy), **limits), tables="named")
-        return any(finding.verdict != "pass" for finding in found.findings)
+        found = snapshot_findings(place, folder)
+        return any(finding.verdict != "pass" for finding in found)
 
     def _children(self, folder: str) -> dict[str, bool]:
         """Return the names in a folder of the store, which is given from the root of the URI's path."""

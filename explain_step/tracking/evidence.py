@@ -21,6 +21,7 @@ from explain_step.tracking.loading import files_at
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import Place, open_place
 from explain_step.tracking.target import model_id_of
+from explain_step.types import Finding
 
 REVIEW_TAG = f"{PREFIX}review."
 MAX_EVIDENCE_FILES = 2_000
@@ -188,8 +189,8 @@ def snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
     folder = newest(place, hint=hint)
     if folder is None:
         return {"absent": "there is no finished explanation snapshot beside the model"}
-    with _copied(place, folder) as directory:
-        examined = examine(directory, tables="named")
+    with _at_hand(place, folder) as directory:
+        examined = examine(directory, thorough=False)
         found: dict[str, Any] = {"verification": examined.findings}
         if examined.manifest is not None and all(f.verdict == "pass" for f in examined.findings):
             found |= {"manifest": examined.manifest, "signatures": examined.signatures}
@@ -198,13 +199,27 @@ def snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
         return found
 
 
+def snapshot_findings(place: Place, folder: str) -> tuple[Finding, ...]:
+    """Return what verification finds in one stored snapshot."""
+    with _at_hand(place, folder) as directory:
+        return examine(directory, thorough=False).findings
+
+
 @contextmanager
-def _copied(place: Place, folder: str) -> Iterator[Path]:
-    """Yield a private copy of a snapshot: what is verified is what is read, whoever writes meanwhile."""
+def _at_hand(place: Place, folder: str) -> Iterator[Path]:
+    """Yield a directory with a snapshot: of a local store the stored one, else a private copy.
+
+    What is read of a stored one is what was verified, whoever writes meanwhile: the manifest is read once, and
+    every table is taken only with the digest that the manifest names.
+    """
+    limits = {"most_files": MAX_EVIDENCE_FILES, "most_bytes": MAX_EVIDENCE_BYTES}
+    root = place.local_root()
+    if root is not None:
+        place.check_sizes(folder, **limits)
+        yield root / folder
+        return
     with tempfile.TemporaryDirectory(prefix="explain_step_evidence_") as copy:
-        yield place.copy(
-            folder, destination=Path(copy), most_files=MAX_EVIDENCE_FILES, most_bytes=MAX_EVIDENCE_BYTES
-        )
+        yield place.copy(folder, destination=Path(copy), **limits)
 
 
 def _reference(client: Any, name: str, alias: str, opener: Opener) -> Reference | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -67,31 +67,27 @@ class Place:
         local = isinstance(self.repository, LocalArtifactRepository)
         return Path(self.repository.artifact_dir) if local else None
 
-    def copy(self, folder: str, *, destination: Path, most_files: int, most_bytes: int) -> Path:
-        """Copy a folder and return the copy. Links are copied as links: nothing outside is read.
-
-        Raises
-        ------
-        ExplainStepError
-            The folder holds more files or bytes than is stated.
-        """
+    def check_sizes(self, folder: str, *, most_files: int, most_bytes: int) -> None:
+        """Raise `ExplainStepError` where a folder holds more files or bytes than is stated."""
         root = self.local_root()
         if root is None:
-            sizes = self.sizes(folder)
-            _check_sizes(
-                folder, len(sizes), sum(size or 0 for size in sizes.values()), most_files, most_bytes
+            sizes: Iterable[int | None] = self.sizes(folder).values()
+        else:
+            sizes = [
+                (Path(at) / name).lstat().st_size for at, _, names in os.walk(root / folder) for name in names
+            ]
+        count, total = len(list(sizes)), sum(size or 0 for size in sizes)
+        if count > most_files or total > most_bytes:
+            msg = (
+                f"{folder} has {count} files and {total} bytes; at most {most_files} files and {most_bytes} "
+                "bytes are read"
             )
-            return self.get(folder, destination=destination)
-        source, target = root / folder, destination / folder
-        files = [
-            Path(at) / name
-            for at, folders, names in os.walk(source)
-            for name in (*names, *_links(at, folders))
-        ]
-        total = sum(file.lstat().st_size for file in files)
-        _check_sizes(folder, len(files), total, most_files, most_bytes)
-        shutil.copytree(source, target, symlinks=True, copy_function=_copied)
-        return target
+            raise ExplainStepError(msg)
+
+    def copy(self, folder: str, *, destination: Path, most_files: int, most_bytes: int) -> Path:
+        """Copy a folder and return the copy; `check_sizes` first."""
+        self.check_sizes(folder, most_files=most_files, most_bytes=most_bytes)
+        return self.get(folder, destination=destination)
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a stored file. In a local store only regular files are read, no links."""
@@ -108,27 +104,6 @@ class Place:
         except NotImplementedError:
             return False
         return True
-
-
-def _links(at: str, names: list[str]) -> list[str]:
-    return [name for name in names if (Path(at) / name).is_symlink()]
-
-
-def _copied(source: str, target: str) -> str:
-    """Copy a regular file; what is none becomes an empty pipe's place holder, a link, that verification finds."""
-    if stat.S_ISREG(os.lstat(source).st_mode):
-        return shutil.copyfile(source, target, follow_symlinks=False)
-    Path(target).symlink_to("special-file")
-    return target
-
-
-def _check_sizes(folder: str, files: int, size: int, most_files: int, most_bytes: int) -> None:
-    if files > most_files or size > most_bytes:
-        msg = (
-            f"{folder} has {files} files and {size} bytes; at most {most_files} files and {most_bytes} bytes "
-            "are read"
-        )
-        raise ExplainStepError(msg)
 
 
 def open_place(location: str | None, *, tracking_uri: str) -> Place:

@@ -1,0 +1,116 @@
+"""The gate under MLflow's own authentication (uvicorn), and under gunicorn with several workers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import server_kit
+from server_kit import Gated
+
+if TYPE_CHECKING:
+    from conftest import World
+
+ADMIN = ("admin", "a long password 1")
+READER = ("reader", "a long password 2")
+POLICY = "version: 1\nbreak_glass: {allowed: true}\n"
+
+
+def copied(world: World, folder: Path) -> Path:
+    """Copy the database and the artifacts of the shared server: locations in it are relative to the server."""
+    shutil.copyfile(world.server.folder / "mlflow.db", folder / "mlflow.db")
+    shutil.copytree(world.server.artifacts, folder / "artifacts")
+    return folder
+
+
+def unexplained(world: World) -> tuple[str, str]:
+    made = world.unexplained(f"unexplained-{datetime.now(UTC).timestamp()}")
+    return made.name, made.version
+
+
+@pytest.fixture(scope="module")
+def with_auth(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gated, str]]:
+    pytest.importorskip("flask_wtf", reason="MLflow's basic-auth app needs mlflow[auth]")
+    name, _ = unexplained(world)
+    folder = copied(world, tmp_path_factory.mktemp("auth"))
+    env = {"MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN[1], "MLFLOW_FLASK_SERVER_SECRET_KEY": "of these tests only"}
+    options = ("--app-name", "basic-auth")
+    with server_kit.serving(folder, *options, policy=POLICY, env=env, auth=ADMIN) as server:
+        user = {"username": READER[0], "password": READER[1]}
+        assert server.api("POST", "users/create", **user).status_code == 200
+        yield server, name
+
+
+def test_authentication_comes_first_and_the_gate_holds_for_administrators(
+    with_auth: tuple[Gated, str],
+) -> None:
+    server, name = with_auth
+    body = {"name": name, "alias": "champion", "version": "1"}
+    path = "/api/2.0/mlflow/registered-models/alias"
+    assert server.request("POST", path, json=body, auth=("", "")).status_code == 401
+    reader = server.request("POST", path, json=body, auth=READER)
+    assert reader.status_code == 403
+    assert "GATE" not in reader.text
+    admin = server.request("POST", path, json=body)
+    assert admin.status_code == 403
+    assert "GATE002" in admin.json()["message"]
+    assert server.alias("mortgage", "1").status_code == 200
+    last = json.loads(server.audit.read_text().splitlines()[-1])
+    assert (last["user"], last["authenticated"], last["outcome"]) == ("admin", True, "allow")
+
+
+def test_health_and_seals_under_authentication(with_auth: tuple[Gated, str], world: World) -> None:
+    server, _ = with_auth
+    assert server.request("GET", "/explain-step/health", auth=("", "")).status_code == 401
+    assert server.request("GET", "/explain-step/health").json()["active"] is True
+    assert server.put(f"{world.good.path}/MLmodel").status_code == 403
+    assert server.delete(world.good.path).status_code == 403
+
+
+def test_reviews_and_break_glass_are_of_the_user_who_signed_in(with_auth: tuple[Gated, str]) -> None:
+    server, name = with_auth
+
+    def tag(key: str, value: dict[str, Any], model: str) -> int:
+        body = {"name": model, "version": "1", "key": f"explain_step.{key}", "value": json.dumps(value)}
+        return server.api("POST", "model-versions/set-tag", **body).status_code
+
+    at = datetime.now(UTC).isoformat()
+    review = {"decision": "approve", "snapshot_id": "0" * 64, "manifest_sha256": "0" * 64, "at": at}
+    assert tag("review.bob", {**review, "reviewer": "bob", "authenticated": True}, "mortgage") == 403
+    assert tag("review.admin", {**review, "reviewer": "Admin"}, "mortgage") == 200
+    found = server.api("GET", "model-versions/get", name="mortgage", version="1").json()["model_version"][
+        "tags"
+    ]
+    stored = {entry["key"]: entry["value"] for entry in found}["explain_step.review.admin"]
+    assert json.loads(stored)["authenticated"] is True
+
+    expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert tag("break_glass", {"owner": "bob", "reason": "outage", "expires": expires}, name) == 403
+    assert tag("break_glass", {"owner": "admin", "reason": "outage", "expires": expires}, name) == 200
+    assert server.alias(name, "1").status_code == 200
+    last = json.loads(server.audit.read_text().splitlines()[-1])
+    assert last["break_glass"]["reason"] == "outage"
+
+
+def test_gunicorn_with_two_workers(world: World, tmp_path: Path) -> None:
+    name, _ = unexplained(world)
+    folder = copied(world, tmp_path)
+    options = ("--gunicorn-opts", "--timeout 120")
+    with server_kit.serving(folder, *options, policy="version: 1\n", workers=2) as server:
+        with ThreadPoolExecutor(8) as pool:
+            refused = list(pool.map(lambda _: server.alias(name, "1").status_code, range(16)))
+            healthy = list(pool.map(lambda _: server.request("GET", "/explain-step/health").json(), range(8)))
+        assert set(refused) == {403}
+        assert all(facts["active"] and facts["artifacts"] == "sealed" for facts in healthy)
+        assert server.alias("mortgage", "1").status_code == 200
+        assert server.put(f"{world.good.path}/MLmodel").status_code == 403
+        assert server.delete(world.good.path).status_code == 403
+        assert server.api("POST", "runs/delete", run_id=world.good.run_id).status_code == 403
+    records = [json.loads(line) for line in server.audit.read_text().splitlines()]
+    assert sum(record["outcome"] == "refuse" for record in records) >= 19

@@ -1,0 +1,116 @@
+"""Which paths are sealed, on a store that is a dictionary."""
+
+from __future__ import annotations
+
+import pytest
+
+from explain_step.server.seal import Owner, Sealer, Spot, in_trace, readings, spots
+
+READY, PENDING, GONE, RUN = ("m-" + c * 32 for c in "abcd")
+RUN_ID = "e" * 32
+ID, OPEN = "1" * 64, "2" * 64
+OWNERS = {
+    READY: Owner(known=True, ready=True),
+    PENDING: Owner(known=True),
+    GONE: Owner(known=True, deleted=True),
+    RUN_ID: Owner(known=True),
+}
+FILES = {
+    f"1/models/{model}/artifacts/{name}"
+    for model in (READY, PENDING, GONE)
+    for name in (
+        "MLmodel",
+        f"explanations/{ID}/manifest.json",
+        f"explanations/{OPEN}/card.md",
+        "explanations/decisions/a.json",
+        f"explanations/{ID}/signatures/k.json",
+    )
+} | {
+    f"1/{RUN_ID}/artifacts/explanations/{ID}/manifest.json",
+    f"1/{RUN_ID}/artifacts/plot.png",
+    "other/file.txt",
+}
+
+
+def children(folder: str) -> dict[str, bool]:
+    inside = [file[len(folder) + 1 :] for file in FILES if file.startswith(f"{folder}/")]
+    return {name.split("/")[0]: "/" in name for name in inside}
+
+
+def owner(spot: Spot) -> Owner:
+    return OWNERS.get(f"m-{spot.id}" if spot.owner == "model" else spot.id, Owner(known=False))
+
+
+def sealed(path: str, act: str = "write") -> bool:
+    return Sealer(owner, children).problem(path, "delete" if act == "delete" else "write") is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "write", "delete"),
+    [
+        ("{ready}/MLmodel", True, True),
+        ("{ready}/new.py", True, True),
+        ("{ready}", True, True),
+        ("{ready}/explanations", False, True),
+        ("{ready}/explanations/{id}/card.md", True, True),
+        ("{ready}/explanations/{id}/signatures/new.json", False, True),
+        ("{ready}/explanations/{id}/signatures/k.json", True, True),
+        ("{ready}/explanations/{id}/signatures/a/b.json", True, True),
+        ("{ready}/explanations/{open}/card.md", False, False),
+        ("{ready}/explanations/{open}/manifest.json", False, False),
+        ("{ready}/explanations/decisions/a.json", True, True),
+        ("{ready}/explanations/decisions/b.json", False, True),
+        ("{ready}/explanations/decisions/b/c.json", True, True),
+        ("{ready}/Explanations/x", True, True),
+        ("{ready}/explanations/../MLmodel", True, True),
+        ("{ready}/explanations\\..\\MLmodel", True, True),
+        ("{ready}/explanations/%252e%252e/MLmodel", True, True),
+        ("{ready}/explanations./x", True, True),
+        ("{pending}/MLmodel", False, False),
+        ("{pending}/explanations/{id}/card.md", True, True),
+        ("{gone}/MLmodel", True, False),
+        ("{gone}", True, False),
+        ("{unknown}/MLmodel", True, True),
+        ("1/{run}/artifacts/plot.png", False, False),
+        ("1/{run}/artifacts", False, True),
+        ("1/{run}/artifacts/explanations/report.html", False, False),
+        ("1/{run}/artifacts/explanations/{id}/manifest.json", True, True),
+        ("1/{run}/artifacts/{ready}/MLmodel", False, False),
+        ("other/file.txt", False, False),
+        ("other", False, True),
+        ("1/models", False, True),
+        ("1", False, True),
+        ("1/traces/tr-1/artifacts/traces.json", False, False),
+    ],
+)
+def test_what_is_sealed(path: str, write: bool, delete: bool) -> None:
+    roots = {
+        name: f"1/models/{model}/artifacts"
+        for name, model in (("ready", READY), ("pending", PENDING), ("gone", GONE))
+    }
+    text = path.format(**roots, unknown=f"1/models/m-{'f' * 32}/artifacts", id=ID, open=OPEN, run=RUN_ID)
+    assert (sealed(text), sealed(text, "delete")) == (write, delete)
+
+
+def test_a_run_behind_a_protected_version_is_sealed() -> None:
+    held = Sealer(lambda _: Owner(known=True, held="models:/a/1 has the alias"), children)
+    assert "models:/a/1" in str(held.problem(f"1/{RUN_ID}/artifacts/model/MLmodel", "write"))
+
+
+def test_an_owner_that_cannot_be_asked_for_is_not_taken_as_open() -> None:
+    def fails(spot: Spot) -> Owner:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        Sealer(fails, children).problem(f"1/models/{READY}/artifacts/MLmodel", "write")
+
+
+def test_readings_and_spots() -> None:
+    assert "1/a" in readings("1/%2561")
+    assert [s.inside for s in spots(f"x/{READY}/artifacts/a/{PENDING}/artifacts/b")] == [
+        f"a/{PENDING}/artifacts/b",
+        "b",
+    ]
+    assert not list(spots(f"1/{RUN_ID}x/artifacts/a"))
+    assert in_trace("1/traces/tr-1/artifacts")
+    assert not in_trace("1/traces/tr-1/artifacts-x")
