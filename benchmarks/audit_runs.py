@@ -56,7 +56,9 @@ def main() -> None:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
         runs = found[found["kind"] == "run"]
         if (runs["status"] == "complete").sum() + (runs["status"] == "degraded").sum() != explained:
-            sys.stderr.write(found[found["codes"].ne("")].drop_duplicates("codes")["problem"].to_string() + "\n")
+            sys.stderr.write(
+                found[found["codes"].ne("")].drop_duplicates("codes")["problem"].to_string() + "\n"
+            )
             sys.exit("the audit did not find every explained run")
     finally:
         shutil.rmtree(folder)
