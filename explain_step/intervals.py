@@ -20,6 +20,10 @@ BOOTSTRAP_ROWS = 20_000
 """Above this many rows the Student interval is used: resampling would change nothing but the time."""
 
 
+LEAST_ERROR = 1 / 3
+"""Standard error of a resample, at least, in units of the sample's own."""
+
+
 def mean_interval(
     values: npt.ArrayLike,
     *,
@@ -101,9 +105,13 @@ def _studentised(
     centred = flat - mean
     scale = np.maximum(np.abs(centred).max(axis=0), 1e-300)
     ratios = []
+    # a resample without any of a column's few large rows has almost no error of its own, and its ratio no bound
+    _, whole = resampled_mean_and_error(centred / scale, counts=np.ones((1, n)), weights=w)
+    least = whole * LEAST_ERROR
     for start in range(0, resamples, 100):
         counts = rng.multinomial(n, np.full(n, 1 / n), size=min(100, resamples - start)).astype(np.float64)
         m, s = resampled_mean_and_error(centred / scale, counts=counts, weights=w)
+        s = np.maximum(s, least)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios.append(np.where(s > 1e-12, m / s, 0.0))
     t = np.concatenate(ratios)

@@ -88,3 +88,12 @@ def test_wilson_intervals_of_a_rare_event() -> None:
     bounds = np.array([intervals.wilson(float(s), 40.0) for s in successes])
     covered = ((bounds[:, 0] <= 0.05) & (bounds[:, 1] >= 0.05)).mean()
     assert covered >= 0.93
+
+
+@pytest.mark.parametrize("rows", [50, 100, 300])
+def test_a_few_large_rows_do_not_blow_the_interval_up(rows: int) -> None:
+    # resamples without the rare rows have almost no error of their own: unbounded, they gave limits in the hundreds
+    values = np.linspace(0.004, 0.006, rows)
+    values[:3] = 1.0
+    mean, low, high = intervals.mean_interval(values, rng=np.random.default_rng(0))
+    assert -mean < low < mean < high < 10 * mean
