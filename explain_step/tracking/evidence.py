@@ -32,13 +32,14 @@ Opener = Callable[[str], Place]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Located:
-    """Where a registered version has its files, as the registry says."""
+    """Where a registered version has its files, and its evidence: beside them, or without a logged model in the run."""
 
     version: Any
     model_id: str | None
     run_id: str | None
     author: str | None
     location: str
+    evidence: str
     hint: str | None
     registry_sha256: str | None
 
@@ -90,9 +91,8 @@ def gather(
         facts |= {"model_id": located.model_id, "run_id": located.run_id, "author": located.author}
         facts["registry_sha256"] = located.registry_sha256
         with _kept(problems, "the artifact store"):
-            place = opener(located.location)
-            facts |= snapshot_facts(place, hint=located.hint)
-            with files_at(place) as directory:
+            facts |= snapshot_facts(opener(located.evidence), hint=located.hint)
+            with files_at(opener(located.location)) as directory:
                 facts["model_digest"] = digests.directory_digest(directory)
     if policy.drift is not None:
         with _kept(problems, f"the version behind {policy.drift.alias!r}"):
@@ -142,7 +142,7 @@ def _locate(client: Any, version: Any) -> _Located:
     model_id = model_id_of(client, version)
     tags = version.tags or {}
     stored = str(client.get_model_version_download_uri(version.name, version.version))
-    author, run_id, location = None, version.run_id or None, stored
+    author, run_id, evidence = None, version.run_id or None, stored
     if model_id is not None:
         model = client.get_logged_model(model_id)
         _same_place(stored, str(model.artifact_location), f"logged model {model_id}")
@@ -152,12 +152,14 @@ def _locate(client: Any, version: Any) -> _Located:
         author = run.data.tags.get("mlflow.user") or run.info.user_id
         if model_id is None:
             _inside(stored, str(run.info.artifact_uri), f"run {run_id}")
+            evidence = str(run.info.artifact_uri)
     return _Located(
         version=version,
         model_id=model_id,
         run_id=run_id,
         author=author,
-        location=location,
+        location=stored,
+        evidence=evidence,
         hint=tags.get(f"{PREFIX}snapshot_id"),
         registry_sha256=tags.get(f"{PREFIX}manifest_sha256"),
     )
@@ -181,7 +183,7 @@ def _inside(stored: str, root: str, owner: str) -> None:
 def located_place(client: Any, name: str, version: str, open_at: Opener) -> tuple[Place, str | None]:
     """Return where the evidence of a registered version is kept, and the snapshot id that its tag names."""
     located = _locate(client, client.get_model_version(name, version))
-    return open_at(located.location), located.hint
+    return open_at(located.evidence), located.hint
 
 
 def snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
@@ -233,7 +235,7 @@ def _reference(client: Any, name: str, alias: str, opener: Opener) -> Reference 
             return None
         raise
     located = _locate(client, version)
-    found = snapshot_facts(opener(located.location), hint=located.hint)
+    found = snapshot_facts(opener(located.evidence), hint=located.hint)
     number = str(version.version)
     if "manifest" not in found:
         why = found.get("absent") or "its snapshot does not verify"
