@@ -75,10 +75,17 @@ class Gated:
         return self.api("POST", "registered-models/alias", **body, **settings)
 
 
-def command(folder: Path, port: int, *options: str, gated: bool = True, workers: int = 1) -> list[str]:
+def command(
+    folder: Path,
+    port: int,
+    *options: str,
+    gated: bool = True,
+    workers: int = 1,
+    database: str | None = None,
+) -> list[str]:
     """Return the command line of the documentation."""
     gate = "explain-gate+" if gated else ""
-    database = f"sqlite:///{folder / 'mlflow.db'}"
+    database = database or f"sqlite:///{folder / 'mlflow.db'}"
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", str(workers), "--backend-store-uri", database),
@@ -107,6 +114,7 @@ def serving(
     gated: bool = True,
     workers: int = 1,
     auth: tuple[str, str] | None = None,
+    database: str | None = None,
 ) -> Iterator[Gated]:
     """Run a server until the block ends; it is stopped by its own process group."""
     (folder / "policy.yaml").write_text(policy)
@@ -116,7 +124,7 @@ def serving(
     log = folder / "server.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command(folder, port, *options, gated=gated, workers=workers),
+            command(folder, port, *options, gated=gated, workers=workers, database=database),
             **{"stdout": sink, "stderr": subprocess.STDOUT, "cwd": folder},
             env=environment(folder, env),
             start_new_session=True,

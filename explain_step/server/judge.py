@@ -131,9 +131,11 @@ class Judge:
         self.audit.write({"action": action, "outcome": outcome, **who, **facts})
 
     def _break_glass(self, name: str, version: str, policy: Policy, user: User) -> BreakGlassUse | None:
+        if not policy.break_glass.allowed:
+            return None
         tags = self.registry.get_model_version(name, version).tags or {}
         text = tags.get(BREAK_GLASS_TAG)
-        if text is None or not policy.break_glass.allowed:
+        if text is None:
             return None
         try:
             use = parse_break_glass(text)

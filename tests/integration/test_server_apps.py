@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import server_kit
 from server_kit import Gated
 
 if TYPE_CHECKING:
-    from conftest import World
+    from gate_kit import World
+    from postgres import Postgres
 
 ADMIN = ("admin", "a long password 1")
 READER = ("reader", "a long password 2")
@@ -114,3 +116,31 @@ def test_gunicorn_with_two_workers(world: World, tmp_path: Path) -> None:
         assert server.api("POST", "runs/delete", run_id=world.good.run_id).status_code == 403
     records = [json.loads(line) for line in server.audit.read_text().splitlines()]
     assert sum(record["outcome"] == "refuse" for record in records) >= 19
+
+
+def test_the_gate_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    import tracking_kit
+    from gate_kit import log_explained
+    from mlflow import MlflowClient
+
+    database = postgres.database("gated")
+    with server_kit.serving(tmp_path, policy="version: 1\n", database=database) as server:
+        client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+        experiment_id = client.create_experiment("postgresql")
+        with contextlib.chdir(tmp_path), tracking_kit.current_store(server.url, experiment_id):
+            logged = log_explained(server.url, "mortgage")
+        bare = client.create_logged_model(experiment_id)
+        body = {"name": "mortgage", "source": f"models:/{bare.model_id}", "model_id": bare.model_id}
+        assert server.api("POST", "model-versions/create", **body).status_code == 200
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(
+                pool.map(lambda n: server.alias("mortgage", str(n % 2 + 1)).status_code, range(40))
+            )
+        assert answers == [200, 403] * 20
+        assert server.api("POST", "runs/delete", run_id=logged.run_id).status_code == 403
+        held = server.api("DELETE", f"logged-models/{logged.model_id}", model_id=logged.model_id)
+        assert held.status_code == 403
+        assert server.api("POST", "experiments/delete", experiment_id=experiment_id).status_code == 403
+        rename = {"name": "mortgage", "new_name": "other"}
+        assert server.api("POST", "registered-models/rename", **rename).status_code == 403
+        assert server.request("GET", "/explain-step/health").json()["active"] is True

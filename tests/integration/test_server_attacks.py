@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Version, World
+    from gate_kit import Version, World
 
 PROMPT = "mlflow.prompt.is_prompt"
 

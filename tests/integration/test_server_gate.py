@@ -16,7 +16,7 @@ import server_kit
 from mlflow.exceptions import MlflowException
 
 if TYPE_CHECKING:
-    from conftest import World
+    from gate_kit import World
 
 
 def fresh(prefix: str = "m") -> str:
@@ -278,20 +278,20 @@ HALF = {
 
 
 @pytest.mark.parametrize("case", HALF)
-def test_half_a_gate_does_not_serve(case: str, tmp_path: Path, _migrated: Path) -> None:
+def test_half_a_gate_does_not_serve(case: str, tmp_path: Path, migrated: Path) -> None:
     options, remedy = HALF[case]
     backend = () if "--artifacts-only" in options else ("--backend-store-uri", "sqlite:///m.db")
     (tmp_path / "policy.yaml").write_text("version: 1\n")
-    shutil.copyfile(_migrated, tmp_path / "m.db")
+    shutil.copyfile(migrated, tmp_path / "m.db")
     code, output = server_kit.refused_to_start(tmp_path, *backend, *options)
     assert code not in (0, -15)
     assert "explain_step gate: this server does not start" in output
     assert remedy in output
 
 
-def test_a_policy_that_cannot_be_read_does_not_serve(tmp_path: Path, _migrated: Path) -> None:
+def test_a_policy_that_cannot_be_read_does_not_serve(tmp_path: Path, migrated: Path) -> None:
     (tmp_path / "policy.yaml").write_text("version: 1\nprotectd: {}\n")
-    shutil.copyfile(_migrated, tmp_path / "mlflow.db")
+    shutil.copyfile(migrated, tmp_path / "mlflow.db")
     options = server_kit.command(tmp_path, 1)[server_kit.command(tmp_path, 1).index("--workers") :]
     code, output = server_kit.refused_to_start(tmp_path, *options)
     assert code not in (0, -15)

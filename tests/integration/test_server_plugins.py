@@ -17,7 +17,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from explain_step.server import artifact_repository, registry_store
 
 if TYPE_CHECKING:
-    from conftest import World
+    from gate_kit import World
 
 
 @pytest.fixture
