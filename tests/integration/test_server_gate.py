@@ -251,6 +251,28 @@ def test_a_review_is_stored_as_not_authenticated_without_authentication(world: W
     assert json.loads(tags["explain_step.review.ann"])["authenticated"] is False
 
 
+def test_the_commands_of_the_package_work_through_the_gate(world: World) -> None:
+    from explain_step.promotion import promote
+    from explain_step.tracking.reviews import review
+
+    name = fresh()
+    world.another_version(name)
+    refused = world.unexplained(name)
+    uri = world.server.url
+    said = review(
+        f"models:/{name}/1", decision="approve", note="looks right", reviewer="ann", tracking_uri=uri
+    )
+    assert said.snapshot_id == world.good.snapshot_id
+    decision = promote(f"models:/{name}/1", "champion", tracking_uri=uri)
+    assert decision.allowed
+    assert world.aliases(name) == {"champion": "1"}
+    tags = world.client.get_model_version(name, "1").tags
+    assert "explanations/decisions/" in tags["explain_step.decision"]
+    assert any(key.startswith("explain_step.review.ann") for key in tags)
+    assert not promote(f"models:/{name}/{refused.version}", "champion", tracking_uri=uri).allowed
+    assert world.aliases(name) == {"champion": "1"}
+
+
 def test_fifty_clients_at_once(world: World) -> None:
     name = fresh()
     good, bad = world.another_version(name), world.unexplained(name).version
