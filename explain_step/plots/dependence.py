@@ -122,6 +122,8 @@ def _cut(view: _View) -> bool:
 
 def _curves(view: _View) -> Canvas:
     k = len(view.outputs)
+    # targets of a regression have units of their own
+    shared = view.quantity.get("output_space") != "prediction"
     if k == 1:
         figure = style.blank_figure(style.WIDTH, 3.35)
         axes = figure.subplots(2, 2, height_ratios=[6, 1], sharex=True, squeeze=False)
@@ -129,13 +131,14 @@ def _curves(view: _View) -> Canvas:
         strips = list(axes[1])
     else:
         figure = style.blank_figure(style.WIDTH, 4.7)
-        axes = figure.subplots(3, k, height_ratios=[6, 6, 1], sharex=True, sharey="row", squeeze=False)
+        rows: Any = "row" if shared else False
+        axes = figure.subplots(3, k, height_ratios=[6, 6, 1], sharex=True, sharey=rows, squeeze=False)
         pairs = [(axes[0, i], axes[1, i]) for i in range(k)]
         strips = list(axes[2])
-    sights = []
+    sights: list[tuple[float, float]] = []
     for output, (upper, lower) in zip(view.outputs, pairs, strict=True):
         _attributions(upper, view, output)
-        sights.append(_predictions(lower, view, output))
+        sights = [*(sights if shared else []), _predictions(lower, view, output)]
         lower.set_ylim(min(low for low, _ in sights), max(high for _, high in sights))
         if k > 1:
             upper.set_title(style.wrap(output, 20), fontsize=style.FONT, color=style.INK)

@@ -69,7 +69,8 @@ def _draw(
     _bars(axes, fall)
     _ends(axes, fall)
     phrase = style.effect_words(quantity, str(first["output"]))
-    title = f"{_title(first)}: {_outcome(first)}"
+    amount = quantity.get("output_space") == "prediction"
+    title = f"{_title(first)}: {_outcome(first, amount=amount)}"
     style.heading(figure, title)
     style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity, rounded=rounded))
     return style.finish(
@@ -149,6 +150,7 @@ def _bars(axes: Axes, fall: _Waterfall) -> None:
     axes.set_ylim(-1.15, count + 0.1)
     axes.set_yticks(range(count), fall.names[::-1])
     axes.tick_params(axis="y", length=0, pad=5)
+    axes.locator_params(axis="x", nbins=6)
     axes.spines["left"].set_visible(False)
 
 
@@ -189,7 +191,13 @@ def _number(axes: Axes, start: float, end: float, y: float, *, span: float, deci
 def _decimals(effects: FloatArray) -> int:
     """Return decimals for all numbers of a figure: three digits for the largest one (below 0: tens, …)."""
     largest = float(np.abs(effects).max(initial=0.0))
-    return int(np.clip(2 - np.floor(np.log10(largest)), -9, 12)) if largest > 0 else 0
+    if not largest > 0:
+        return 0
+    decimals = int(np.clip(2 - np.floor(np.log10(largest)), -9, 12))
+    # values that were rounded for privacy get no zeros that nobody knows
+    while decimals > 0 and np.allclose(np.round(effects, decimals - 1), effects, rtol=0, atol=1e-9 * largest):
+        decimals -= 1
+    return decimals
 
 
 def _signed(value: float, decimals: int) -> str:
@@ -222,17 +230,24 @@ def _title(first: pd.Series[Any]) -> str:
     return f"{title} (nearest to {share:.0%} of rows)" if share is not None and pd.notna(share) else title
 
 
-def _outcome(first: pd.Series[Any]) -> str:
-    """Return "predicted no, truly yes", as far as these are known."""
+def _outcome(first: pd.Series[Any], *, amount: bool) -> str:
+    """Return "predicted no, truth yes", as far as these are known; amounts (no class labels) are rounded."""
     said = []
     if pd.notna(first["y_pred"]):
-        said.append(f"predicted {_value(str(first['y_pred']), 3)}")
+        said.append(f"predicted {_answer(str(first['y_pred']), amount=amount)}")
     if pd.notna(first["y_true"]):
-        said.append(f"truth {_value(str(first['y_true']), 3)}")
+        said.append(f"truth {_answer(str(first['y_true']), amount=amount)}")
     if not said:
         said.append(style.number(float(first["prediction"])))
     row = style.one_line(str(first["row_id"])) if pd.notna(first["row_id"]) else ""
     return ", ".join(said) + (f" (row\u00a0{row[:40]})" if row else "")
+
+
+def _answer(text: str, *, amount: bool) -> str:
+    try:
+        return style.number(float(text)) if amount else _value(text, 3)
+    except ValueError:  # a range, where privacy asks for it
+        return text
 
 
 def _note(fall: _Waterfall, *, phrase: str, quantity: Mapping[str, Any], rounded: bool) -> str:

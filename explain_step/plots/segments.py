@@ -80,6 +80,7 @@ def _performance(
             dot(axes, row, y, prefix="metric_", value="metric_value", p="metric_p_adjusted")
     low, high = limits(table[["metric_value", "metric_ci_low", "metric_ci_high"]])
     axes.set_xlim(low, high)
+    axes.locator_params(axis="x", nbins=7)
     axes.axvspan(overall["metric_ci_low"], overall["metric_ci_high"], color=style.FAINT, zorder=0)
     axes.axvline(overall["metric_value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
     name_lines(axes, lines, labels=labels)

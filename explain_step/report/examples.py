@@ -82,13 +82,22 @@ def overview(artifact: Artifact, *, labels: Labels) -> Table:
     several = (
         (Column(title="Output of", source="output", kind="text"),) if rows["output"].nunique() > 1 else ()
     )
+    amounts = artifact.meta.get("quantity", {}).get("output_space") == "prediction"
     return make_table(
-        rows,
+        rows.assign(**{c: rows[c].map(_amount) for c in ("y_true", "y_pred")}) if amounts else rows,
         (*OVERVIEW[:-1], *several, OVERVIEW[-1]),
         caption=("The rows shown",),
         labels=labels,
         file="examples.parquet",
     )
+
+
+def _amount(text: object) -> str:
+    """Return a number that was kept as text, rounded; a range and nothing stay as they are."""
+    try:
+        return number(float(str(text)))
+    except ValueError:
+        return tidy(text)
 
 
 def contributions(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:

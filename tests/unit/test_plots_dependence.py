@@ -116,6 +116,18 @@ def test_predictions_of_every_output_are_inside_their_shared_axis(many, several)
     assert high >= pdp["value"].max()
 
 
+def test_targets_with_units_of_their_own_have_axes_of_their_own():
+    X = normal_frame(120, 2)
+    model = model_of(lambda f: np.stack([f["x0"], 1000 * f["x0"]], axis=1), X, outputs=("small", "large"))
+    subject = subject_of(model, X)
+    phi = np.stack([np.stack([X["x0"] * k, 0 * X["x1"]], axis=1) for k in (1, 1000)], axis=2)
+    canvas = drawn(figures, build(subject, attributions_of(subject, phi))).canvases[0]
+    small, large = canvas.axes[0].get_ylim(), canvas.axes[1].get_ylim()
+    assert np.ptp(large) > 100 * np.ptp(small)
+    assert np.ptp(canvas.axes[3].get_ylim()) > 100 * np.ptp(canvas.axes[2].get_ylim())
+    assert layout_faults(canvas) == []
+
+
 def test_few_values_are_dots_and_many_are_curves(one, mixed):
     few = one.canvases[place(mixed, "few")]
     assert len(few.axes) == 2

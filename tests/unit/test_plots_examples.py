@@ -125,3 +125,36 @@ def test_nothing_to_draw():
 )
 def test_numbers_of_one_figure_share_their_decimals(value, decimals, text):
     assert plots._signed(value, decimals) == text
+
+
+@pytest.mark.parametrize(
+    ("effects", "decimals"),
+    [([0.0123, 0.002], 4), ([0.01, 0.03], 2), ([30_123.0, 12.0], -2), ([30_000.0, 400.0], -2), ([0.0], 0)],
+)
+def test_numbers_have_three_digits_and_no_zeros_that_nobody_knows(effects, decimals):
+    assert plots._decimals(np.array(effects)) == decimals
+
+
+def test_large_effects_are_rounded():
+    assert plots._signed(30_123.0, -2) == "+30,100"
+    assert plots._signed(12.0, -2) == "\u2248 0"
+
+
+@pytest.mark.parametrize(
+    ("space", "y_pred", "said"),
+    [
+        ("prediction", "162713", "163,000"),
+        ("prediction", "1 to 2", "1 to 2"),
+        ("probability", "2008", "2008"),
+    ],
+)
+def test_amounts_are_rounded_and_labels_are_not(space, y_pred, said):
+    made = artifact(["a"], [0.2], y_pred=y_pred, y_true=None)["examples"]
+    made = Artifact(
+        name="examples",
+        kind="examples",
+        table=made.table,
+        meta={"quantity": {**QUANTITY, "output_space": space}},
+    )
+    (figure,) = plots.draw({"examples": made}, labels={})
+    assert figure.title == f"A typical correct prediction: predicted {said} (row\u00a017)"

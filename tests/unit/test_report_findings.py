@@ -14,6 +14,7 @@ from page_tables import (
     RANKS,
     artifact,
     dependence_table,
+    examples_table,
     importance_table,
     score,
     segments_table,
@@ -395,3 +396,20 @@ def test_a_picture_does_not_say_its_caption_again():
     assert (picture.caption, picture.alt) == ("Bars by group", "All rows: 0.8.")
     (same,) = view(replace(normal(), figures=(replace(one, alt="Bars by group"),))).pictures["importance"]
     assert same.alt == "Bars by group"
+
+
+def test_amounts_of_examples_are_rounded_in_their_table():
+    made = examples_table().assign(y_true="169598.25", y_pred="162713")
+    amounts = artifact("examples", made)
+    amounts = replace(amounts, meta={"quantity": {**QUANTITY, "output_space": "prediction"}})
+    rows = examples.overview(amounts, labels=NONE).rows
+    assert [plain(cell) for cell in rows[0][2:4]] == ["170,000", "163,000"]
+    classes = examples.overview(artifact("examples", made.assign(y_pred="2008")), labels=NONE).rows
+    assert plain(classes[0][3]) == "2008"
+
+
+@pytest.mark.parametrize(("level", "parts"), [("yes", 1), ("y" * 60, 3)])
+def test_long_groups_are_shortened_name_and_level_apart(level, parts):
+    found = segments.segment_name({"segment": "purpose", "level": level}, labels=NONE)
+    assert len(found) == parts
+    assert plain(found) == f"purpose = {level}"
