@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from gate_kit import asserting, evidence, manifest, moment, policy, setting
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rules_kit import asserting, evidence, manifest, moment, policy, setting
 
 from explain_step.canonical import canonical_json
 from explain_step.errors import InvalidInput

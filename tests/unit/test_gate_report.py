@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 import pytest
-from gate_kit import evidence, manifest, moment, policy
+from rules_kit import evidence, manifest, moment, policy
 from test_gate_decision import use, waived
 
 from explain_step.gate import DEFAULT, RULES, Rule, decide, junit, table

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_kit import (
+from rules_kit import (
     asserting,
     champion,
     evidence,

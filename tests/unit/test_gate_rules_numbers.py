@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from gate_kit import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rules_kit import (
     asserting,
     champion,
     evidence,
@@ -22,8 +24,6 @@ from gate_kit import (
     with_table,
     without,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from explain_step.gate import DEFAULT, Evidence, decide
 from explain_step.gate.rules.base import Number, at_least, at_most, condensed, found, worst

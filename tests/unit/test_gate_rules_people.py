@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gate_kit import evidence, findings, moment, policy, review, said, verdicts
+from rules_kit import evidence, findings, moment, policy, review, said, verdicts
 
 from explain_step.gate import DEFAULT, SignatureFound, decide
 
