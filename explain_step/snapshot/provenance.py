@@ -34,6 +34,9 @@ THREAD_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
 )
 _GIT_SECONDS = 2.0
+_SIZED = {"i": "int", "u": "uint", "f": "float"}
+_UNSIZED = {"b": "bool", "M": "timestamp", "m": "duration"}
+_CONTENT = {"string": "text", "empty": "text", "boolean": "bool"}
 
 
 def unknown(reason: str) -> dict[str, Any]:
@@ -201,6 +204,27 @@ def _two_dimensional(values: Any) -> Any:
 
 def _columns(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
     return [
-        {"name": str(name), "type": str(dtype), "missing": int(missing)}
-        for name, dtype, missing in zip(frame.columns, frame.dtypes, frame.isna().sum(), strict=True)
+        {"name": str(name), "type": logical_type(frame.iloc[:, k]), "missing": int(missing)}
+        for k, (name, missing) in enumerate(frame.isna().sum().items())
     ]
+
+
+def logical_type(column: pd.Series[Any]) -> str:
+    """Return the type of a column's content, the same for every way of storing it, as in `frame_digest`.
+
+    The types are part of the snapshot id: pandas 2 and 3, polars and Arrow store the same text differently.
+
+    Examples
+    --------
+    >>> logical_type(pd.Series(["a", None], dtype=object)), logical_type(pd.Series([1, 2], dtype="Int64"))
+    ('text', 'int64')
+    """
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return "ordered category" if dtype.ordered else "category"
+    kind = getattr(dtype, "kind", "O")
+    if kind in _SIZED:
+        return f"{_SIZED[kind]}{dtype.itemsize * 8}"
+    if kind in _UNSIZED:
+        return _UNSIZED[kind]
+    return _CONTENT.get(pd.api.types.infer_dtype(column, skipna=True), "object")

@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from snapshot_kit import frame, parts, subject
 
@@ -81,6 +82,26 @@ def test_data_describes_rows_without_any_value() -> None:
     assert "CANARY" not in json.dumps(record)
     changed = subject(X.assign(income=X["income"] + 1))
     assert provenance.data(changed)["labels_digest"] != record["labels_digest"]
+
+
+STORAGES = {
+    "text": (["a", None, "b"], [None, object, "string", pd.ArrowDtype(pa.string())], "text"),
+    "integers": ([1, 2, 3], ["int64", "Int64", pd.ArrowDtype(pa.int64())], "int64"),
+    "single": ([1.5, 2.0, 3.0], ["float32", "Float32", pd.ArrowDtype(pa.float32())], "float32"),
+    "truth": ([True, False, True], ["bool", "boolean", object, pd.ArrowDtype(pa.bool_())], "bool"),
+    "days": (pd.to_datetime(["2020-01-01"] * 3), ["datetime64[ns]", "datetime64[s]"], "timestamp"),
+    "levels": (["a", "b", "a"], ["category", pd.CategoricalDtype(["b", "a", "c"])], "category"),
+    "ranks": (["a", "b", "a"], [pd.CategoricalDtype(["a", "b"], ordered=True)], "ordered category"),
+    "mixed": ([1, "a", 2.5], [object], "object"),
+}
+
+
+@pytest.mark.parametrize("name", STORAGES)
+def test_the_storage_of_a_column_changes_neither_its_digest_nor_its_type(name: str) -> None:
+    values, dtypes, expected = STORAGES[name]
+    columns = [pd.Series(values, dtype=dtype) for dtype in dtypes]  # None: what pandas chooses
+    assert {provenance.logical_type(column) for column in columns} == {expected}
+    assert len({frame_digest(column.to_frame("x")) for column in columns}) == 1
 
 
 SECRETS = [
