@@ -34,6 +34,18 @@ FLAGS = (
 )
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 START_SECONDS, ANSWER_SECONDS = 60, 60
+STILL = """async find => {
+  const box = () => { const e = find(); return e && !e.disabled ? e.getBoundingClientRect() : null };
+  find()?.scrollIntoView({block: 'center'});
+  const before = box();
+  await new Promise(done => setTimeout(done, 50));
+  const after = box();
+  if (!before || !after || before.x !== after.x || before.y !== after.y || !after.width) return null;
+  const at = {x: after.x + after.width / 2, y: after.y + after.height / 2};
+  const hit = document.elementFromPoint(at.x, at.y), wanted = find();
+  return hit && (wanted.contains(hit) || hit.contains(wanted)) ? at : null;
+}"""
+"""Where to click on an element: its middle, unless it moves, is disabled, or lies under something else."""
 
 
 def executable() -> str | None:
@@ -112,6 +124,23 @@ class Page:
                 raise TimeoutError(expression)
             time.sleep(0.1)
         return value
+
+    def click(self, element: str, *, seconds: float = 30.0) -> None:
+        """Click with the mouse on what a JavaScript expression finds, once it lies still, free and enabled."""
+        place = self.wait_for(f"({STILL})(() => {element})", seconds=seconds)
+        for kind, button in (("mouseMoved", "none"), ("mousePressed", "left"), ("mouseReleased", "left")):
+            self.call("Input.dispatchMouseEvent", type=kind, button=button, clickCount=1, **place)
+
+    def type(self, text: str) -> None:
+        """Insert a text where the keyboard's focus is."""
+        self.call("Input.insertText", text=text)
+
+    def press_enter(self) -> None:
+        """Press and release the Enter key."""
+        for kind in ("keyDown", "keyUp"):
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13
+            )
 
     def in_frame(self, expression: str, *, seconds: float = 30.0) -> Any:
         """Return the first true value of an expression in a sandboxed frame of the page, once loaded."""

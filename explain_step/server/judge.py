@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import json
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.gate import (
+    DEFAULT,
     BreakGlassUse,
     Evidence,
     GateDecision,
@@ -27,6 +29,7 @@ from explain_step.server.settings import Deployment
 from explain_step.server.user import User, current_user
 from explain_step.tracking.evidence import gather
 from explain_step.tracking.marks import PREFIX
+from explain_step.types import Finding
 
 BREAK_GLASS_TAG = f"{PREFIX}break_glass"
 EXPLAINABLE = ("GATE002", "GATE003", "GATE004", "GATE005")
@@ -82,7 +85,7 @@ class Judge:
         if decision.allowed:
             self.record(str(asked), "allow", name=name, version=version, **facts)
         else:
-            text = refusal_text(decision, new=candidate is not None)
+            text = refusal_text(decision, source=None if candidate is None else candidate.source)
             self.refuse(str(asked), text, name=name, version=version, **facts)
 
     def evidence(
@@ -176,29 +179,50 @@ def parse_break_glass(text: str) -> BreakGlassUse:
     return use
 
 
-def refusal_text(decision: GateDecision, *, new: bool = False) -> str:
-    """Say which version is refused, why, and what to do, in plain text that fits into a dialog."""
-    blocking = decision.blocking
+def refusal_text(decision: GateDecision, *, source: str | None = None) -> str:
+    """Say which version is refused, why, and what to do, in plain text that is read at once in a dialog.
+
+    Parameters
+    ----------
+    decision : GateDecision
+    source : str, optional
+        Where the version would come from that does not exist yet and is refused entry.
+
+    Returns
+    -------
+    str
+        One line; the command is its end, so that it can be copied.
+    """
     uri = f"models:/{decision.name}/{decision.version}"
-    reasons = "; ".join(f"{f.code} {_shortened(f.message)}" for f in blocking[:2]) or "no rule holds for it"
+    if source is None:
+        what, known = f"{uri} may not get {decision.request}", uri
+    else:
+        known = source if source.startswith("models:/") else ""
+        what = f"{known or 'A new version'} may not enter {decision.name}"
+    blocking = decision.blocking
+    reasons = "; ".join(_reason(f, uri) for f in blocking[:2]) or "no rule holds for it"
     more = f" (and {len(blocking) - 2} more)" if len(blocking) > 2 else ""
-    what = (
-        f"{uri} may not get {decision.request}" if not new else f"A new version may not enter {decision.name}"
-    )
-    return f"{what}: {reasons}{more}. {_remedy(decision, uri, new=new)}"
+    return f"{what}: {reasons}{more}. {_remedy(decision, known)}"
 
 
-def _shortened(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= 180 else f"{plain[:179]}…"
+def _reason(finding: Finding, uri: str) -> str:
+    """Return the words of a finding before its code; the version has been named already."""
+    text = " ".join(finding.message.split()).rstrip(".")
+    text = f"it {text.removeprefix(f'{uri} ')}" if text.startswith(f"{uri} ") else text
+    return f"{text if len(text) <= 180 else f'{text[:179]}…'} ({finding.code})"
 
 
-def _remedy(decision: GateDecision, uri: str, *, new: bool) -> str:
+def _remedy(decision: GateDecision, known: str) -> str:
+    """Name the command, quoted for a shell; a source that is no version or model has to become one first."""
+    first = "" if known else "Register it under another name first. "
+    target = shlex.quote(known or "models:/NAME/VERSION")
     codes = {f.code for f in decision.blocking}
     if codes & set(EXPLAINABLE):
-        target = "models:/<name>/<version>" if new else uri
-        return f"Explain it: explain-step run {target} rows.parquet --target LABEL"
-    return f"All findings: explain-step gate {uri if not new else 'models:/<name>/<version>'}"
+        return f"{first}Explain it: explain-step run {target} rows.parquet --target LABEL"
+    if "/" not in known.removeprefix("models:/"):  # a logged model: the command reads versions
+        first, target = "Register it under another name first. ", "models:/NAME/VERSION"
+    policy = "" if decision.policy_digest == DEFAULT.digest else " --policy policy.yaml"
+    return f"{first}All findings: explain-step gate {target}{policy}"
 
 
 def _facts(decision: GateDecision) -> dict[str, Any]:
