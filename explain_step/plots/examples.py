@@ -141,11 +141,11 @@ def _bars(axes: Axes, fall: _Waterfall) -> None:
         ]
         colour = style.RED if effect > 0 else style.BLUE
         axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=3))
-        if i + 1 < count:
-            axes.plot([start, start], [y - 1 + HALF, y - HALF], color=style.LIGHT, linewidth=0.8, zorder=2)
         if np.isfinite(fall.errors[i]) and fall.errors[i] > 0:
             _whisker(axes, end, y, half=1.96 * float(fall.errors[i]))
         _number(axes, start, end, y, span=span, decimals=decimals)
+    lanes = np.arange(count - 1, 0, -1)
+    axes.vlines(fall.starts[:-1], lanes - 1 + HALF, lanes - HALF, color=style.LIGHT, linewidth=0.8, zorder=2)
     axes.set_xlim(low, high)
     axes.set_ylim(-1.15, count + 0.1)
     axes.set_yticks(range(count), fall.names[::-1])

@@ -98,11 +98,12 @@ def _names_width(axes: Axes, renderer: Any) -> float:
 
 
 def _measured(axes: Axes, renderer: Any, *, left: float) -> _Room:
-    """Return what a panel's labels need, with ``left`` known from before."""
+    """Return what a panel's labels need, with ``left`` known from before; marks stay inside and are not asked."""
     shown = axes.yaxis.get_visible()
+    beside = [*axes.texts, *axes.child_axes, *([legend] if (legend := axes.get_legend()) else [])]
     axes.yaxis.set_visible(False)
     try:
-        box = axes.get_tightbbox(renderer)
+        box = axes.get_tightbbox(renderer, bbox_extra_artists=[a for a in beside if a.get_in_layout()])
     finally:
         axes.yaxis.set_visible(shown)
     if box is None:
