@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 IN_PROSE, IN_TABLES = 48, 72
 UNBROKEN = 22
-JOINTS = re.compile(r"(?<=[_/.:(])(?=\w)")
+JOINTS = re.compile(r"(?<=[_/(])(?=\w)|(?<=[.:])(?=[^\W\d])")
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 ADDRESS = re.compile(r"\bhttps?(?=:)|\bftp(?=:)|\bwww(?=\.)|@", re.IGNORECASE)
 WORD_JOINER = "\u2060"
@@ -103,8 +103,8 @@ def breakable(text: str) -> Markup:
 
     Examples
     --------
-    >>> print(breakable("a_b"))
-    a_<wbr>b
+    >>> print(breakable("a_b"), breakable("below 40.2"))
+    a_<wbr>b below 40.2
     """
     return Markup("<wbr>").join(JOINTS.split(text))
 
