@@ -21,7 +21,7 @@ import explain_step
 
 DATA = Path(__file__).parent / "data" / "hmda.csv"
 # MLflow >= 3.14 stores scikit-learn models without pickle; the class of fitted trees has to be named as trusted
-PICKLE_FREE = "skops_trusted_types" in signature(mlflow.sklearn.log_model).parameters
+PICKLE_FREE = signature(mlflow.sklearn.log_model).parameters["serialization_format"].default != "cloudpickle"
 STORAGE = {"skops_trusted_types": ["sklearn.tree._tree.Tree"]} if PICKLE_FREE else {}
 YES_NO = ["phist", "selfemp", "insurance", "condomin", "afam", "single", "hschool"]
 

@@ -57,6 +57,7 @@ def directory_digest(path: str | Path, exclude: Collection[str] = ("explanations
     exclude : collection of str
         Names of direct children that do not count. The file ``registered_model_meta``, which MLflow's
         client adds to a download of a registered version, never counts: it is not part of the logged model.
+        A folder of that name does.
 
     Raises
     ------
@@ -76,11 +77,10 @@ def directory_digest(path: str | Path, exclude: Collection[str] = ("explanations
     if not root.is_dir():
         msg = f"Argument path must be a directory, got {str(path)!r}."
         raise InvalidInput(msg)
-    skipped = {*exclude, "registered_model_meta"}
     files = sorted(
         (entry.relative_to(root).as_posix(), entry)
         for child in root.iterdir()
-        if child.name not in skipped
+        if child.name not in exclude and not _of_download(child)
         for entry in _regular_files(child)
     )
     if not files:
@@ -88,6 +88,10 @@ def directory_digest(path: str | Path, exclude: Collection[str] = ("explanations
         raise InvalidInput(msg)
     lines = [[name, sha256_file(entry)] for name, entry in files]
     return sha256_bytes(canonical_json([DIRECTORY_ALGORITHM, lines]))
+
+
+def _of_download(child: Path) -> bool:
+    return child.name == "registered_model_meta" and stat.S_ISREG(child.lstat().st_mode)
 
 
 def _regular_files(path: Path) -> Iterator[Path]:

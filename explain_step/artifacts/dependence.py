@@ -46,6 +46,11 @@ class _Rows:
     config: Config
     seeds: Seeds
 
+    @property
+    def local_weights(self) -> FloatArray | None:
+        """The weights of the rows behind accumulated local effects."""
+        return None if self.explained.weights is None else self.explained.weights[self.local]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Effect:
@@ -161,7 +166,9 @@ def _of_numbers(rows: _Rows, feature: str) -> _Effect:
     near = effects.nearest(values, grid)
     count = np.bincount(near[near >= 0], minlength=len(grid)).astype(np.float64)
     local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
-    ale = effects.accumulated_local_effects(rows.explained.model, local, feature, edges=grid, rng=rng)
+    ale = effects.accumulated_local_effects(
+        rows.explained.model, local, feature, edges=grid, rng=rng, weights=rows.local_weights
+    )
     parts = [
         _frame(rows, feature, "shap", curve, extra={"x_low": ends[0], "x_high": ends[1]}),
         _frame(rows, feature, "pdp", pdp, x=grid, count=count),
@@ -238,7 +245,13 @@ def _of_levels(rows: _Rows, feature: str) -> _Effect:
         local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
         ends = [columns.filled(series, found.samples[i], times=len(local)) for i in known]
         ale = effects.two_level_effect(
-            model, local, feature, settings=ends, codes=found.codes[rows.local], rng=rng
+            model,
+            local,
+            feature,
+            settings=ends,
+            codes=found.codes[rows.local],
+            rng=rng,
+            weights=rows.local_weights,
         )
         parts.append(_frame(rows, feature, "ale", ale, count=curve.count, extra={"level": names}))
     meta = {"kind": "levels", "discrete": True, "ordered": found.ordered}
@@ -360,6 +373,9 @@ def _assemble(
         "method": f"SHAP means over {len(rows.attributions.rows)} explained rows in quantile bins; PDP and "
         "ICE over "
         f"{len(rows.reference)} background rows; ALE over {len(rows.local)} explained rows",
+        "weights": "SHAP means and ALE use the sample weights; background rows count alike"
+        if rows.explained.weights is not None
+        else "none were given",
         "features": {feature: effect.meta for feature, effect in done.items()},
         "excluded": excluded,
     }

@@ -144,17 +144,24 @@ def partial_dependence(
 
 
 def accumulated_local_effects(
-    model: FittedModel, rows: pd.DataFrame, feature: str, *, edges: FloatArray, rng: np.random.Generator
+    model: FittedModel,
+    rows: pd.DataFrame,
+    feature: str,
+    *,
+    edges: FloatArray,
+    rng: np.random.Generator,
+    weights: FloatArray | None = None,
 ) -> Curve | None:
     """Return the accumulated local effect of a numeric or date column.
 
     Apley and Zhu 2020, doi:10.1111/rssb.12377.
     Each row's prediction changes between the two edges around its own value, with its other columns kept;
     the changes are averaged per bin, accumulated, and centred to mean zero over the rows. The interval is a
-    percentile bootstrap over rows. None where fewer than two edges or rows with a value exist.
+    percentile bootstrap over rows. None where fewer than two edges or rows with a value and a weight exist.
     """
     values = columns.numbers(rows[feature])
-    rows, values = rows[~np.isnan(values)], values[~np.isnan(values)]
+    counted = ~np.isnan(values) & (True if weights is None else weights > 0)
+    rows, values = rows[counted], values[counted]
     if len(edges) < 2 or len(rows) < 2:
         return None
     # a bin holds the values above its lower edge up to its upper one, so that a value on an edge moves
@@ -164,7 +171,8 @@ def accumulated_local_effects(
     below, above = predicting.predict_all(
         model, [predicting.edited(rows, {feature: low}), predicting.edited(rows, {feature: high})]
     )
-    return accumulated(above - below, codes, edges=edges, values=values, rng=rng)
+    weights = None if weights is None else weights[counted]
+    return accumulated(above - below, codes, edges=edges, values=values, rng=rng, weights=weights)
 
 
 def two_level_effect(
@@ -175,18 +183,24 @@ def two_level_effect(
     settings: list[object],
     codes: IntArray,
     rng: np.random.Generator,
+    weights: FloatArray | None = None,
 ) -> Curve:
     """Return the accumulated local effect of a two-level column: one bin, the mean change across it."""
     below, above = predicting.predict_all(model, (predicting.edited(rows, {feature: s}) for s in settings))
     values = codes.astype(np.float64)
     edges = np.array([0.0, 1.0])
-    return accumulated(
-        above - below, np.zeros(len(rows), dtype=np.int64), edges=edges, values=values, rng=rng
-    )
+    bins = np.zeros(len(rows), dtype=np.int64)
+    return accumulated(above - below, bins, edges=edges, values=values, rng=rng, weights=weights)
 
 
 def accumulated(
-    change: FloatArray, codes: IntArray, *, edges: FloatArray, values: FloatArray, rng: np.random.Generator
+    change: FloatArray,
+    codes: IntArray,
+    *,
+    edges: FloatArray,
+    values: FloatArray,
+    rng: np.random.Generator,
+    weights: FloatArray | None = None,
 ) -> Curve:
     """Return the centred running sum of mean changes per bin, with a percentile-bootstrap interval over rows.
 
@@ -199,15 +213,19 @@ def accumulated(
     edges : ndarray of shape (bins + 1,)
     values : ndarray of shape (n,)
         The column's values: the curve is centred over them (linear between edges).
+    weights : ndarray of shape (n,), optional
+        Sample weights, not all zero.
     """
     n, bins = len(change), len(edges) - 1
+    weight = np.ones(n) if weights is None else weights
     member = np.zeros((n, bins))
     member[np.arange(n), codes] = 1.0
     # share of every edge in the mean of the interpolated curve over the rows
     inside = np.clip((values - edges[codes]) / (edges[codes + 1] - edges[codes]), 0.0, 1.0)
-    whole = _accumulate(np.ones((1, n)), member, change=change, inside=inside, codes=codes)[0]
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
-    drawn = _accumulate(counts, member, change=change, inside=inside, codes=codes)
+    overall = _overall_steps(member * weight[:, None], change)
+    whole = _accumulate(weight[None, :], member, change=change, inside=inside, overall=overall)[0]
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) * weight
+    drawn = _accumulate(counts, member, change=change, inside=inside, overall=overall)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     at_edge = np.bincount(nearest(values, edges), minlength=bins + 1).astype(np.float64)
     return Curve(
@@ -215,10 +233,16 @@ def accumulated(
     )
 
 
+def _overall_steps(held: FloatArray, change: FloatArray) -> FloatArray:
+    """Return each bin's mean change (bins, k) from the rows' weights in the bins (n, bins); 0 where it is empty."""
+    total = held.sum(axis=0)
+    return np.asarray((held.T @ change) / np.where(total > 0, total, 1.0)[:, None], dtype=np.float64)
+
+
 def _accumulate(
-    counts: FloatArray, member: FloatArray, *, change: FloatArray, inside: FloatArray, codes: IntArray
+    counts: FloatArray, member: FloatArray, *, change: FloatArray, inside: FloatArray, overall: FloatArray
 ) -> FloatArray:
-    """Return centred curves (r, bins + 1, k) of r resamples given as counts (r, n)."""
+    """Return centred curves (r, bins + 1, k) of r resamples given as (weighted) counts (r, n)."""
     r, bins, k = len(counts), member.shape[1], change.shape[1]
     held = counts @ member
     curves = np.zeros((r, bins + 1, k))
@@ -226,12 +250,12 @@ def _accumulate(
     share = np.zeros((r, bins + 1))
     share[:, :-1] += low_share
     share[:, 1:] += high_share
-    share /= counts.sum(axis=1, keepdims=True)
-    overall = (member.T @ change) / np.maximum(member.sum(axis=0), 1)[:, None]
+    everything = counts.sum(axis=1, keepdims=True)
+    share /= np.where(everything > 0, everything, 1.0)
     for output in range(k):
         total = counts @ (member * change[:, [output]])
         # a bin that a resample missed keeps its overall mean
-        step = np.where(held > 0, total / np.maximum(held, 1), overall[None, :, output])
+        step = np.where(held > 0, total / np.where(held > 0, held, 1.0), overall[None, :, output])
         curves[:, 1:, output] = np.cumsum(step, axis=1)
     centre = (share[:, :, None] * curves).sum(axis=1, keepdims=True)
     return np.asarray(curves - centre, dtype=np.float64)

@@ -48,7 +48,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     rows, caveats = [], []
     for metric in chosen:
         try:
-            row = _row(subject, metric, seeds=seeds)
+            row = measure(subject, metric, seeds=seeds)
         except NotApplicable as error:
             caveats.append(_caveat("metric_left_out", f"The metric {metric.name} is left out: {error}."))
             continue
@@ -70,7 +70,14 @@ def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
     return Caveat(code=code, section="performance", message=message, degrades=degrades)
 
 
-def _row(subject: Subject, metric: Metric, *, seeds: Seeds) -> dict[str, Any]:
+def measure(subject: Subject, metric: Metric, *, seeds: Seeds) -> dict[str, Any]:
+    """Return a metric on all rows with its interval: one row of the table ``performance``.
+
+    Raises
+    ------
+    NotApplicable
+        The metric cannot be computed for this model.
+    """
     n = len(subject.X)
     everything = np.arange(n, dtype=np.int64)
     value = _value(subject, metric, everything)

@@ -31,8 +31,8 @@ def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     frame = base.copy(deep=False)
     for name, values in columns.items():
         # the dtype is stated, because pandas would read an object array of text as its string type
-        numpy = isinstance(values, pd.arrays.NumpyExtensionArray)  # nullable dtypes stay as they are
-        dtype = values.dtype.numpy_dtype if numpy else values.dtype
+        plain = type(values) is pd.arrays.NumpyExtensionArray  # nullable and text dtypes stay as they are
+        dtype = values.dtype.numpy_dtype if plain else values.dtype
         frame[name] = pd.Series(values, index=frame.index, dtype=dtype)
     return frame
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.artifacts import segment_performance as performance
+from explain_step.artifacts.performance import measure
 from explain_step.artifacts.segment_cells import RESAMPLES, SECTION, Cell, View, metric_of
 from explain_step.config import Config
 from explain_step.intervals import holm, mean_interval
@@ -83,9 +84,9 @@ def _adjusted(cells: Sequence[Cell]) -> tuple[dict[tuple[Any, ...], float], dict
 def _overall(subject: Subject, view: View, *, metric: Metric | None, seeds: Seeds) -> list[dict[str, Any]]:
     everything = np.arange(len(subject.X))
     drawn = performance.Estimate()
-    if metric is not None:
-        rng = seeds.rng(SECTION, "metric", ALL)
-        drawn = performance.interval(performance.draws(metric, subject, everything, rng=rng))
+    if metric is not None:  # the same numbers as in the table of performance
+        whole = measure(subject, metric, seeds=seeds)
+        drawn = performance.Estimate(value=whole["value"], low=whole["ci_low"], high=whole["ci_high"])
     rng = seeds.rng(SECTION, "importance", ALL)
     mean, low, high = mean_interval(view.values, rng=rng, weights=view.weights, resamples=RESAMPLES)
     head = {"segment": ALL, "level": ALL_LEVEL, "sensitive": False, "origin": "all", "n": len(everything)}
@@ -178,8 +179,9 @@ def _meta(
             "|attribution|: "
             f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
             "percentile "
-            f"bootstrap, {performance.RESAMPLES} resamples; its difference: normal with bootstrap standard "
-            "errors; for accuracy Wilson and Newcombe instead. None where resamples do not vary. "
+            f"bootstrap, {performance.RESAMPLES} resamples (all rows: as in the table of performance); its "
+            "difference: normal with bootstrap standard errors; for accuracy Wilson and Newcombe instead. None "
+            "where resamples do not vary. "
             f"Means are {weighted}; n counts rows."
         ),
         "p_adjusted": (

@@ -87,6 +87,8 @@ class Evidence:
         Parsed from the bytes that were verified.
     model_digest : str, optional
         `explain_step.digests.directory_digest` of the model's files as they are stored now.
+    model_problem : str, optional
+        Why that digest does not cover what is loaded: the model points to files elsewhere, or is not finished.
     signatures, reviews : tuple
     champion : Reference, optional
         None where the alias of ``policy.drift`` points nowhere.
@@ -108,6 +110,7 @@ class Evidence:
     registry_sha256: str | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     model_digest: str | None = None
+    model_problem: str | None = None
     signatures: tuple[SignatureFound, ...] = ()
     reviews: tuple[Review, ...] = ()
     champion: Reference | None = None

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 from explain_step.digests import sha256_bytes
 from explain_step.server import client
 from explain_step.server.judge import Judge
-from explain_step.server.protection import holders_of_model, holders_of_run
+from explain_step.server.protection import holders_of_model, holders_of_run, is_registered
 from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
 from explain_step.server.settings import stripped
 from explain_step.snapshot.manifest import check_schema, parse, seal
@@ -311,4 +311,9 @@ def _owner_of_model(judge: Judge, model_id: str) -> Owner:
         deleted = model_id in store._get_deleted_logged_models()
         held = holders_of_model(judge.registry, judge.policy(), model_id) if deleted else []
         return Owner(known=deleted, deleted=deleted, held=held[0] if held else None)
-    return Owner(known=True, ready=str(model.status) == "READY")
+    ready = str(model.status) == "READY"
+    held = []
+    # an unfinished model may be promoted by break-glass, and was before models had to be READY
+    if not ready and is_registered(judge.registry, model_id):
+        held = holders_of_model(judge.registry, judge.policy(), model_id)
+    return Owner(known=True, ready=ready, held=held[0] if held else None)

@@ -65,8 +65,11 @@ class Judge:
 
     def require(
         self, name: str, version: str, request: Request, *, policy: Policy, candidate: Candidate | None = None
-    ) -> None:
-        """Return if the version may be promoted; refuse otherwise. Nothing about an allow is remembered."""
+    ) -> Evidence | None:
+        """Return the evidence if the version may be promoted; refuse otherwise. No allow is remembered.
+
+        None where nothing is refused although it may not be (dry-run).
+        """
         user = current_user()
         asked = Request(
             action=request.action, target=request.target, by=user.name, authenticated=user.authenticated
@@ -80,13 +83,14 @@ class Judge:
             self.refuse(
                 str(asked), f"{words}{str(error)[:300]}).", name=name, version=version, codes=("GATE001",)
             )
-            return
+            return None
         facts = _facts(decision)
         if decision.allowed:
             self.record(str(asked), "allow", name=name, version=version, **facts)
         else:
             text = refusal_text(decision, source=None if candidate is None else candidate.source)
             self.refuse(str(asked), text, name=name, version=version, **facts)
+        return evidence if decision.allowed else None
 
     def evidence(
         self, name: str, version: str, *, policy: Policy, candidate: Candidate | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from urllib.parse import unquote, urlparse
 
 from explain_step.errors import ExplainStepError
+from explain_step.server.seal import in_trace, readings, spots
 from explain_step.server.settings import UNSEALED, Deployment, accepts_unsealed, stripped
 from explain_step.tracking.place import Place
 
@@ -52,3 +54,40 @@ def proxied_path(location: str) -> str | None:
     if path != unquote(path) or "\\" in path or posixpath.normpath(path) != path:
         return None
     return None if path.startswith("..") else path
+
+
+def nested(location: str, *, deployment: Deployment) -> str | None:
+    """Say why an experiment may not have its artifacts at a location; None where it may.
+
+    A folder of a run may be deleted with all that is in it, also what another run keeps there; and the store's own
+    directory, named directly, would be written to past the seal.
+
+    Examples
+    --------
+    >>> own = Deployment(registry_uri=None, backend_uri=None, destination=None, serves_artifacts=True, artifacts_only=False)
+    >>> nested("mlflow-artifacts:/7", deployment=own), nested("s3://bucket/x", deployment=own)
+    (None, None)
+    >>> nested(f"mlflow-artifacts:/7/{'0' * 32}/artifacts/deep", deployment=own)
+    'it lies inside the artifacts of a run, a logged model or a trace'
+    """
+    path = urlparse(location).path or location
+    if any(in_trace(reading) or any(spots(reading)) for reading in readings(path)):
+        return "it lies inside the artifacts of a run, a logged model or a trace"
+    if deployment.seals_artifacts and _inside(location, stripped(str(deployment.destination))):
+        return "it is inside this server's artifact store; leave it out, or give mlflow-artifacts:/<folder>"
+    return None
+
+
+def _inside(location: str, store: str) -> bool:
+    ours, theirs = _rooted(store), _rooted(location)
+    same = ours[:2] == theirs[:2]
+    return same and any(f"{path}/".startswith(f"{ours[2]}/") for path in theirs[2:])
+
+
+def _rooted(uri: str) -> tuple[str, ...]:
+    """Return scheme, host and path of a location; a local one as the disk has it, followed by how it is written."""
+    parsed = urlparse(uri)
+    if parsed.scheme.lower() in ("", "file"):
+        written = unquote(parsed.path) if parsed.scheme else uri
+        return ("file", "", os.path.realpath(written), posixpath.normpath(written).replace("//", "/"))
+    return (parsed.scheme.lower(), parsed.netloc, posixpath.normpath(f"/{unquote(parsed.path)}").rstrip("/"))

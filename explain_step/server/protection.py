@@ -36,8 +36,11 @@ def holders_of_version(registry: Any, policy: Policy, name: str, version: str) -
 
 
 def holders_of_model(registry: Any, policy: Policy, model_id: str) -> list[str]:
-    """Return what holds a logged model: every version of it, since copies share its place."""
-    return _held(registry, policy, location=model_id)
+    """Return what holds a logged model: every version of it, since copies share its place.
+
+    A version holds its model and run also by being in a protected registered model.
+    """
+    return _held(registry, policy, within=True, location=model_id)
 
 
 def holders_of_run(registry: Any, policy: Policy, run_id: str, *, without_model: bool = False) -> list[str]:
@@ -45,7 +48,14 @@ def holders_of_run(registry: Any, policy: Policy, run_id: str, *, without_model:
 
     ``without_model``: only versions whose files are the run's own.
     """
-    return _held(registry, policy, run_id=run_id, location=f"/{run_id}/" if without_model else None)
+    place = f"/{run_id}/" if without_model else None
+    return _held(registry, policy, within=True, run_id=run_id, location=place)
+
+
+def is_registered(registry: Any, model_id: str) -> bool:
+    """Tell whether any version is this logged model; no policy is needed for a no."""
+    with registry.ManagedSessionMaker() as session:
+        return _versions(registry, session, location=model_id).first() is not None
 
 
 def has_versions(registry: Any, name: str) -> bool:
@@ -54,7 +64,7 @@ def has_versions(registry: Any, name: str) -> bool:
         return _versions(registry, session, name=name).first() is not None
 
 
-def _held(registry: Any, policy: Policy, **wanted: Any) -> list[str]:
+def _held(registry: Any, policy: Policy, *, within: bool = False, **wanted: Any) -> list[str]:
     from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
 
     held = []
@@ -63,6 +73,8 @@ def _held(registry: Any, policy: Policy, **wanted: Any) -> list[str]:
             uri = f"models:/{found.name}/{found.version}"
             if matches(str(found.current_stage), policy.protected.stages):
                 held.append(f"{uri} is in the protected stage {found.current_stage!r}")
+            if within and matches(found.name, policy.protected.registered_models):
+                held.append(f"{uri} is in the protected registered model {found.name!r}")
             named = _query(registry, session, Alias).filter(
                 Alias.name == found.name, Alias.version == found.version
             )
@@ -112,16 +124,19 @@ class Origin:
 
 
 def protected_versions(registry: Any, policy: Policy) -> list[tuple[Origin, str]]:
-    """Return every version that a protected alias or stage holds, with the text that says so."""
+    """Return every version that a protected alias, stage or registered model holds, with the text that says so."""
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as Version
     from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
 
-    def staged(row: Any) -> bool:
-        return matches(str(row.current_stage), policy.protected.stages)
+    def places(row: Any) -> list[str]:
+        staged = matches(str(row.current_stage), policy.protected.stages)
+        within = matches(row.name, policy.protected.registered_models)
+        found = [f"is in stage {row.current_stage!r}"] if staged else []
+        return [*found, f"is in the protected registered model {row.name!r}"] if within else found
 
     with registry.ManagedSessionMaker() as session:
         versions = session.query(Version).filter(Version.current_stage != DELETED)
-        rows = [(row, f"is in stage {row.current_stage!r}") for row in versions.all() if staged(row)]
+        rows = [(row, text) for row in versions.all() for text in places(row)]
         joined = versions.join(Alias, (Alias.name == Version.name) & (Alias.version == Version.version))
         rows += [
             (row, f"has the protected alias {alias!r}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 
-from explain_step.gate import Policy, Request, folded
+from explain_step.gate import Evidence, Policy, Request, folded
 from explain_step.server import client, tags
 from explain_step.server.client import Candidate
 from explain_step.server.judge import Judge
@@ -102,6 +103,39 @@ def _refusing(name: str) -> Any:
     return refuse
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What was judged, to be compared with what has been promoted: between the two, others write too."""
+
+    found: Any
+    request: Request
+    policy: Policy
+    location: str
+    evidence: Evidence | None
+
+    def again(self, store: Any, undo: Callable[[], Any]) -> None:
+        """Refuse, and take the promotion back, where it is of something else than was judged.
+
+        Another version may have got the name and number; and files of a version without a logged model are not
+        sealed before it is promoted, so these are read again.
+        """
+        name, version = self.found.name, str(self.found.version)
+        try:
+            now = store.get_model_version(name, version)
+            if self._facts(store, now) != (self.found.creation_timestamp, self.found.source, self.location):
+                text = f"models:/{name}/{version} is not the version that was judged; ask again."
+                store.judge.refuse(str(self.request), text, name=name, version=version)
+            if self.evidence is not None and self.evidence.model_id is None:
+                store.judge.require(name, version, self.request, policy=self.policy)
+        except Exception:
+            undo()
+            raise
+
+    def _facts(self, store: Any, now: Any) -> tuple[Any, ...]:
+        location = store.get_model_version_download_uri(now.name, now.version)
+        return (now.creation_timestamp, now.source, location)
+
+
 class RegistryGuards:
     """The guards, as a mixin before MLflow's store."""
 
@@ -110,9 +144,31 @@ class RegistryGuards:
     def set_registered_model_alias(self, name: str, alias: str, version: Any) -> Any:
         """Let a protected alias point to proven versions only."""
         policy = self.judge.policy()
-        if protected_here(name, policy, alias=alias) is not None:
-            self._require(name, version, Request(action="alias", target=alias), policy)
-        return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
+        if protected_here(name, policy, alias=alias) is None:
+            return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
+        look = self._require(name, version, Request(action="alias", target=alias), policy)
+        before = (super().get_registered_model(name).aliases or {}).get(alias)  # type: ignore[misc]
+        result = self._write_alias(name, alias, version)
+
+        def undo() -> None:
+            if before is None:
+                super(RegistryGuards, self).delete_registered_model_alias(name, alias)  # type: ignore[misc]
+            elif str(before) != str(version):
+                super(RegistryGuards, self).set_registered_model_alias(name, alias, before)  # type: ignore[misc]
+
+        look.again(self, undo)
+        return result
+
+    def _write_alias(self, name: str, alias: str, version: Any) -> Any:
+        """Write an alias; once more where another request was the first to insert it in the same moment."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
+        except MlflowException as error:
+            if "IntegrityError" not in str(error):
+                raise
+            return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
 
     def delete_registered_model_alias(self, name: str, alias: str) -> Any:
         """Take an alias away: always possible, and recorded, since setting it again is judged."""
@@ -126,11 +182,14 @@ class RegistryGuards:
     ) -> Any:
         """Let proven versions into a protected stage only."""
         policy = self.judge.policy()
-        if protected_here(name, policy, stage=stage) is not None:
-            self._require(name, version, Request(action="stage", target=stage), policy)
-        return super().transition_model_version_stage(  # type: ignore[misc]
-            name, version, stage, archive_existing_versions
-        )
+        move = super().transition_model_version_stage  # type: ignore[misc]
+        if protected_here(name, policy, stage=stage) is None:
+            return move(name, version, stage, archive_existing_versions)
+        look = self._require(name, version, Request(action="stage", target=stage), policy)
+        before = str(super().get_model_version(name, version).current_stage)  # type: ignore[misc]
+        result = move(name, version, stage, archive_existing_versions)
+        look.again(self, lambda: move(name, version, before, False))
+        return result
 
     def create_registered_model(self, name: str, tags: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Create a registered model without tags that are the gate's own."""
@@ -187,11 +246,18 @@ class RegistryGuards:
         policy = self.judge.policy()
         prompt = is_prompt(source, tags=plain, run_id=run_id)
         self._one_kind(name, prompt=prompt)
-        if not prompt and protected_here(name, policy) is not None:
-            candidate = self._candidate(name, source, run_id=run_id, plain=plain)
-            request = Request(action="registered_model", target=name)
-            self.judge.require(name, candidate.version, request, policy=policy, candidate=candidate)
-        return super().create_model_version(name, source, run_id, kept, *args, **kwargs)  # type: ignore[misc]
+        make = super().create_model_version  # type: ignore[misc]
+        if prompt or protected_here(name, policy) is None:
+            return make(name, source, run_id, kept, *args, **kwargs)
+        candidate = self._candidate(name, source, run_id=run_id, plain=plain)
+        request = Request(action="registered_model", target=name)
+        evidence = self.judge.require(name, candidate.version, request, policy=policy, candidate=candidate)
+        result = make(name, source, run_id, kept, *args, **kwargs)
+        look = Look(
+            found=result, request=request, policy=policy, location=candidate.location, evidence=evidence
+        )
+        look.again(self, lambda: super(RegistryGuards, self).delete_model_version(name, result.version))  # type: ignore[misc]
+        return result
 
     def delete_model_version(self, name: str, version: Any) -> Any:
         """Refuse to delete a version that a protected alias or stage points to."""
@@ -220,10 +286,13 @@ class RegistryGuards:
             self._refuse("delete tag", f"{name}/{version}", problem)
         return super().delete_model_version_tag(name, version, key)  # type: ignore[misc]
 
-    def _require(self, name: str, version: Any, request: Request, policy: Policy) -> None:
+    def _require(self, name: str, version: Any, request: Request, policy: Policy) -> Look:
         found = super().get_model_version(name, version)  # type: ignore[misc]
+        location = super().get_model_version_download_uri(name, version)  # type: ignore[misc]
+        evidence = None
         if not is_prompt_version(found):
-            self.judge.require(name, str(found.version), request, policy=policy)
+            evidence = self.judge.require(name, str(found.version), request, policy=policy)
+        return Look(found=found, request=request, policy=policy, location=location, evidence=evidence)
 
     def _refuse(self, action: str, name: str, why: str) -> None:
         self.judge.refuse(action, f"{name}: {action} refused: {why}.", name=name)

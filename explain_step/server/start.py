@@ -24,7 +24,8 @@ from explain_step.server.settings import MODE, SCHEME, Deployment
 
 logger = logging.getLogger("explain_step.gate")
 SERVER_MODULE = "mlflow.server"
-OLDEST_MLFLOW = (3, 10)
+OLDEST_MLFLOW = (3, 17)
+"""Whose stores the guards were held against; an older server has other methods and routes."""
 NEWEST_MLFLOW = (4, 0)
 
 
@@ -102,7 +103,7 @@ def configuration_problem(deployment: Deployment) -> str | None:
 
     version = tuple(int(part) for part in mlflow.__version__.split(".")[:2])
     if not OLDEST_MLFLOW <= version < NEWEST_MLFLOW:
-        return f"MLflow {mlflow.__version__} is not supported; install a version from 3.10 and below 4."
+        return f"MLflow {mlflow.__version__} is not supported by the server gate; install a version from 3.17 and below 4."
     if str(deployment.backend_uri or "").startswith(SCHEME):
         return f"--backend-store-uri takes the plain URI of the database; put {SCHEME} before --registry-store-uri."
     return _half(deployment) or _unusable()

@@ -7,10 +7,12 @@ from typing import Any
 
 from explain_step.server import client
 from explain_step.server.judge import Judge
+from explain_step.server.places import nested
 from explain_step.server.protection import holders_of_model, holders_of_run
 
 GUARDED = frozenset(
     {
+        "create_experiment",
         "delete_run",
         "delete_experiment",
         "delete_logged_model",
@@ -50,6 +52,16 @@ class TrackingGuards:
         """The judge of the server's registry store."""
         found: Judge = client.registry_of_server().judge
         return found
+
+    def create_experiment(
+        self, name: str, artifact_location: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Refuse an experiment that would keep its models inside another model, run or trace."""
+        judge = self.judge
+        problem = None if not artifact_location else nested(artifact_location, deployment=judge.deployment)
+        if problem is not None:
+            judge.refuse("create experiment", f"experiment {name!r}: artifact location refused: {problem}.")
+        return super().create_experiment(name, artifact_location, *args, **kwargs)  # type: ignore[misc]
 
     def delete_run(self, run_id: str) -> Any:
         """Refuse while a protected version comes from the run."""
@@ -94,7 +106,10 @@ class TrackingGuards:
 
     def _keep(self, what: str, held: list[str]) -> None:
         if held:
-            text = f"{what} may not be deleted: {held[0]}. Take the alias or stage away first."
+            first = (
+                "Take the alias or stage away" if "registered model" not in held[0] else "Delete that version"
+            )
+            text = f"{what} may not be deleted: {held[0]}. {first} first."
             self.judge.refuse("delete", text, what=what)
 
     def _holders_of_run(self, run_id: str) -> list[str]:

@@ -19,6 +19,7 @@ from explain_step.snapshot import StoredTables, examine
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.loading import files_at
 from explain_step.tracking.marks import PREFIX
+from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import Place, open_place
 from explain_step.tracking.target import model_id_of
 from explain_step.types import Finding
@@ -42,6 +43,7 @@ class _Located:
     evidence: str
     hint: str | None
     registry_sha256: str | None
+    unfinished: str | None
 
 
 def gather(
@@ -92,8 +94,7 @@ def gather(
         facts["registry_sha256"] = located.registry_sha256
         with _kept(problems, "the artifact store"):
             facts |= snapshot_facts(opener(located.evidence), hint=located.hint)
-            with files_at(opener(located.location)) as directory:
-                facts["model_digest"] = digests.directory_digest(directory)
+            facts |= _model_facts(opener(located.location), unfinished=located.unfinished)
     if policy.drift is not None:
         with _kept(problems, f"the version behind {policy.drift.alias!r}"):
             facts["champion"] = _reference(client, name, policy.drift.alias, opener)
@@ -117,8 +118,7 @@ def gather_logged(
         with _kept(problems, "the artifact store"):
             place = opener(str(model.artifact_location))
             facts |= snapshot_facts(place, hint=(model.tags or {}).get(f"{PREFIX}snapshot_id"))
-            with files_at(place) as directory:
-                facts["model_digest"] = digests.directory_digest(directory)
+            facts |= _model_facts(place, unfinished=_unfinished(model))
     return Evidence(
         name=model_id,
         version="",
@@ -127,6 +127,19 @@ def gather_logged(
         unreadable=tuple(problems),
         **facts,
     )
+
+
+def _model_facts(place: Place, *, unfinished: str | None) -> dict[str, Any]:
+    """Return the digest of the model's files, and why it does not cover what is loaded."""
+    with files_at(place) as directory:
+        problem = unfinished or model_problem(directory)
+        return {"model_digest": digests.directory_digest(directory), "model_problem": problem}
+
+
+def _unfinished(model: Any) -> str | None:
+    """Say that a logged model is not READY: its files may still change."""
+    status = str(model.status)
+    return None if status == "READY" else f"logged model {model.model_id} is {status}, not READY: finalize it"
 
 
 @contextmanager
@@ -142,10 +155,11 @@ def _locate(client: Any, version: Any) -> _Located:
     model_id = model_id_of(client, version)
     tags = version.tags or {}
     stored = str(client.get_model_version_download_uri(version.name, version.version))
-    author, run_id, evidence = None, version.run_id or None, stored
+    author, run_id, evidence, unfinished = None, version.run_id or None, stored, None
     if model_id is not None:
         model = client.get_logged_model(model_id)
         _same_place(stored, str(model.artifact_location), f"logged model {model_id}")
+        unfinished = _unfinished(model)
         run_id = model.source_run_id or run_id  # whoever registers a version may name any run for it
     if run_id is not None:
         run = client.get_run(run_id)
@@ -162,6 +176,7 @@ def _locate(client: Any, version: Any) -> _Located:
         evidence=evidence,
         hint=tags.get(f"{PREFIX}snapshot_id"),
         registry_sha256=tags.get(f"{PREFIX}manifest_sha256"),
+        unfinished=unfinished,
     )
 
 

@@ -541,7 +541,7 @@ def test_deleting_what_a_champion_rests_on(world: World, held: str) -> None:
     for what, (method, path, body) in requests.items():
         answer = world.server.api(method, path, **body)
         assert answer.status_code == 403, what
-        assert "champion" in answer.json()["message"]
+        assert "protected" in answer.json()["message"]
     assert world.client.get_run(good.run_id).info.lifecycle_stage == "active"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from effect_kit import additive_case, attributions_of, model_of, normal_frame, subject_of
 
-from explain_step.artifacts import columns, dependence
+from explain_step.artifacts import columns, dependence, effects
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.seeds import Seeds
@@ -89,6 +89,28 @@ def test_weights_count_in_the_shap_curve():
     attributions = attributions_of(subject, np.stack([phi, phi], axis=1))
     shap = curve(table_of(subject, attributions), "x0", "shap")
     assert shap["value"].tolist() == pytest.approx([0, 0.25 / 2])
+
+
+def test_a_weight_counts_in_ale_as_if_the_row_were_there_as_often():
+    X = normal_frame(120, 2).assign(flag=np.arange(120) % 3 == 0)
+    times = np.arange(120) % 4  # some rows do not count
+    both = [(X, times / 2), (X.loc[X.index.repeat(times)].reset_index(drop=True), None)]
+    found = []
+    edges = np.quantile(X["x0"], np.linspace(0, 1, 9))
+    for rows, weights in both:
+        model = model_of(lambda f: f["x0"] * f["x1"] + f["flag"] * f["x1"], X)
+        rng = np.random.default_rng(0)
+        numbers = effects.accumulated_local_effects(model, rows, "x0", edges=edges, rng=rng, weights=weights)
+        codes = rows["flag"].to_numpy().astype(np.int64)
+        ends = [np.full(len(rows), value) for value in (False, True)]
+        levels = effects.two_level_effect(
+            model, rows, "flag", settings=ends, codes=codes, rng=rng, weights=weights
+        )
+        found.append((numbers, levels))
+    for weighted, repeated in zip(*found, strict=True):
+        np.testing.assert_allclose(weighted.value, repeated.value, atol=1e-12)
+        assert (weighted.low <= weighted.value).all()
+        assert (weighted.value <= weighted.high).all()
 
 
 def test_disagreement_of_pdp_and_ale_is_found_where_columns_move_together():

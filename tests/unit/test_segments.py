@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from segment_kit import linear, loan_frame
 
-from explain_step.artifacts import segments
+from explain_step.artifacts import performance, segments
 from explain_step.artifacts.proportions import Share, newcombe, share
 from explain_step.artifacts.segment_rules import cut_column
 from explain_step.config import Config
@@ -74,6 +74,24 @@ def test_means_differences_and_metric_equal_hand_computed():
     assert (row["metric_ci_low"], row["metric_ci_high"]) == pytest.approx(
         wilson(right[inside].sum(), inside.sum())
     )
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "accuracy"])
+def test_all_rows_have_one_interval_in_both_tables(metric):
+    w = np.random.default_rng(0).uniform(0.1, 3, len(FRAME))
+    config = Config.parse({"segments": ["purpose"], "metrics": [metric]})
+    for weights in (None, w):
+        subject, attributions = linear(
+            FRAME, Y, features=FEATURES, weights=[0.02, 0.01, 1.0], sample_weight=weights
+        )
+        options = {"config": config, "seeds": Seeds(0)}
+        whole = performance.build(subject, attributions, **options).artifacts[0].table.iloc[0]
+        row = segments.build(subject, attributions, **options).artifacts[0].table.iloc[0]
+        assert row["segment"] == "(all rows)"
+        for ours, theirs in zip(
+            ["metric_value", "metric_ci_low", "metric_ci_high"], ["value", "ci_low", "ci_high"], strict=True
+        ):
+            assert row[ours] == whole[theirs]
 
 
 def test_sample_weights_change_means_as_they_should():

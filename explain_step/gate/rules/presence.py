@@ -65,6 +65,9 @@ def _model_bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
             f"says {str(explained)[:12]}…)"
         )
         yield found("GATE004", "fail", message, **facts)
+    elif evidence.model_problem is not None:
+        message = f"the digest of the model's files does not cover what is loaded: {evidence.model_problem}"
+        yield found("GATE004", "fail", message, **facts)
     else:
         yield found("GATE004", "pass", "every file of the model is the one that was explained", **facts)
 

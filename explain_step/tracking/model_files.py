@@ -1,0 +1,118 @@
+"""Do the files of a model hold all that is loaded? What lies outside their digest could change and not be seen."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from explain_step.tracking.loading import NATIVE
+from explain_step.tracking.place import FOLDER
+
+MLMODEL = "MLmodel"
+MAX_MLMODEL_BYTES = 16 * 2**20
+NOT_DIGESTED = frozenset({FOLDER, "registered_model_meta"})
+"""Names at the top of a model's folder that `explain_step.digests.directory_digest` leaves out."""
+JOINED = frozenset(
+    {
+        *("data", "model_path", "model_data", "pickled_model", "saved_model_dir", "serialized_explainer"),
+        *("code", "path", "parameters_path", "python_model", "config", "env", "conda", "virtualenv"),
+        *("model_binary", "pipeline_model", "components", "peft", "processor"),
+    }
+)
+"""Settings that MLflow joins to the model's folder. An absolute path would replace the folder."""
+ORIGIN = frozenset({"uri", "model_code_path", "source_model_name", "class_name"})
+"""Settings that tell where something came from; nothing is loaded from there."""
+MAIN_FILE = ("pickled_model", "model_path", "data")
+OF_THE_USER = frozenset({"config", "model_config"})
+"""Mappings that the model's author fills; MLflow hands them to the model and joins nothing."""
+
+
+def model_problem(directory: Path) -> str | None:
+    """Say why the digest of a model's folder does not cover what is loaded; None where it does.
+
+    Parameters
+    ----------
+    directory : Path
+        The files of a logged model.
+
+    Returns
+    -------
+    str, optional
+        There is no ``MLmodel`` file, or it cannot be read; it points out of the folder or to a file that the
+        digest leaves out; or its flavors load different models, of which only one was explained.
+    """
+    file = directory / MLMODEL
+    try:
+        mode = file.lstat()
+    except OSError:
+        return f"there is no {MLMODEL} file, so nothing says what is loaded"
+    if not stat.S_ISREG(mode.st_mode) or mode.st_size > MAX_MLMODEL_BYTES:
+        return f"{MLMODEL} is not a regular file of at most {MAX_MLMODEL_BYTES} bytes"
+    try:
+        facts = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return f"{MLMODEL} is not YAML ({type(error).__name__})"
+    flavors = facts.get("flavors") if isinstance(facts, Mapping) else None
+    if not isinstance(flavors, Mapping):
+        return f"{MLMODEL} names no flavors"
+    return _stray(flavors) or _two_models(flavors)
+
+
+def _stray(flavors: Mapping[Any, Any]) -> str | None:
+    for key, text in _texts(flavors, key="flavors", seen=set()):
+        problem = _leaves(text, joined=key in JOINED)
+        if key not in ORIGIN and problem is not None:
+            return f"{MLMODEL} points to {text[:100]!r} ({key[:40]}), {problem}"
+    return None
+
+
+def _texts(value: Any, *, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield every text with the key it stands under; YAML may refer to one mapping many times."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+        seen.add(id(value))
+        pairs = value.items() if isinstance(value, Mapping) else ((key, item) for item in value)
+        for name, item in pairs:
+            if name in OF_THE_USER and isinstance(item, Mapping):
+                continue
+            yield from _texts(item, key=str(name), seen=seen)
+
+
+def _leaves(text: str, *, joined: bool) -> str | None:
+    """Say how a path leaves what is digested. Module names (``explanations.loader``) count as paths."""
+    path = posixpath.normpath(text.replace("\\", "/"))
+    first = path.split("/")[0]
+    if {first, first.split(".")[0]} & NOT_DIGESTED:
+        return "which the digest of the model leaves out"
+    outside = path.startswith("/") or first == ".." or first[1:2] == ":"
+    return "which is outside the model's folder" if joined and outside else None
+
+
+def _two_models(flavors: Mapping[Any, Any]) -> str | None:
+    """Hold the flavors against each other: what is explained is the native model, what is served the pyfunc."""
+    native = [name for name in NATIVE if name in flavors]
+    if len(native) > 1:
+        return f"{MLMODEL} has the flavors {' and '.join(native)}, which may be different models"
+    served = flavors.get("python_function")
+    if not native or served is None:
+        return None
+    own = flavors[native[0]]
+    if not isinstance(own, Mapping) or not isinstance(served, Mapping):
+        return f"{MLMODEL} has a flavor without settings"
+    loader = served.get("loader_module")
+    if loader != f"mlflow.{native[0]}":
+        return f"its pyfunc is loaded by {str(loader)[:80]!r}, not by mlflow.{native[0]}: it may be another model"
+    files = sorted(_main_files(own) | _main_files(served))
+    if len(files) > 1:
+        return f"its pyfunc and its {native[0]} model name the files {', '.join(files)[:150]}: two models"
+    return None
+
+
+def _main_files(settings: Mapping[Any, Any]) -> set[str]:
+    return {posixpath.normpath(str(settings[key])) for key in MAIN_FILE if settings.get(key) is not None}

@@ -1,0 +1,109 @@
+"""What an ``MLmodel`` file may point to: everything that is loaded must be under the model's digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from explain_step.digests import directory_digest
+from explain_step.tracking.model_files import model_problem
+
+SKLEARN = {"pickled_model": "model.skops", "serialization_format": "skops", "code": None}
+PYFUNC = {"loader_module": "mlflow.sklearn", "model_path": "model.skops", "env": {"conda": "conda.yaml"}}
+
+
+def problem(folder: Path, **flavors: Any) -> str | None:
+    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors}))
+    return model_problem(folder)
+
+
+@pytest.mark.parametrize(
+    "flavors",
+    [
+        {"sklearn": SKLEARN, "python_function": PYFUNC},
+        {"sklearn": {**SKLEARN, "code": "code"}, "python_function": {**PYFUNC, "code": "code"}},
+        {"xgboost": {"data": "model.ubj"}},
+        {
+            "python_function": {
+                "loader_module": "mlflow.pyfunc.model",
+                "python_model": "python_model.pkl",
+                "artifacts": {"a": {"path": "artifacts/a.txt", "uri": "/tmp/explanations/../a.txt"}},
+                "model_code_path": "/home/ann/explanations.py",
+                "config": {"path": "/data", "note": "explanations/are.here"},
+            }
+        },
+    ],
+)
+def test_what_mlflow_writes_is_accepted(tmp_path: Path, flavors: dict[str, Any]) -> None:
+    assert problem(tmp_path, **flavors) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("explanations/weights.skops", "./explanations/w", "x/../explanations/w", "explanations\\w"),
+        *("explanations", "explanations.loader", "registered_model_meta", "registered_model_meta/w"),
+        *("/etc/passwd", "../other/model.skops", "a/../../b", "C:\\model", "\\\\host\\share"),
+    ],
+)
+def test_a_path_outside_the_digest_is_named(tmp_path: Path, path: str) -> None:
+    for flavors in (
+        {"sklearn": {**SKLEARN, "pickled_model": path}},
+        {"python_function": {"loader_module": "m", "artifacts": {"a": {"path": path}}}},
+        {"python_function": {"loader_module": "m", "code": path}},
+    ):
+        found = problem(tmp_path, **flavors)
+        assert found is not None, flavors
+        assert "points to" in found
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        {**PYFUNC, "model_path": "other.skops"},
+        {**PYFUNC, "data": "other.pkl"},
+        {**PYFUNC, "loader_module": "code.other"},
+        {"model_path": "model.skops"},
+        "model.skops",
+    ],
+)
+def test_a_pyfunc_of_another_model_is_named(tmp_path: Path, served: Any) -> None:
+    found = problem(tmp_path, sklearn=SKLEARN, python_function=served)
+    assert found is not None
+    assert "pyfunc" in found or "without settings" in found
+
+
+def test_two_native_flavors_are_two_models(tmp_path: Path) -> None:
+    assert "sklearn and xgboost" in str(problem(tmp_path, sklearn=SKLEARN, xgboost={"data": "m"}))
+
+
+def test_an_mlmodel_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    assert "no MLmodel" in str(model_problem(tmp_path))
+    for content in (b"[" * 5_000, b"a: b: c", b"\xff\xfe\x00", b"null", b"flavors: 3", b"{}"):
+        (tmp_path / "MLmodel").write_bytes(content)
+        assert model_problem(tmp_path) is not None
+    (tmp_path / "MLmodel").unlink()
+    (tmp_path / "MLmodel").symlink_to("/etc/hostname")
+    assert "regular file" in str(model_problem(tmp_path))
+
+
+def test_a_few_lines_that_stand_for_billions_are_read_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"] + [
+        f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]" for i in range(1, 30)
+    ]
+    (tmp_path / "MLmodel").write_text("\n".join([*lines, "flavors: {python_function: {data: *a29}}"]))
+    assert model_problem(tmp_path) is None
+
+
+def test_a_folder_named_like_mlflow_s_note_of_a_download_is_digested(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {}")
+    plain = directory_digest(tmp_path)
+    (tmp_path / "registered_model_meta").write_text("model_name: x")
+    assert directory_digest(tmp_path) == plain
+    (tmp_path / "registered_model_meta").unlink()
+    (tmp_path / "registered_model_meta").mkdir()
+    (tmp_path / "registered_model_meta" / "w").write_text("1")
+    assert directory_digest(tmp_path) != plain
