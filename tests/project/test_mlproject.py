@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ def mlflow_run(*arguments: str, uri: str, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(600)  # two whole runs, each in a process of its own
 def test_train_then_explain_an_existing_version(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = mlflow.MlflowClient(tracking_uri=uri)
