@@ -37,13 +37,15 @@ def promote(world: World, uri: str, **given: Any) -> Any:
 
 def test_a_promotion_and_a_review_pass_a_server_that_agrees(world: World, explained: str) -> None:
     uri = f"models:/{explained}/1"
+    # attacks on the same model may have left files there
+    strangers = decisions_of(uri, tracking_uri=world.server.url).breaks
     assert promote(world, uri).allowed
     assert world.aliases(explained) == {"champion": "1"}
     explain_step.review(uri, decision="approve", note="read", reviewer="ann", tracking_uri=world.server.url)
     (review,) = gather(explained, "1", client=world.client).reviews
     assert (review.reviewer, review.authenticated) == ("ann", False)
     log = decisions_of(uri, tracking_uri=world.server.url)
-    assert log.breaks == ()
+    assert set(log.breaks) <= set(strangers)
     assert [e.record["event"] for e in log.entries][-2:] == ["decision", "review"]
 
 
