@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from explain_step.gate.decision import BreakGlassUse, GateDecision, check_break_glass, decide
 from explain_step.gate.evidence import Evidence, Reference, Request, Review, SignatureFound
+from explain_step.gate.naming import person
 from explain_step.gate.policy import DEFAULT, Policy, folded, load_policy, matches
 from explain_step.gate.report import junit, table
 from explain_step.gate.rules import INTEGRITY, RULES, Rule
@@ -27,5 +28,6 @@ __all__ = [
     "junit",
     "load_policy",
     "matches",
+    "person",
     "table",
 ]

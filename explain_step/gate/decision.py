@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from explain_step.errors import InvalidInput
 from explain_step.gate.evidence import Evidence, Request
-from explain_step.gate.policy import Policy, Waiver, folded
+from explain_step.gate.naming import person
+from explain_step.gate.policy import Policy, Waiver
 from explain_step.gate.rules import INTEGRITY, RULES, Rule
 from explain_step.types import Finding
 
@@ -144,7 +145,7 @@ def check_break_glass(use: BreakGlassUse, policy: Policy, *, now: datetime) -> N
         msg = "Break-glass is not permitted by the policy (break_glass.allowed is false)."
     elif not use.owner.strip() or not use.reason.strip():
         msg = "Break-glass needs an owner and a reason; one of them is empty."
-    elif rule.owners and folded(use.owner) not in {folded(o) for o in rule.owners}:
+    elif rule.owners and person(use.owner) not in {person(o) for o in rule.owners}:
         msg = f"Break-glass is permitted to {', '.join(rule.owners)}, not to {use.owner!r}."
     elif use.expires.tzinfo is None:
         msg = f"Break-glass must expire at a time with a time zone, got {use.expires.isoformat()}."

@@ -72,7 +72,9 @@ class Evidence:
     model_id, run_id : str, optional
         Logged model and run that the registry names for this version (not what the manifest says).
     author : str, optional
-        Who made the run.
+        Who made the run, as its client said.
+    authors : tuple of str
+        Who made run and logged model, as a server has authenticated them: none of them approves.
     verification : tuple of Finding
         What `explain_step.snapshot.verify_directory` found; empty where there is no snapshot.
     absent : str, optional
@@ -103,6 +105,7 @@ class Evidence:
     model_id: str | None = None
     run_id: str | None = None
     author: str | None = None
+    authors: tuple[str, ...] = ()
     verification: tuple[Finding, ...] = ()
     absent: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)

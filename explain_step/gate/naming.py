@@ -31,6 +31,24 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(folded(name), folded(pattern)) for pattern in patterns)
 
 
+def person(name: str) -> str:
+    """Return a name of a person for comparison: without case, and with every other sign of it.
+
+    Who is on a list is asked strictly: where `folded` would protect too much, it would here let in ``ánn`` for ``ann``.
+
+    Examples
+    --------
+    >>> person(" Ann") == person("ann"), person("ánn") == person("ann")
+    (True, False)
+    """
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+def listed(name: str, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a person is on a list of names and patterns (``risk-*``)."""
+    return any(fnmatchcase(person(name), person(pattern)) for pattern in patterns)
+
+
 def is_pattern(name: str) -> bool:
     """Tell whether a name has a sign of shell patterns."""
     return any(sign in name for sign in "*?[")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -12,8 +13,9 @@ from explain_step.server.judge import Judge
 from explain_step.server.protection import holders_of_model, holders_of_run, is_registered
 from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
 from explain_step.server.settings import stripped
-from explain_step.snapshot.manifest import check_schema, parse, seal
+from explain_step.snapshot.manifest import MAX_MANIFEST_BYTES, check_schema, parse, seal
 from explain_step.snapshot.signing import MAX_SIGNATURES, SIGNATURES, check_envelope
+from explain_step.tracking.decision_log import record_problem
 from explain_step.tracking.evidence import snapshot_findings
 from explain_step.tracking.place import FOLDER, MANIFEST, Place
 
@@ -174,7 +176,11 @@ class RepositoryGuards:
             self.judge.refuse("write artifact", f"{path}: write refused: {problem}.", path=path)
 
     def _content_problem(self, path: str, file: Path) -> str | None:
-        snapshot = _snapshot_of(path)
+        snapshot, record = _snapshot_of(path), _record_of(path)
+        if record is not None:
+            return record_problem(record, file, now=datetime.now(UTC))
+        if snapshot is not None and file.stat().st_size > MAX_MANIFEST_BYTES:
+            return f"it has more than {MAX_MANIFEST_BYTES} bytes"
         if snapshot is not None:
             manifest = parse(file.read_bytes())
             check_schema(manifest)
@@ -257,8 +263,8 @@ class MultipartGuards:
     def _check_upload(self, local_file: str, artifact_path: str | None) -> None:
         name = _joined(artifact_path, Path(local_file).name)
         self._check(name, "write")  # type: ignore[attr-defined]
-        if _snapshot_of(name) is not None or _signed_snapshot(name) is not None:
-            text = f"{name}: write refused: manifests and signatures are uploaded in one piece."
+        if any(named(name) is not None for named in (_snapshot_of, _signed_snapshot, _record_of)):
+            text = f"{name}: write refused: manifests, signatures and records are uploaded in one piece."
             self.judge.refuse("write artifact", text, path=name)  # type: ignore[attr-defined]
 
 
@@ -272,6 +278,15 @@ def _snapshot_of(path: str) -> str | None:
         parts = reading.split("/")
         if len(parts) >= 3 and parts[-1] == MANIFEST and parts[-3].casefold() == FOLDER:
             return parts[-2] if SNAPSHOT_ID.fullmatch(parts[-2]) else None
+    return None
+
+
+def _record_of(path: str) -> str | None:
+    """Return the file name where a path is that of a record of the decision log, in any reading."""
+    for reading in readings(path):
+        parts = reading.split("/")
+        if len(parts) >= 3 and parts[-2] == "decisions" and parts[-3].casefold() == FOLDER:
+            return parts[-1]
     return None
 
 

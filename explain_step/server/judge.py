@@ -20,7 +20,7 @@ from explain_step.gate import (
     Request,
     check_break_glass,
     decide,
-    folded,
+    person,
 )
 from explain_step.server import places, settings
 from explain_step.server.audit_log import AuditLog
@@ -149,7 +149,7 @@ class Judge:
             check_break_glass(use, policy, now=datetime.now(UTC))
         except InvalidInput:
             return None  # expired or not permitted any more: the rules decide
-        if user.authenticated and folded(use.owner) != folded(user.name):
+        if user.authenticated and person(use.owner) != person(user.name):
             return None
         return use
 
@@ -174,7 +174,7 @@ def parse_break_glass(text: str) -> BreakGlassUse:
         plain = json.loads(text)
         expires = datetime.fromisoformat(plain["expires"])
         use = BreakGlassUse(owner=str(plain["owner"]), reason=str(plain["reason"]), expires=expires)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"Tag {BREAK_GLASS_TAG} must be JSON with owner, reason and expires (ISO 8601), got {text[:100]!r}."
         raise InvalidInput(msg) from error
     if expires.tzinfo is None:

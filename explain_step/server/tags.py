@@ -10,7 +10,7 @@ from typing import Any
 
 from explain_step.digests import sha256_bytes
 from explain_step.errors import ExplainStepError
-from explain_step.gate import check_break_glass, folded
+from explain_step.gate import check_break_glass, folded, person
 from explain_step.server.client import StoreClient
 from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
 from explain_step.server.user import current_user
@@ -92,7 +92,7 @@ def _break_glass_problem(judge: Judge, value: str) -> str | None:
         check_break_glass(use, judge.policy(), now=datetime.now(UTC))
     except ExplainStepError as error:
         return str(error).rstrip(".")
-    if user.authenticated and folded(use.owner) != folded(user.name):
+    if user.authenticated and person(use.owner) != person(user.name):
         return f"its owner {use.owner!r} is not the user {user.name!r}"
     return None
 
@@ -101,15 +101,16 @@ def _review(judge: Judge, name: str, version: str, key: str, value: str) -> tupl
     review, user = parse_review(value), current_user()
     if review is None or review.decision not in ("approve", "reject"):
         return "it is not a review", value
-    if user.authenticated and folded(review.reviewer) != folded(user.name):
+    if user.authenticated and person(review.reviewer) != person(user.name):
         return f"the reviewer {review.reviewer!r} is not the user {user.name!r}", value
     if review.authenticated and not user.authenticated:
         return "only the server says that a reviewer is authenticated", value
     there = (judge.registry.get_model_version(name, version).tags or {}).get(key)
     before = None if there is None else parse_review(there)
-    if before is not None and folded(before.reviewer) != folded(review.reviewer):
+    if before is not None and person(before.reviewer) != person(review.reviewer):
         return f"it would replace the review of {before.reviewer!r}", value
-    stamped = {**json.loads(value), "authenticated": user.authenticated}
+    who = user.name if user.authenticated else review.reviewer
+    stamped = {**json.loads(value), "authenticated": user.authenticated, "reviewer": who}
     return None, json.dumps(stamped, sort_keys=True)
 
 

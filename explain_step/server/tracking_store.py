@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from explain_step.gate import folded
 from explain_step.server import client
 from explain_step.server.judge import Judge
 from explain_step.server.places import nested
 from explain_step.server.protection import holders_of_model, holders_of_run
+from explain_step.server.user import current_user
+from explain_step.tracking.evidence import AUTHOR_TAG
 
 GUARDED = frozenset(
     {
         "create_experiment",
+        "create_run",
+        "create_logged_model",
+        "set_logged_model_tags",
+        "delete_logged_model_tag",
         "delete_run",
         "delete_experiment",
         "delete_logged_model",
@@ -22,7 +29,7 @@ GUARDED = frozenset(
     }
 )
 """Methods that are judged. Tags on runs and logged models are hints which nothing rests on, but for one: who
-made the run (``mlflow.user``) decides who may review it."""
+made the run (``mlflow.user``, and the tag that the server itself writes) decides who may review it."""
 USER_TAG = "mlflow.user"
 PAGE = 1_000
 
@@ -63,6 +70,39 @@ class TrackingGuards:
             judge.refuse("create experiment", f"experiment {name!r}: artifact location refused: {problem}.")
         return super().create_experiment(name, artifact_location, *args, **kwargs)  # type: ignore[misc]
 
+    def create_run(self, experiment_id: str, user_id: str, start_time: int, tags: Any, run_name: str) -> Any:
+        """Note who made a run, where the server knows it."""
+        self._no_claim(tags)
+        run = super().create_run(experiment_id, user_id, start_time, tags, run_name)  # type: ignore[misc]
+        user = current_user()
+        if user.authenticated:
+            from mlflow.entities import RunTag
+
+            super().set_tag(run.info.run_id, RunTag(AUTHOR_TAG, user.name))  # type: ignore[misc]
+        return run
+
+    def create_logged_model(self, *args: Any, **kwargs: Any) -> Any:
+        """Note who made a logged model, where the server knows it: its source run may be anybody's."""
+        for value in (*args, *kwargs.values()):
+            self._no_claim(value if isinstance(value, list) else None)
+        model = super().create_logged_model(*args, **kwargs)  # type: ignore[misc]
+        user = current_user()
+        if user.authenticated:
+            from mlflow.entities import LoggedModelTag
+
+            super().set_logged_model_tags(model.model_id, [LoggedModelTag(AUTHOR_TAG, user.name)])  # type: ignore[misc]
+        return model
+
+    def set_logged_model_tags(self, model_id: str, tags: Any) -> Any:
+        """Keep who made a logged model."""
+        self._no_claim(tags)
+        return super().set_logged_model_tags(model_id, tags)  # type: ignore[misc]
+
+    def delete_logged_model_tag(self, model_id: str, key: str) -> Any:
+        """Keep who made a logged model."""
+        self._no_claim_of(key)
+        return super().delete_logged_model_tag(model_id, key)  # type: ignore[misc]
+
     def delete_run(self, run_id: str) -> Any:
         """Refuse while a protected version comes from the run."""
         self._keep(f"run {run_id}", self._holders_of_run(run_id))
@@ -98,6 +138,7 @@ class TrackingGuards:
 
     def delete_tag(self, run_id: str, key: str) -> Any:
         """Keep who made a run."""
+        self._no_claim_of(key)
         if key == USER_TAG:
             self.judge.refuse(
                 "delete tag", f"run {run_id}: the tag {key!r} says who made it and stays.", run_id=run_id
@@ -142,6 +183,7 @@ class TrackingGuards:
         return found
 
     def _keep_author(self, run_id: str, tags: Any) -> None:
+        self._no_claim(tags)
         claimed = [tag.value for tag in tags or () if tag.key == USER_TAG]
         if not claimed:
             return
@@ -149,3 +191,11 @@ class TrackingGuards:
         if before is not None and any(value != before for value in claimed):
             text = f"run {run_id}: the tag {USER_TAG!r} says who made it and stays {before!r}."
             self.judge.refuse("set tag", text, run_id=run_id)
+
+    def _no_claim(self, tags: Any) -> None:
+        for tag in tags or ():
+            self._no_claim_of(str(tag.key))
+
+    def _no_claim_of(self, key: str) -> None:
+        if folded(key) == AUTHOR_TAG:
+            self.judge.refuse("set tag", f"the tag {key!r} is written by the server alone.")

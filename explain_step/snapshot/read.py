@@ -13,13 +13,15 @@ import pandas as pd
 from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput, SnapshotError, require
 from explain_step.snapshot.manifest import MANIFEST, ModelRef, check_schema, dump, parse, score_from, seal
-from explain_step.snapshot.tables import ERROR_PREFIX, VALUE_PREFIX, read_parquet
+from explain_step.snapshot.tables import ERROR_PREFIX, MAX_CELLS, VALUE_PREFIX, read_parquet
 from explain_step.types import Artifact, Caveat, Score, Status
 
 if TYPE_CHECKING:
     import shap
 
 ATTRIBUTIONS = "attributions"
+TABLE_CELLS = 20_000_000
+"""Of every other table, where somebody else's snapshot is judged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -227,7 +229,8 @@ class StoredTables(Mapping[str, pd.DataFrame]):
         }
 
     def __getitem__(self, name: str) -> pd.DataFrame:
-        return read_parquet(self._bytes[name])
+        most = MAX_CELLS if name == ATTRIBUTIONS else TABLE_CELLS
+        return read_parquet(self._bytes[name], most_cells=most)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._bytes)

@@ -11,12 +11,16 @@ import numpy as np
 import pandas as pd
 
 from explain_step.digests import table_digest
+from explain_step.errors import InvalidInput
 from explain_step.types import Attributions, IntArray, Subject
 
 CSV_ROWS = 2_000
 """Tables up to this length get a CSV twin."""
 ATTRIBUTION_ROWS = 2_000
 """Rows of the attributions that go into a snapshot: it is downloaded with every load of the model."""
+MAX_CELLS = 2**28
+"""Rows times columns of a table that is read; the attributions of 2,000 rows, ten outputs and 10,000 columns fit."""
+MAX_TEXT_BYTES = 2**30
 VALUE_PREFIX = "shap:"
 ERROR_PREFIX = "standard_error:"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
@@ -86,12 +90,59 @@ def parquet_bytes(table: pd.DataFrame) -> bytes:
     return sink.getvalue()
 
 
-def read_parquet(data: bytes) -> pd.DataFrame:
-    """Return the table in Parquet bytes."""
+def read_parquet(data: bytes, *, most_cells: int = MAX_CELLS) -> pd.DataFrame:
+    """Return the table in Parquet bytes: text is text, also where the file keeps it as a dictionary.
+
+    A few kilobytes can stand for billions of values, so the size is looked at before anything is unfolded.
+
+    Parameters
+    ----------
+    data : bytes
+    most_cells : int
+        Rows times columns; more is refused.
+
+    Raises
+    ------
+    InvalidInput
+        More cells, more than a gibibyte of text, or columns that are not plain.
+    ValueError
+        The bytes are not Parquet.
+    """
     import pyarrow.parquet as pq
 
-    frame: pd.DataFrame = pq.read_table(io.BytesIO(data)).to_pandas()
+    facts = pq.ParquetFile(io.BytesIO(data)).metadata
+    rows = max(facts.num_rows, sum(facts.row_group(i).num_rows for i in range(facts.num_row_groups)))
+    if rows * facts.num_columns > most_cells:
+        msg = f"A table must have at most {most_cells:,} cells; this has {rows:,} rows of {facts.num_columns:,}."
+        raise InvalidInput(msg)
+    columns = [facts.schema.column(i) for i in range(facts.num_columns)]
+    if any(c.path != c.name or c.max_repetition_level for c in columns):
+        msg = "A table must have plain columns; this has lists or records."
+        raise InvalidInput(msg)
+    texts = [c.name for c in columns if c.physical_type == "BYTE_ARRAY"]
+    frame: pd.DataFrame = _unfolded(pq.read_table(io.BytesIO(data), read_dictionary=texts)).to_pandas()
     return frame
+
+
+def _unfolded(table: Any) -> Any:
+    """Return an Arrow table with its dictionaries replaced by their values, unless these are too long."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    for i, field in enumerate(table.schema):
+        if not types.is_dictionary(field.type):
+            continue
+        column, kind = table.column(i), field.type.value_type
+        if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind):
+            lengths = (
+                pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in column.chunks
+            )
+            if sum(length or 0 for length in lengths) > MAX_TEXT_BYTES:
+                msg = f"Text of a table must have at most {MAX_TEXT_BYTES:,} bytes; column {i} has more."
+                raise InvalidInput(msg)
+        table = table.set_column(i, pa.field(field.name, kind), column.cast(kind))
+    return table
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:

@@ -104,18 +104,27 @@ def _named_model(client: Any, name: str) -> Any:
 def _versions(client: Any, registered: Any) -> list[Any]:
     """Return every version, also those that a search hides.
 
-    One version with the tag of a prompt hides all versions of its registered model from MLflow's search.
+    One version with the tag of a prompt hides all versions of its registered model from MLflow's search; and a name
+    that a search cannot quote hides its own.
     """
-    quote = '"' if "'" in registered.name else "'"
-    name = f"name = {quote}{registered.name}{quote}"
-    found = _search(client, name)
-    tagged = _search(client, f"{name} AND tag.`{PROMPT_TAG}` = 'true'")
-    seen = {str(v.version): v for v in (*found, *tagged)}
-    if tagged or PROMPT_TAG in (registered.tags or {}):
+    quoted = _quoted(registered.name)
+    tagged: list[Any] = []
+    seen: dict[str, Any] = {}
+    if quoted is not None:
+        tagged = _search(client, f"name = {quoted} AND tag.`{PROMPT_TAG}` = 'true'")
+        seen = {str(v.version): v for v in (*_search(client, f"name = {quoted}"), *tagged)}
+    if quoted is None or tagged or PROMPT_TAG in (registered.tags or {}):
         last = max((int(v.version) for v in (*(registered.latest_versions or ()), *seen.values())), default=0)
         hidden = [str(n) for n in range(1, last + 1) if str(n) not in seen]
         seen |= {n: v for n in hidden if (v := _version_or_none(client, registered.name, n)) is not None}
     return [v for _, v in sorted(seen.items(), key=lambda item: int(item[0])) if not _is_prompt(v)]
+
+
+def _quoted(name: str) -> str | None:
+    """Return a name for a search; None where MLflow's grammar, which has no escapes, cannot hold it."""
+    if "'" not in name and "\\" not in name:
+        return f"'{name}'"
+    return None if any(sign in name for sign in '"\\`') else f'"{name}"'
 
 
 def _search(client: Any, query: str) -> list[Any]:

@@ -24,6 +24,9 @@ DECISION_TAG = f"{PREFIX}decision"
 SCHEMA = 1
 FILE = re.compile(r"(\d{8}T\d{6}\.\d{6})Z-([0-9a-f]{12})\.json")
 TIME = "%Y%m%dT%H%M%S.%f"
+SKEW = timedelta(days=1)
+"""Clocks may differ by so much: a record is still named after the one before it."""
+MAX_RECORD_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +88,8 @@ def append(place: Place, content: Mapping[str, Any], *, now: datetime) -> Entry:
     The name has the time and the digest; it sorts after every other name, also when a clock is behind.
     """
     names = _names(place)
-    last = names[-1] if names else None
+    # a name of the future is a stray clock or an attack; what follows it would have no end
+    last = next((name for name in reversed(names) if not _early(name, now)), None)
     previous = None
     if last is not None:
         previous = {"file": last, "sha256": sha256_bytes(place.read(f"{DECISIONS}/{last}"))}
@@ -105,6 +109,30 @@ def append(place: Place, content: Mapping[str, Any], *, now: datetime) -> Entry:
         msg = f"{place.location}/{entry.path} does not hold what was sent."
         raise SnapshotError(msg)
     return entry
+
+
+def record_problem(name: str, file: Path, *, now: datetime) -> str | None:
+    """Say why a file is no record that may join a log: nothing is ever taken out again. None where it may."""
+    named = FILE.fullmatch(name)
+    if named is None:
+        return "a record of the decision log is named after its time and digest"
+    if file.stat().st_size > MAX_RECORD_BYTES:
+        return f"a record has at most {MAX_RECORD_BYTES} bytes"
+    if _early(name, now):
+        return "its name is of the future, and no record could follow it"
+    body = file.read_bytes()
+    if _parsed(body) is None or sha256_bytes(body)[:12] != named[2]:
+        return "it is no JSON object with the digest that its name says"
+    return None
+
+
+def _early(name: str, now: datetime) -> bool:
+    """Whether a record is named after a time that is still to come, or after none."""
+    try:
+        moment = datetime.strptime(name.partition("Z")[0], TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return True
+    return moment > now + SKEW
 
 
 def _bytes(record: Any) -> bytes:
@@ -192,7 +220,7 @@ def parse_head(text: str | None) -> Mapping[str, str] | None:
 def _parsed(body: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(body, parse_constant=_no_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -25,6 +25,8 @@ from explain_step.tracking.target import model_id_of
 from explain_step.types import Finding
 
 REVIEW_TAG = f"{PREFIX}review."
+AUTHOR_TAG = f"{PREFIX}author"
+"""Of runs and logged models: whom a gated server had authenticated when they were made. Clients cannot write it there."""
 MAX_EVIDENCE_FILES = 2_000
 MAX_EVIDENCE_BYTES = 500 * 2**20
 """A snapshot has tens of files and a few megabytes; what is larger is not read (a full disk is an attack)."""
@@ -39,6 +41,7 @@ class _Located:
     model_id: str | None
     run_id: str | None
     author: str | None
+    authors: tuple[str, ...]
     location: str
     evidence: str
     hint: str | None
@@ -91,6 +94,7 @@ def gather(
     with _kept(problems, "the registry"):
         located = _locate(client, registered)
         facts |= {"model_id": located.model_id, "run_id": located.run_id, "author": located.author}
+        facts["authors"] = located.authors
         facts["registry_sha256"] = located.registry_sha256
         with _kept(problems, "the artifact store"):
             facts |= snapshot_facts(opener(located.evidence), hint=located.hint)
@@ -156,14 +160,17 @@ def _locate(client: Any, version: Any) -> _Located:
     tags = version.tags or {}
     stored = str(client.get_model_version_download_uri(version.name, version.version))
     author, run_id, evidence, unfinished = None, version.run_id or None, stored, None
+    authors: list[str | None] = []
     if model_id is not None:
         model = client.get_logged_model(model_id)
         _same_place(stored, str(model.artifact_location), f"logged model {model_id}")
         unfinished = _unfinished(model)
+        authors.append((model.tags or {}).get(AUTHOR_TAG))
         run_id = model.source_run_id or run_id  # whoever registers a version may name any run for it
     if run_id is not None:
         run = client.get_run(run_id)
         author = run.data.tags.get("mlflow.user") or run.info.user_id
+        authors.append(run.data.tags.get(AUTHOR_TAG))
         if model_id is None:
             _inside(stored, str(run.info.artifact_uri), f"run {run_id}")
             evidence = str(run.info.artifact_uri)
@@ -172,6 +179,7 @@ def _locate(client: Any, version: Any) -> _Located:
         model_id=model_id,
         run_id=run_id,
         author=author,
+        authors=tuple(dict.fromkeys(name for name in authors if name)),
         location=stored,
         evidence=evidence,
         hint=tags.get(f"{PREFIX}snapshot_id"),
@@ -293,5 +301,5 @@ def parse_review(text: str) -> Review | None:
             note=str(plain.get("note", "")),
             authenticated=plain.get("authenticated") is True,
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

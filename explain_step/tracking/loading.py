@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ NATIVE = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavors whose native model is explained; any other model answers through its pyfunc."""
 TRUSTED_ROOTS = frozenset({"sklearn", "numpy", "scipy", "xgboost", "lightgbm", "catboost", "collections"})
 """Packages whose classes a skops file may ask for: MLmodel states the list, so it cannot vouch for itself."""
+BOOSTER = "lightgbm.basic.Booster"
+XGBOOST_CLASS = re.compile(r"xgboost\.(core|sklearn)\.[A-Za-z]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,11 +85,16 @@ def describe(directory: Path) -> Description:
     if not file.is_file():
         msg = f"{str(directory)!r} is not a logged model: it has no MLmodel file."
         raise InvalidInput(msg)
-    facts = yaml.safe_load(file.read_text(encoding="utf-8"))
-    signature = facts.get("signature") or {}
-    columns = yaml.safe_load(signature.get("inputs") or "[]")
+    try:
+        facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+        signature = facts.get("signature") or {}
+        columns = yaml.safe_load(signature.get("inputs") or "[]")
+        flavors = {str(name): dict(settings) for name, settings in (facts.get("flavors") or {}).items()}
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        msg = f"{str(file)!r} is not an MLmodel file: {type(error).__name__}: {str(error)[:200]}"
+        raise InvalidInput(msg) from error
     names = tuple(str(column["name"]) for column in columns if isinstance(column, dict) and "name" in column)
-    return Description(flavors=facts.get("flavors") or {}, inputs=names)
+    return Description(flavors=flavors, inputs=names)
 
 
 def unsafe(described: Description) -> str | None:
@@ -101,6 +109,8 @@ def unsafe(described: Description) -> str | None:
     form = settings.get("serialization_format")
     if flavor == "sklearn" and form != "skops":
         return f"its format {form or 'pickle'} runs code when it is loaded"
+    if flavor == "lightgbm" and form != "skops" and settings.get("model_class", BOOSTER) != BOOSTER:
+        return "its format pickle runs code when it is loaded"  # what MLflow takes where none is stated
     if form not in (None, "skops"):
         return f"its format {form} runs code when it is loaded"
     foreign = [
@@ -111,6 +121,8 @@ def unsafe(described: Description) -> str | None:
     declared = str(settings.get("model_class") or "")
     if declared and declared.partition(".")[0] != flavor:
         return f"its class {declared} is not one of {flavor}"
+    if flavor == "xgboost" and declared and not XGBOOST_CLASS.fullmatch(declared):
+        return f"its class {declared[:80]} is not a model of xgboost"
     file = str(settings.get("data") or settings.get("pickled_model") or "")
     if file.endswith((".pkl", ".pickle", ".joblib")):
         return f"its file {file} runs code when it is loaded"

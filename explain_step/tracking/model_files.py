@@ -107,7 +107,9 @@ def _two_models(flavors: Mapping[Any, Any]) -> str | None:
         return f"{MLMODEL} has a flavor without settings"
     loader = served.get("loader_module")
     if loader != f"mlflow.{native[0]}":
-        return f"its pyfunc is loaded by {str(loader)[:80]!r}, not by mlflow.{native[0]}: it may be another model"
+        return (
+            f"its pyfunc is loaded by {str(loader)[:80]}, not by mlflow.{native[0]}: it may be another model"
+        )
     files = sorted(_main_files(own) | _main_files(served))
     if len(files) > 1:
         return f"its pyfunc and its {native[0]} model name the files {', '.join(files)[:150]}: two models"

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from explain_step.errors import SnapshotError
 from explain_step.gate import Evidence, GateDecision, Policy, Rule, decide
 from explain_step.tracking.evidence import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_FILES, gather, gather_logged
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.loading import Description, describe, load_native, unsafe
 from explain_step.tracking.marks import PREFIX
+from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import FOLDER, Place, open_place
 from explain_step.tracking.target import Target, resolve
 
@@ -72,7 +71,7 @@ def load_proven(
         described = describe(root)
         native = described.native if flavor == "native" else None
         if not (allow_pickle or _bytes_proven(decision, evidence)):
-            _check_format(model_uri, described, root, native=native is not None)
+            _check_format(model_uri, described, root)
         if native is not None:
             return load_native(root, native)
         model = load_native(root, "pyfunc")
@@ -151,19 +150,11 @@ def _bytes_proven(decision: GateDecision, evidence: Evidence) -> bool:
     return evidence.usable and set(passed) == set(DIGEST_RULES) and all(passed.values())
 
 
-def _check_format(model_uri: str, described: Description, root: Path, *, native: bool) -> None:
-    reason = unsafe(described) or (None if native else _foreign_loader(described, root))
+def _check_format(model_uri: str, described: Description, root: Path) -> None:
+    reason = unsafe(described) or model_problem(root)
     if reason is not None:
         msg = (
             f"{model_uri!r} was not loaded: its bytes are not proven, and {reason}. Explain it, or pass "
             "allow_pickle=True for files that you trust."
         )
         raise SnapshotError(msg)
-
-
-def _foreign_loader(described: Description, root: Path) -> str | None:
-    """Say why the pyfunc of a model could run foreign code although its native form does not."""
-    facts = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8"))
-    loader = str((facts.get("flavors") or {}).get("python_function", {}).get("loader_module"))
-    expected = f"mlflow.{described.native}"
-    return None if loader == expected else f"its pyfunc is loaded by {loader}, not by {expected}"

@@ -85,12 +85,14 @@ def test_reviews_and_break_glass_are_of_the_user_who_signed_in(with_auth: tuple[
     at = datetime.now(UTC).isoformat()
     review = {"decision": "approve", "snapshot_id": "0" * 64, "manifest_sha256": "0" * 64, "at": at}
     assert tag("review.bob", {**review, "reviewer": "bob", "authenticated": True}, "mortgage") == 403
+    for like in ("ádmin", "admin\u200b", "\uff41dmin"):
+        assert tag("review.like", {**review, "reviewer": like}, "mortgage") == 403
     assert tag("review.admin", {**review, "reviewer": "Admin"}, "mortgage") == 200
     found = server.api("GET", "model-versions/get", name="mortgage", version="1").json()["model_version"][
         "tags"
     ]
     stored = {entry["key"]: entry["value"] for entry in found}["explain_step.review.admin"]
-    assert json.loads(stored)["authenticated"] is True
+    assert (json.loads(stored)["authenticated"], json.loads(stored)["reviewer"]) == (True, "admin")
 
     expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     assert tag("break_glass", {"owner": "bob", "reason": "outage", "expires": expires}, name) == 403
@@ -98,6 +100,41 @@ def test_reviews_and_break_glass_are_of_the_user_who_signed_in(with_auth: tuple[
     assert server.alias(name, "1").status_code == 200
     last = json.loads(server.audit.read_text().splitlines()[-1])
     assert last["break_glass"]["reason"] == "outage"
+
+
+def test_who_made_a_model_is_not_the_client_s_word(
+    with_auth: tuple[Gated, str], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    from explain_step.tracking.evidence import gather
+
+    server, _ = with_auth
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN[1])
+    claims = [{"key": "mlflow.user", "value": "somebody else"}]
+    run = server.api("POST", "runs/create", experiment_id=world.experiment_id, tags=claims).json()["run"]
+    run_id = run["info"]["run_id"]
+    body = {"experiment_id": world.experiment_id, "source_run_id": run_id}
+    model = server.api("POST", "logged-models", **body).json()["model"]["info"]["model_id"]
+    author = {"key": "explain_step.author", "value": "somebody else"}
+    for method, path, claim in (
+        ("POST", "runs/set-tag", {"run_id": run_id, **author}),
+        ("POST", "runs/log-batch", {"run_id": run_id, "tags": [author]}),
+        ("POST", "runs/delete-tag", {"run_id": run_id, "key": author["key"]}),
+        ("POST", "runs/create", {"experiment_id": world.experiment_id, "tags": [author]}),
+        ("POST", "logged-models", {**body, "tags": [author]}),
+        ("PATCH", f"logged-models/{model}/tags", {"tags": [author]}),
+        ("DELETE", f"logged-models/{model}/tags/{author['key']}", {}),
+    ):
+        assert server.api(method, path, **claim).status_code == 403, path
+    client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+    assert client.get_logged_model(model).tags["explain_step.author"] == "admin"
+    client.create_registered_model("four-eyes")
+    source = {"source": f"models:/{model}", "model_id": model, "run_id": run_id}
+    assert server.api("POST", "model-versions/create", name="four-eyes", **source).status_code == 200
+    evidence = gather("four-eyes", "1", client=client)
+    assert (evidence.author, evidence.authors) == ("somebody else", ("admin",))
 
 
 def test_gunicorn_with_two_workers(world: World, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import socket
@@ -506,14 +507,39 @@ def test_a_damaged_snapshot_may_be_written_again(world: World) -> None:
         assert not (evidence / "manifest.json").exists()
 
 
-def test_records_are_appended_only(world: World) -> None:
-    for folder in ("decisions", "reviews"):
-        path = f"{world.good.path}/explanations/{folder}/{fresh('r')}.json"
-        assert world.server.put(path, b"1").status_code == 200
-        assert world.server.put(path, b"2").status_code == 403
+def record(content: bytes = b"{}\n", time: str = "20260101T000000.000000Z", digest: str = "") -> str:
+    return f"{time}-{digest or hashlib.sha256(content).hexdigest()[:12]}.json"
+
+
+def test_records_are_appended_only(world: World, bad: Version) -> None:
+    for folder, name in (("decisions", record()), ("reviews", f"{fresh('r')}.json")):
+        path = f"{bad.path}/explanations/{folder}/{name}"
+        assert world.server.put(path, b"{}\n").status_code == 200
+        assert world.server.put(path, b"{}\n").status_code == 403
         assert world.server.delete(path).status_code == 403
         assert world.server.delete(path.rsplit("/", 1)[0]).status_code == 403
         assert world.server.put(f"{path}/below", b"2").status_code == 403
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.json", b"{}\n"),
+        (record(time="99991231T235959.999999Z"), b"{}\n"),
+        (record(time="20261399T999999.999999Z"), b"{}\n"),
+        (record(digest="0" * 12), b"{}\n"),
+        (record(b"[]"), b"[]"),
+        (record(DEEP), DEEP),
+        (record(b"\xff"), b"\xff"),
+        (record(b" " * (5 << 20)), b" " * (5 << 20)),
+    ],
+)
+def test_what_is_no_record_does_not_spoil_the_decision_log(world: World, name: str, content: bytes) -> None:
+    for spelling in ("explanations/decisions", "Explanations/Decisions", "explanations//decisions"):
+        assert world.server.put(f"{world.good.path}/{spelling}/{name}", content).status_code == 403
 
 
 # -- deletion of what a champion rests on -------------------------------------------------------------------

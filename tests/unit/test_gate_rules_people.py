@@ -115,3 +115,20 @@ def test_messages_name_who_and_how_many() -> None:
     assert "1 of 2 approvals" in said("GATE061", given, TWO)
     (finding,) = findings("GATE061", given, ONE)
     assert finding.evidence["approvals"] == ["bea"]
+
+
+def test_nobody_whom_the_server_saw_making_the_model_approves_it() -> None:
+    given = evidence(reviews=(review("bea"), review("cy")), authors=("Cy",))
+    assert verdicts("GATE061", given, TWO) == {"fail"}
+    given = evidence(reviews=(review("bea"), review("cy")), author=None, authors=("dan",))
+    assert verdicts("GATE061", given, TWO) == {"pass"}
+
+
+def test_a_name_that_looks_alike_is_not_on_the_list_and_takes_nothing_back() -> None:
+    one = policy(reviews={"approvals": 1, "reviewers": ["bea", "risk-*"]})
+    for name in ("béa", "be\u200ba", "\uff42ea", "r\u00ecsk-1"):
+        assert verdicts("GATE061", evidence(reviews=(review(name),)), one) == {"fail"}
+    for name in ("Bea", " bea ", "Risk-1"):
+        assert verdicts("GATE061", evidence(reviews=(review(name),)), one) == {"pass"}
+    both = evidence(reviews=(review("bea", "reject", minutes=-9), review("béa", minutes=-5)))
+    assert verdicts("GATE062", both, DEFAULT) == {"fail"}

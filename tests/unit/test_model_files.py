@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from explain_step.digests import directory_digest
+from explain_step.errors import InvalidInput
+from explain_step.tracking.loading import describe, unsafe
 from explain_step.tracking.model_files import model_problem
 
 SKLEARN = {"pickled_model": "model.skops", "serialization_format": "skops", "code": None}
@@ -107,3 +109,47 @@ def test_a_folder_named_like_mlflow_s_note_of_a_download_is_digested(tmp_path: P
     (tmp_path / "registered_model_meta").mkdir()
     (tmp_path / "registered_model_meta" / "w").write_text("1")
     assert directory_digest(tmp_path) != plain
+
+
+@pytest.mark.parametrize(
+    ("flavor", "settings"),
+    [
+        ("lightgbm", {"data": "model.bin", "model_class": "lightgbm.sklearn.LGBMClassifier"}),
+        ("lightgbm", {"data": "model.skops", "model_class": "lightgbm.sklearn.LGBMClassifier"}),
+        ("lightgbm", {"data": "model.lgb", "model_class": "os.system"}),
+        ("xgboost", {"data": "model.ubj", "model_class": "xgboost.compat.os.system"}),
+        ("xgboost", {"data": "model.ubj", "model_class": "os.system"}),
+        ("sklearn", {"pickled_model": "model.skops"}),
+        ("sklearn", {"pickled_model": "m", "serialization_format": "skops", "skops_trusted_types": ["os.x"]}),
+    ],
+)
+def test_a_model_whose_settings_hide_a_pickle_is_not_safe(
+    tmp_path: Path, flavor: str, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": {flavor: settings}}))
+    assert unsafe(describe(tmp_path)) is not None
+
+
+LGBM = {"data": "model.skops", "model_class": "lightgbm.sklearn.LGBMClassifier"}
+
+
+@pytest.mark.parametrize(
+    ("flavor", "settings"),
+    [
+        ("lightgbm", {"data": "model.lgb", "model_class": "lightgbm.basic.Booster"}),
+        ("lightgbm", {**LGBM, "serialization_format": "skops"}),
+        ("xgboost", {"data": "model.ubj", "model_class": "xgboost.sklearn.XGBClassifier"}),
+    ],
+)
+def test_formats_that_hold_data_only_stay_safe(tmp_path: Path, flavor: str, settings: dict[str, Any]) -> None:
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": {flavor: settings}}))
+    assert unsafe(describe(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "a: b: c", "flavors: {sklearn: [1]}", "signature: 3", "[" * 5_000]
+)
+def test_an_mlmodel_of_another_form_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "MLmodel").write_text(content)
+    with pytest.raises(InvalidInput, match="not an MLmodel file"):
+        describe(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from explain_step.gate.evidence import Evidence, Review
-from explain_step.gate.naming import folded, matches, named
+from explain_step.gate.naming import folded, listed, named, person
 from explain_step.gate.policy import Policy
 from explain_step.gate.rules.base import Rule, found, of_snapshot
 from explain_step.types import Finding
@@ -39,16 +39,17 @@ def counted(evidence: Evidence, policy: Policy) -> dict[str, Review]:
 
     A review of another snapshot or manifest, by somebody who is not listed, or (where the policy wants
     authenticated reviewers) one that anybody could have written, is as if it were not there. So is an
-    approval with a time in the future; at the same time a rejection counts before an approval.
+    approval with a time in the future; at the same time a rejection counts before an approval. Names that differ
+    in more than case are two people here, so that nobody takes back the rejection of somebody with a like name.
     """
     asked = policy.reviews
     last: dict[str, Review] = {}
     for review in sorted(evidence.reviews, key=lambda r: (_at(r), r.decision != "approve")):
-        who = folded(review.reviewer)
-        listed = not asked.reviewers or matches(review.reviewer, asked.reviewers)
+        who = person(review.reviewer)
+        meant = not asked.reviewers or listed(review.reviewer, asked.reviewers)
         known = review.authenticated is True or not asked.authenticated
         early = review.decision == "approve" and _at(review) > evidence.now + SKEW
-        if who and listed and known and not early and _meant(review, evidence):
+        if folded(who) and meant and known and not early and _meant(review, evidence):
             last[who] = review
     return last
 
@@ -67,13 +68,14 @@ def _approvals(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     if not needed:
         yield found("GATE061", "not_applicable", "the policy asks for no approval")
         return
-    author = folded(evidence.author or "")
-    approving = {who: r for who, r in counted(evidence, policy).items() if r.decision == "approve"}
-    others = sorted(r.reviewer for who, r in approving.items() if who != author)
-    facts = {"approvals": others, "required": needed, "author": evidence.author}
+    authors = {folded(name) for name in (evidence.author or "", *evidence.authors)} - {""}
+    # names that look alike count as one person when they approve
+    approving = {folded(r.reviewer): r for r in counted(evidence, policy).values() if r.decision == "approve"}
+    others = sorted(r.reviewer for who, r in approving.items() if who not in authors)
+    facts = {"approvals": others, "required": needed, "author": evidence.author, "authors": evidence.authors}
     have = f"{len(others)} of {needed} approvals of this snapshot by people other than the author"
     # without an author any one of them could be the author
-    if len(others) - (0 if author else 1) >= needed:
+    if len(others) - (0 if authors else 1) >= needed:
         yield found("GATE061", "pass", f"there are {have}: {', '.join(map(named, others))}", **facts)
     elif len(others) >= needed:
         message = f"the author of the run is not known, so {named(others[0])} may be the author; one more approval decides"
