@@ -402,3 +402,12 @@ def test_a_removed_decision_is_found(active_store: Store, tmp_path: Path) -> Non
     row = one(audited(active_store), "version")
     assert row["codes"] == "AUD012"
     assert first.name in row["problem"]
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "a'b\"c", "a\\b", "a'b\\c", "a`b", "a%b", "a;b"])
+def test_a_name_that_no_search_can_quote_hides_nothing(store: Store, name: str) -> None:
+    run = store.client.create_run(store.experiment_id)
+    store.client.create_registered_model(name)
+    store.client.create_model_version(name, "file:///nowhere", run_id=run.info.run_id)
+    store.client.set_registered_model_alias(name, "champion", "1")
+    assert one(audited(store), "alias", f"models:/{name}@champion").verdict != "pass"
