@@ -323,8 +323,11 @@ def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
         )
         found.append(Caveat(code="numbers_as_text", section=SECTION, message=message))
     if empty:
-        message = f"Columns without any value in the explained rows: {quoted(empty)}."
-        found.append(Caveat(code="empty_columns", section=SECTION, message=message))
+        message = (
+            f"Columns without any value in the explained rows: {quoted(empty)}; what the model does with "
+            "their values is not seen here."
+        )
+        found.append(Caveat(code="empty_columns", section=SECTION, message=message, degrades=True))
     if constant and len(X) > 1:
         message = (
             f"Columns with a single value in the explained rows: {quoted(constant)}; an attribution of zero "

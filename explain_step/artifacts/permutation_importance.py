@@ -163,10 +163,10 @@ class _Judge:
         self._sign = 1.0 if metric.direction == "higher" else -1.0
         every = np.arange(len(groups))
         # a row takes part as the one that is scored and as the one that lends its value: both roles are
-        # deleted
+        # deleted; of a few rows nothing would be left, and they get no interval
         self._kept = [
             [np.flatnonzero((groups != g) & (groups[donors] != g)) for donors in shuffles]
-            for g in range(int(groups.max()) + 1)
+            for g in range(int(groups.max()) + 1 if len(groups) >= FEWEST_ROWS else 0)
         ]
         self._every = every
         self._baseline = self._score(sample.response, every)

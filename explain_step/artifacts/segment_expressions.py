@@ -113,7 +113,8 @@ def quote(column: str) -> str:
 
 def _refuse(text: str, at: int, problem: str, *, remedy: str = HELP) -> NoReturn:
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-    msg = f"Segment expression {shown!r} cannot be used: at position {at + 1}, {problem}; {remedy}."
+    end = "" if remedy.endswith("?") else "."
+    msg = f"Segment expression {shown!r} cannot be used: at position {at + 1}, {problem}; {remedy}{end}"
     raise InvalidInput(msg)
 
 

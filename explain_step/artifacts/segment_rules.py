@@ -107,7 +107,10 @@ def sensitive_columns(config: Config, columns: Sequence[str]) -> tuple[str, ...]
     """Return the sensitive columns, each of which must exist."""
     for name in config.sensitive:
         if name not in columns:
-            msg = f"Option sensitive must name columns of the data: {unknown_column(name, columns)}."
+            found = unknown_column(name, columns)
+            msg = (
+                f"Option sensitive must name columns of the data: {found}{'' if found.endswith('?') else '.'}"
+            )
             raise InvalidInput(msg)
     return config.sensitive
 

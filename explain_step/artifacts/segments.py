@@ -173,6 +173,9 @@ def _cell_caveats(cells: list[Cell], *, config: Config) -> list[Caveat]:
         if cell.n == 0:
             text = f"Segment {cell.partition.name!r} selects no row."
             caveats.append(_caveat("empty_segment", text, degrades=cell.partition.origin == "declared"))
+    for name in _uncut(cells):
+        text = f"Segment {name!r} has every row in one level, so that there is nothing to compare."
+        caveats.append(_caveat("segment_uncut", text, degrades=True))
     hidden = [c for c in cells if c.withheld is not None and c.n > 0]
     if hidden:
         text = (
@@ -212,6 +215,12 @@ def _undefined_metric(cells: list[Cell], subject: Subject, *, config: Config) ->
     text = f"The metric {metric.name} is not defined in {where}: {why_undefined(first)}."
     wanted = any(c.partition.origin != "found" for c in without)
     return [_caveat("segment_metric_undefined", text, degrades=wanted)]
+
+
+def _uncut(cells: list[Cell]) -> list[str]:
+    """Return the declared segments that have a single level."""
+    declared = (c.partition for c in cells if c.partition.origin == "declared")
+    return list(dict.fromkeys(p.name for p in declared if len(p.levels) == 1))
 
 
 def _wholly_withheld(cells: list[Cell]) -> list[str]:

@@ -162,11 +162,12 @@ class RegistryGuards:
     def _write_alias(self, name: str, alias: str, version: Any) -> Any:
         """Write an alias; once more where another request was the first to insert it in the same moment."""
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import IntegrityError
 
         try:
             return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
         except MlflowException as error:
-            if "IntegrityError" not in str(error):
+            if not isinstance(error.__cause__, IntegrityError):  # the text differs from driver to driver
                 raise
             return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
 

@@ -108,9 +108,7 @@ def read_parquet(data: bytes, *, most_cells: int = MAX_CELLS) -> pd.DataFrame:
     ValueError
         The bytes are not Parquet.
     """
-    import pyarrow.parquet as pq
-
-    facts = pq.ParquetFile(io.BytesIO(data)).metadata
+    facts = _parquet_file(data).metadata
     rows = max(facts.num_rows, sum(facts.row_group(i).num_rows for i in range(facts.num_row_groups)))
     if rows * facts.num_columns > most_cells:
         msg = f"A table must have at most {most_cells:,} cells; this has {rows:,} rows of {facts.num_columns:,}."
@@ -120,8 +118,21 @@ def read_parquet(data: bytes, *, most_cells: int = MAX_CELLS) -> pd.DataFrame:
         msg = "A table must have plain columns; this has lists or records."
         raise InvalidInput(msg)
     texts = [c.name for c in columns if c.physical_type == "BYTE_ARRAY"]
-    frame: pd.DataFrame = _unfolded(pq.read_table(io.BytesIO(data), read_dictionary=texts)).to_pandas()
+    table = _parquet_file(data, read_dictionary=texts).read(use_threads=False)
+    frame: pd.DataFrame = _unfolded(table).to_pandas(use_threads=False)
     return frame
+
+
+def _parquet_file(data: bytes, *, read_dictionary: list[str] | None = None) -> Any:
+    """Open Parquet bytes in such a way that no thread of Arrow holds a Python object.
+
+    A thread that lets go of one while the interpreter ends aborts the process
+    (https://github.com/apache/arrow/issues/34314).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=read_dictionary, pre_buffer=False)
 
 
 def _unfolded(table: Any) -> Any:

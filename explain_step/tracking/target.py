@@ -105,7 +105,8 @@ def resolve(
             raise
         asked = f"model_uri {model_uri!r}" if model_uri is not None else f"run_id {given_run!r}"
         msg = (
-            f"Argument {asked} names nothing at {client.tracking_uri}: {error.message} Known forms: {FORMS}."
+            f"Argument {asked} names nothing at {client.tracking_uri}: {error.message.rstrip('.')}. Known forms: "
+            f"{FORMS}."
         )
         raise InvalidInput(msg) from error
 
@@ -124,7 +125,10 @@ def resolve_source(source: str, *, tracking_uri: str | None = None) -> Target:
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
-        msg = f"{source!r} names nothing at {client.tracking_uri}: {error.message} Known forms: {FORMS}."
+        msg = (
+            f"{source!r} names nothing at {client.tracking_uri}: {error.message.rstrip('.')}. Known forms: "
+            f"{FORMS}."
+        )
         raise InvalidInput(msg) from error
 
 

@@ -362,7 +362,8 @@ def test_caveats_of_degenerate_data():
     one, caveats = data.subject(model, pd.DataFrame({"a": [2.5]}), config=NOTHING)
     assert {c.code for c in caveats if c.degrades} == {"single_row"}
     assert len(one.X) == 1
-    assert "empty_columns" in codes(data.subject(model, pd.DataFrame({"a": [np.nan] * 3}), config=NOTHING)[1])
+    _, caveats = data.subject(model, pd.DataFrame({"a": [np.nan] * 3}), config=NOTHING)
+    assert "empty_columns" in {c.code for c in caveats if c.degrades}
     assert "constant_columns" in codes(data.subject(model, pd.DataFrame({"a": [1.0] * 3}), config=NOTHING)[1])
 
 

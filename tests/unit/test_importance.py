@@ -148,8 +148,9 @@ def test_without_labels_permutation_importance_is_missing_and_says_why():
     assert any(c.code == "no_permutation_importance" for c in result.caveats)
 
 
-def test_one_class_in_the_labels_falls_back_to_a_metric_that_is_defined():
-    X = normal_frame(60, 2)
+@pytest.mark.parametrize("n", [2, 3, 9, 60])
+def test_one_class_in_the_labels_falls_back_to_a_metric_that_is_defined(n):
+    X = normal_frame(n, 2)
 
     def respond(frame):
         p = 1 / (1 + np.exp(-frame["x0"].to_numpy()))
@@ -166,10 +167,13 @@ def test_one_class_in_the_labels_falls_back_to_a_metric_that_is_defined():
         classes=("no", "yes"),
         positive=1,
     )
-    subject = subject_of(model, X, y=np.array(["yes"] * 60))
-    phi = np.stack([subject.response.output[:, 0] - 0.5, np.zeros(60)], axis=1)
-    meta = section(subject, attributions_of(subject, phi)).artifacts[0].meta
-    assert meta["permutation"]["metric"] == "log_loss"
+    subject = subject_of(model, X, y=np.array(["yes"] * n))
+    phi = np.stack([subject.response.output[:, 0] - 0.5, np.zeros(n)], axis=1)
+    made = section(subject, attributions_of(subject, phi)).artifacts[0]
+    assert made.meta["permutation"]["metric"] == "log_loss"
+    assert made.table["permutation_importance"].notna().all()
+    # a few rows have no interval
+    assert made.table["permutation_ci_low"].notna().all() == (n >= permutation_importance.FEWEST_ROWS)
 
 
 def test_a_model_that_fails_on_shuffled_rows_costs_only_permutation_importance():

@@ -148,7 +148,7 @@ def test_empty_segment_is_a_caveat():
 @pytest.mark.parametrize(
     ("config", "wanted"),
     [
-        ({"segments": ["agee"]}, "did you mean 'age'"),
+        ({"segments": ["agee"]}, r"did you mean 'age'\?$"),
         ({"segments": [["age", "purpos"]]}, "did you mean 'purpose'"),
         ({"segments": [[]]}, "empty list"),
         ({"sensitive": ["gender"]}, "Option sensitive must name columns|no column 'gender'"),
@@ -311,6 +311,17 @@ def test_many_levels_are_pooled():
     found, _ = cut_column(pd.Series([f"v{i % 40:02d}" for i in range(400)]), config=Config())
     assert len(found) == 12
     assert found[-1] == "other levels"
+
+
+@pytest.mark.parametrize("privacy", ["standard", "strict"])
+def test_a_declared_segment_with_one_level_is_named_and_degrades(privacy):
+    frame = FRAME.assign(product="loan", memo=[f"memo {i}" for i in range(len(FRAME))])
+    names = ["product", "memo"] if privacy == "strict" else ["product"]  # rare levels are one level there
+    _, caveats = build(frame, Y, config={"segments": [*names, "purpose"], "privacy": privacy})
+    found = [c for c in caveats if c.code == "segment_uncut"]
+    assert [name for name in names if any(repr(name) in c.message for c in found)] == names
+    assert len(found) == len(names)
+    assert all(c.degrades for c in found)
 
 
 def test_nothing_to_cut_by():
