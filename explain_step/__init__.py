@@ -4,8 +4,8 @@
 and examples, each number with an interval, each table naming the quantity it explains. `log_explanations` does the same
 and logs the snapshot to MLflow under the logged model, tied to its registered versions. `training_run` is a
 ``mlflow.start_run`` that marks runs without an explanation as incomplete. `read` and `verify` take a directory, a run,
-a model version or an alias. `gate` judges a registered version by a policy, `promote` moves an alias where the policy
-allows it, `review` records a person's word on a snapshot.
+a model version or an alias. `replay` recomputes a snapshot and compares the numbers. `gate` judges a registered version
+by a policy, `promote` moves an alias where the policy allows it, `review` records a person's word on a snapshot.
 
 Read `explain_step.step` first: it is the one composition of all parts.
 """
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from explain_step.loading import load_model
     from explain_step.promotion import gate, promote, review
+    from explain_step.replaying import replay
+    from explain_step.resuming import resume
     from explain_step.snapshot import Snapshot
     from explain_step.step import explain, log_explanations, read, training_run, verify
     from explain_step.tracking import LoggedSnapshot
@@ -51,6 +53,8 @@ _HOMES = {
     "log_explanations": "explain_step.step",
     "promote": "explain_step.promotion",
     "read": "explain_step.step",
+    "replay": "explain_step.replaying",
+    "resume": "explain_step.resuming",
     "review": "explain_step.promotion",
     "training_run": "explain_step.step",
     "verify": "explain_step.step",
@@ -73,6 +77,8 @@ __all__ = [
     "log_explanations",
     "promote",
     "read",
+    "replay",
+    "resume",
     "review",
     "training_run",
     "verify",

@@ -33,6 +33,8 @@ from explain_step.cli_base import (
     working,
 )
 from explain_step.cli_gate import gate, promote, review
+from explain_step.cli_replay import replay
+from explain_step.cli_resume import resume
 from explain_step.cli_sign import keygen, sign
 from explain_step.errors import (
     BindingError,
@@ -338,7 +340,7 @@ def _print_status(status: str, reason: str) -> None:
     click.echo(f"{click.style(status, fg=COLOURS.get(status), bold=True)}: {reason}")
 
 
-for command in (keygen, sign, gate, promote, review, audit):
+for command in (keygen, sign, replay, gate, promote, review, audit, resume):
     cli.add_command(command)
 
 

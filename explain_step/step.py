@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from explain_step.config import Config
     from explain_step.snapshot import ModelRef, Snapshot
-    from explain_step.tracking import Target
+    from explain_step.tracking import Asked
     from explain_step.types import Finding
 
 __all__ = ["explain", "log_explanations", "read", "training_run", "verify"]
@@ -93,7 +93,7 @@ def explain(
     parsed, data = config_room.load(config, options)
     explanation = compute(model, X, y, config=parsed, **data)
     ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
-    return _write(explanation, ref=ref, directory=directory)
+    return write_snapshot(explanation, ref=ref, directory=directory)
 
 
 def log_explanations(
@@ -122,7 +122,8 @@ def log_explanations(
         The logged model or registered version that is explained. Default: the run's logged model.
     on_error : {"mark", "raise"}
         ``"mark"``: whatever fails, the training run goes on; status ``failed`` and the reason are written to the tags
-        and logged. ``"raise"``: the error is raised after marking.
+        and logged. ``"raise"``: the error is raised after marking. A snapshot that MLflow did not take in time is
+        kept on this machine in both cases, and ``explain-step resume`` finishes it (see ``docs/how-to-resume.md``).
     tracking_uri : str, optional
         MLflow tracking server. Default: MLflow's current one. No global URI is changed.
 
@@ -141,7 +142,7 @@ def log_explanations(
     """
     uri = model if isinstance(model, str) else model_uri
     return log_to(
-        lambda: tracking.resolve(run_id=run_id, model_uri=uri, tracking_uri=tracking_uri),
+        lambda: tracking.asked_for(run_id=run_id, model_uri=uri, tracking_uri=tracking_uri),
         None if isinstance(model, str) else model,
         X,
         y,
@@ -152,7 +153,7 @@ def log_explanations(
 
 
 def log_to(
-    find: Callable[[], Target],
+    ask: Callable[[], Asked],
     model: Any,
     X: Any,
     y: Any,
@@ -161,30 +162,31 @@ def log_to(
     on_error: Literal["mark", "raise"],
     options: Mapping[str, Any],
 ) -> LoggedSnapshot:
-    """Do what `log_explanations` says for the run and model that ``find`` returns; no model means the target's own.
+    """Do what `log_explanations` says for what ``ask`` returns; no model means the target's own.
 
-    ``find`` is called under the same guard as the rest: a training run is never lost to the explanation.
+    ``ask`` is called under the same guard as the rest: a training run is never lost to the explanation.
     """
     if on_error not in ("mark", "raise"):
         msg = f"Argument on_error must be 'mark' or 'raise', got {on_error!r}."
         raise InvalidInput(msg)
     target = None
-    try:
-        target = find()
-        tracking.mark(target, status="pending", reason="the explanation was started")
-        with tracking.quiet_autologging():
-            parsed, data = config_room.load(config, options)
-            fitted = tracking.load_model(target) if model is None else model
-            explanation = compute(fitted, X, y, config=parsed, **data)
-            ref = tracking.model_ref(target, subject=explanation.subject, config=parsed)
-        previous = tracking.previous_snapshot_id(target)
-        return tracking.upload(_write(explanation, ref=ref, directory=None, previous=previous), target)
-    except Exception as error:  # promise 1: a training run is never lost to the explanation
-        if on_error == "raise":
-            tracking.mark_failure(target, error)
-            raise
-        logger.exception("explain_step: the model was not explained; the run is marked 'failed'")
-        return tracking.mark_failure(target, error)
+    with tracking.within():  # one deadline for all that is said to MLflow
+        try:
+            asked = ask()
+            target = tracking.reach(asked, needed=model is None)
+            with tracking.quiet_autologging():
+                parsed, data = config_room.load(config, options)
+                fitted = tracking.load_model(target) if model is None and target is not None else model
+                explanation = compute(fitted, X, y, config=parsed, **data)
+                facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
+            written = write_snapshot(explanation, ref=facts.ref, directory=None, previous=facts.previous)
+        except Exception as error:  # promise 1: a training run is never lost to the explanation
+            if on_error == "raise":
+                tracking.mark_failure(target, error)
+                raise
+            logger.exception("explain_step: the model was not explained; the run is marked 'failed'")
+            return tracking.mark_failure(target, error)
+        return tracking.deliver(written, target, asked=asked, whole=facts.whole, on_error=on_error)
 
 
 def read(source: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
@@ -203,9 +205,10 @@ def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Find
     return snapshot.verify_directory(tracking.fetch(source, tracking_uri=tracking_uri))
 
 
-def _write(
+def write_snapshot(
     explanation: Explanation, *, ref: ModelRef, directory: str | Path | None, previous: str | None = None
 ) -> Snapshot:
+    """Judge an explanation, draw its figures and pages, and write the snapshot to a directory."""
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
     figures = plots.render({a.name: a for a in explanation.artifacts}, labels=labels)

@@ -18,6 +18,7 @@ from explain_step.digests import sha256_bytes
 from explain_step.errors import SnapshotError
 from explain_step.secret_masking import masked
 from explain_step.snapshot import provenance
+from explain_step.snapshot.comparison import Tolerance, choose_tolerance
 from explain_step.snapshot.manifest import (
     ALGORITHMS,
     MANIFEST,
@@ -258,6 +259,7 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
                 "rows": len(table),
                 "columns": list(table.columns),
                 "digest": content.digests[name],
+                "tolerance": _tolerance(parts, name).record(),
             }
             for name, table in content.tables.items()
         },
@@ -278,6 +280,18 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
     for key in ("reason", "sections", "model"):
         plain[key] = masked(plain[key])
     return plain
+
+
+def _tolerance(parts: SnapshotParts, name: str) -> Tolerance:
+    """Return how far a replay of a table may be off: fixed now, before anybody has recomputed it."""
+    method = None if parts.attributions is None else parts.attributions.method
+    kind = next((a.kind for a in parts.artifacts if a.name == name), ATTRIBUTIONS)
+    cut = (
+        (method is not None and method.budget is not None)
+        or any(c.code.endswith("_budget") and c.section == kind for c in parts.caveats)
+        or (name == "scores" and any(score.method.budget for score in parts.scores))
+    )
+    return choose_tolerance(None if method is None else method.name, cut=cut)
 
 
 def _sections(parts: SnapshotParts) -> dict[str, Any]:

@@ -51,13 +51,32 @@ ROOMS: dict[str, set[str]] = {
     "cli_base": BASE,
     "cli_audit": BASE | {"cli_base", "terminal", "tracking"},
     "loading": BASE | {"gate", "tracking"},
+    "resuming": BASE | {"pages", "report", "snapshot", "tracking"},
+    "cli_resume": BASE | {"cli_base", "resuming", "terminal", "tracking"},
     "cli_sign": BASE | {"cli_base", "snapshot", "tracking"},
     "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
+    "replay_result": BASE | {"snapshot"},
+    "replay_inputs": BASE | {"replay_result"},
+    "replaying": BASE
+    | {"compute", "frames", "gate", "replay_inputs", "replay_result", "snapshot", "step", "tracking"},
+    "cli_replay": BASE | {"cli_base", "replay_result", "replaying", "terminal"},
     "cli": BASE
-    | {"cli_audit", "cli_base", "cli_gate", "cli_sign", "step", "tracking", "snapshot", "terminal", "gate"},
+    | {
+        "cli_audit",
+        "cli_base",
+        "cli_gate",
+        "cli_replay",
+        "cli_resume",
+        "cli_sign",
+        "step",
+        "tracking",
+        "snapshot",
+        "terminal",
+        "gate",
+    },
     "evaluator": BASE | {"step", "tracking", "snapshot"},
     "__main__": {"cli"},
-    "__init__": BASE | {"loading", "promotion", "step", "snapshot", "tracking"},
+    "__init__": BASE | {"loading", "promotion", "replaying", "resuming", "step", "snapshot", "tracking"},
 }
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
 PLUGINS = {"evaluator.py": {"mlflow"}}

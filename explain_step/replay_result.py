@@ -1,0 +1,80 @@
+"""What a replay found: one verdict per table, the inputs that differ, and one verdict for the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from explain_step.snapshot.comparison import ReplayVerdict, TableComparison
+
+Input = Literal["model", "data", "config", "seed", "environment", "code"]
+DECISIVE: frozenset[str] = frozenset({"model", "data", "config", "seed"})
+"""Inputs that a replay must share with the recording. Environment and code may differ, if the numbers do not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputDifference:
+    """One input of the recomputation that is not the recorded one."""
+
+    input: Input
+    message: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """The result of `explain_step.replay`.
+
+    Attributes
+    ----------
+    verdict : {"identical", "within_tolerance", "consistent", "not_replayable", "different"}
+        The worst of the tables; ``different`` also where model, data, config or seed differ, a section is there only
+        once, or the gate would decide otherwise.
+    reason : str
+        One line for people.
+    tables : tuple of TableComparison
+        One per recorded table, and per table that only the replay has.
+    inputs : tuple of InputDifference
+        What differs among model, data, config, seed, environment and code.
+    notes : tuple of str
+        What could not be compared, and what was assumed.
+    gate : mapping
+        Outcomes before and after under one policy, and the codes whose verdict changed.
+    snapshot_id : str
+        Of the recording.
+    replayed_id : str, optional
+        Of the recomputation; equal where model, data, config, tables and scores are the same.
+    files : mapping
+        Figures and pages: how many have the same bytes, and the names of the others. Informative.
+    environment : {"current", "recreate"}
+    """
+
+    verdict: ReplayVerdict
+    reason: str
+    snapshot_id: str
+    tables: tuple[TableComparison, ...] = ()
+    inputs: tuple[InputDifference, ...] = ()
+    notes: tuple[str, ...] = ()
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    replayed_id: str | None = None
+    files: Mapping[str, Any] = field(default_factory=dict)
+    environment: str = "current"
+
+    @property
+    def replays(self) -> bool:
+        """Whether the numbers were reached again."""
+        return self.verdict in ("identical", "within_tolerance", "consistent")
+
+    def record(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return {**asdict(self), "replays": self.replays}
+
+
+def from_record(record: Mapping[str, Any]) -> Replay:
+    """Return the `Replay` of its ``record()``."""
+    values = {key: value for key, value in record.items() if key in Replay.__dataclass_fields__}
+    values["tables"] = tuple(TableComparison(**table) for table in record["tables"])
+    values["inputs"] = tuple(InputDifference(**found) for found in record["inputs"])
+    values["notes"] = tuple(record["notes"])
+    return Replay(**values)
