@@ -26,7 +26,7 @@ def main(store: Path, *, data: Path = DATA) -> int:
     name, version = logged.versions[0]
     snapshot = explain_step.read(f"models:/{name}/{version}")
     leaders = snapshot.tables["importance"].nlargest(5, "mean_abs_shap")
-    print(f"\n{name} version {version} is explained: {logged.status}")
+    print(f"\n{name} version {version} is explained: {logged.status}, {logged.reason}")
     for row in leaders.itertuples():
         low, high = int(row.rank_low), int(row.rank_high)
         rank = f"{low}" if low == high else f"{low} to {high}"

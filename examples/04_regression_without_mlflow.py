@@ -28,7 +28,7 @@ def main() -> int:
             index=False
         )
     )
-    print(f"\n{snapshot.status}: {snapshot.path / 'report.html'}")
+    print(f"\n{snapshot.status}: {snapshot.reason}\npage: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1
 
 

@@ -30,7 +30,7 @@ def main() -> int:
         snapshot.tables["importance"].sort_values("mean_abs_shap", ascending=False).groupby("output").head(2)
     )
     print(leaders[["output", "feature", "mean_abs_shap", "ci_low", "ci_high"]].to_string(index=False))
-    print(f"\n{snapshot.status}: {snapshot.path / 'report.html'}")
+    print(f"\n{snapshot.status}: {snapshot.reason}\npage: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1
 
 

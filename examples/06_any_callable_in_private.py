@@ -1,4 +1,4 @@
-"""Any ``predict`` callable can be explained; ``privacy="strict"`` publishes no raw row, no extreme, no rare level."""
+"""Any ``predict`` callable can be explained; ``privacy="strict"`` publishes no raw row, no rare level or extreme."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> int:
     print(
         snapshot.tables["scores"][["score", "variant", "value", "ci_low", "ci_high"]].to_string(index=False)
     )
-    print(f"\n{snapshot.status}: {snapshot.path / 'report.html'}")
+    print(f"\n{snapshot.status}: {snapshot.reason}\npage: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1
 
 

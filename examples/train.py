@@ -65,5 +65,5 @@ if __name__ == "__main__":
     parser.add_argument("--registered-model-name", default="mortgage")
     arguments = parser.parse_args()
     logged = train(arguments.data, registered_model_name=arguments.registered_model_name)
-    print(f"{logged.status}: {logged.run_uri}/explanations/report.html")
+    print(f"{logged.status}: {logged.reason}\npage: {logged.run_uri}/explanations/report.html")
     raise SystemExit(0 if logged.status in ("complete", "degraded") else 1)

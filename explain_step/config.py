@@ -80,7 +80,7 @@ class Config(BaseModel):
     redact : tuple of str
         Columns whose values are published nowhere.
     privacy : {"standard", "strict"}
-        ``strict`` publishes no raw row, no minimum or maximum and no rare level.
+        ``strict`` publishes no raw row, and no level, minimum or maximum that fewer than ``min_segment`` rows share.
     metrics : tuple of str
         Performance metrics; the first one is used for permutation importance and segments.
     min_segment : int

@@ -143,6 +143,7 @@ def subject(
         *more,
         *_row_caveats(made),
         *_column_caveats(X),
+        *_unread_caveat(whole, X),
         *_repeat_caveat(model, X, response),
         *model_options.label_caveat(config, [*whole.columns, name]),
     )
@@ -341,6 +342,18 @@ def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
     return tuple(found)
 
 
+def _unread_caveat(whole: pd.DataFrame, X: pd.DataFrame) -> tuple[Caveat, ...]:
+    """Say which of the given columns are no inputs: otherwise they look forgotten, or without effect."""
+    extra = [name for name in whole.columns if name not in X.columns]
+    if not extra:
+        return ()
+    message = (
+        f"Given columns that the model does not read: {quoted(extra)}; they have no attribution and can only form "
+        "segments."
+    )
+    return (Caveat(code="columns_not_read", section=SECTION, message=message),)
+
+
 def _numbers_as_text(values: pd.Series[Any]) -> bool:
     """Return whether a text column has more than a few distinct values and all of them read as numbers."""
     if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype)):
@@ -367,7 +380,7 @@ def _repeat_caveat(model: FittedModel, X: pd.DataFrame, response: Response) -> t
     """Ask again for some of the rows, backwards: answers must not depend on the call or on other rows."""
     rows = np.arange(min(len(X), REPEAT_ROWS))[::-2]
     again = model.predict(X.iloc[rows])
-    scale = 1e-5 * max(1.0, float(np.abs(response.output).max()))
+    scale = 1e-5 * float(np.abs(response.output).max())
     if np.allclose(again, response.output[rows], rtol=0, atol=scale):
         return ()
     message = (

@@ -1,8 +1,9 @@
 """What may be published about values: one place for redaction, rare levels, grids and coarse descriptions.
 
-``redact`` names columns whose values are published nowhere. ``privacy="strict"`` publishes no raw row, no
-minimum or maximum and no level held by fewer than ``min_segment`` rows. Everything that turns data into text
-or grid points asks here, so that the rule is the same on tables, figures and pages.
+``redact`` names columns whose values are published nowhere. ``privacy="strict"`` publishes no raw row, and no
+level, minimum or maximum that fewer than ``min_segment`` rows share: a single value is published only as a
+value of that many rows. Everything that turns data into text or grid points asks here, so that the rule is
+the same on tables, figures and pages.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def _sentence(quantity: Any) -> str:
     count = "the" if rows is None else f"{rows:,}" if given in (None, rows) else f"{rows:,} of {given:,}"
     how = "exactly" if quantity.get("exact") else "estimated"
     outputs = quantity.get("outputs", [])
-    more = f" and {len(outputs) - 1} more outputs" if len(outputs) > 1 else ""
+    rest = len(outputs) - 1
+    more = f" and {rest} more output{'s' if rest > 1 else ''}" if rest > 0 else ""
     return (
         f"the {quantity.get('phrase', 'output')}{more} for {count} rows, "
         f"against {quantity.get('background', 'a background')}, {how}"
@@ -112,7 +113,7 @@ def _importance(snapshot: Snapshot, *, top: int) -> list[str]:
         rows = [_importance_row(row) for _, row in part.head(top).iterrows()]
         title = "Importance" if len(outputs) == 1 else f"Importance for {clean(output)}"
         rest = len(part) - top
-        note = f"\n  … and {rest} more features" if rest > 0 else ""
+        note = f"\n  … and {rest} more feature{'s' if rest > 1 else ''}" if rest > 0 else ""
         header = ["rank", "feature", "mean |SHAP|", "95% interval", "share"]
         blocks.append(f"{title}\n{_grid(header, rows)}{note}")
     return blocks

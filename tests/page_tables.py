@@ -74,6 +74,14 @@ QUANTITY: dict[str, Any] = {
 ROWS_INTERVAL = "95 % intervals of the mean over rows: they cover which rows were drawn, not refits."
 
 
+def _together(mean: np.ndarray) -> np.ndarray:
+    """Return each input's share together with all larger ones."""
+    order = np.argsort(-mean, kind="stable")
+    out = np.empty(len(mean))
+    out[order] = mean[order].cumsum() / mean.sum()
+    return out
+
+
 def importance_table(
     features: tuple[str, ...] = FEATURES, *, outputs: tuple[str, ...] = ("yes",), ranks: Any = RANKS
 ) -> pd.DataFrame:
@@ -95,6 +103,9 @@ def importance_table(
                 "share": mean / mean.sum(),
                 "share_ci_low": 0.9 * mean / mean.sum(),
                 "share_ci_high": 1.1 * mean / mean.sum(),
+                "cumulative_share": _together(mean),
+                "cumulative_ci_low": 0.95 * _together(mean),
+                "cumulative_ci_high": np.minimum(1.05 * _together(mean), 1.0),
                 "permutation_importance": mean * 0.9 - 0.0004,
                 "permutation_ci_low": mean * 0.9 - 0.004,
                 "permutation_ci_high": mean * 0.9 + 0.0032,

@@ -23,6 +23,8 @@ from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntAr
 MEAN_OVER_OUTPUTS = "(mean over outputs)"
 FULL_RANKS = 1000
 """Up to this many features every pair is compared; the features after these are ranked as one block."""
+CUMULATED = 10
+"""So many leading features have the share that they and all larger ones hold together."""
 WIDE = 20_000_000
 """Above this many cells (rows times features) fewer resamples are drawn."""
 INTERVAL = (
@@ -30,7 +32,7 @@ INTERVAL = (
     "they cover which held-out rows were drawn, with this fitted model and background fixed. Rank intervals "
     "hold for all features at once (paired differences of all pairs, Holm); features that cannot be told "
     "apart "
-    "share a rank."
+    "share a rank. Shares, and the sum of the leading shares, are ratios of means (delta method), each interval for itself."
 )
 ESTIMATED = INTERVAL.replace(
     "they cover which held-out rows were drawn, with",
@@ -44,9 +46,10 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
 
     Table ``importance`` has one row per output and feature, and for several outputs the output ``(mean over
     outputs)``, each sorted by ``mean_abs_shap``. Columns beside those of the contract: ``share_ci_low,
-    share_ci_high`` (share of the sum over features), ``value_correlation`` (Spearman correlation between a
-    numeric column's value and its attribution: the direction of the effect); where values are estimated,
-    ``mean_abs_shap_raw`` (before what noise adds was subtracted, see `noise_correction`) and
+    share_ci_high`` (share of the sum over features), ``cumulative_share, cumulative_ci_low, cumulative_ci_high``
+    (of this feature and all larger ones together, for the first `CUMULATED`), ``value_correlation`` (Spearman
+    correlation between a numeric column's value and its attribution: the direction of the effect); where values are
+    estimated, ``mean_abs_shap_raw`` (before what noise adds was subtracted, see `noise_correction`) and
     ``mean_standard_error`` (of one value).
 
     Raises
@@ -173,7 +176,10 @@ def _summary(found: Sizes, *, weights: FloatArray | None, rng: np.random.Generat
     share = mean / total if total > 0 else np.zeros_like(mean)
     # a ratio of two means: its rows are linearised so that the same interval applies (delta method)
     linear = share + (size - share * size.sum(axis=1, keepdims=True)) / (total if total > 0 else 1.0)
-    _, share_low, share_high = intervals.mean_interval(linear, rng=rng, weights=weights, resamples=resamples)
+    leaders = np.argsort(-mean, kind="stable")[:CUMULATED]
+    rows = np.hstack([linear, linear[:, leaders].cumsum(axis=1)])
+    _, low_shares, high_shares = intervals.mean_interval(rows, rng=rng, weights=weights, resamples=resamples)
+    d = len(mean)
     return pd.DataFrame(
         {
             "mean_abs_shap": mean,
@@ -183,10 +189,20 @@ def _summary(found: Sizes, *, weights: FloatArray | None, rng: np.random.Generat
             "rank_low": rank_low.astype(np.float64),
             "rank_high": rank_high.astype(np.float64),
             "share": share,
-            "share_ci_low": np.clip(share_low, 0.0, 1.0),
-            "share_ci_high": np.clip(share_high, 0.0, 1.0),
+            "share_ci_low": np.clip(low_shares[:d], 0.0, 1.0),
+            "share_ci_high": np.clip(high_shares[:d], 0.0, 1.0),
+            "cumulative_share": _placed(share[leaders].cumsum(), leaders, d=d),
+            "cumulative_ci_low": _placed(np.clip(low_shares[d:], 0.0, 1.0), leaders, d=d),
+            "cumulative_ci_high": _placed(np.clip(high_shares[d:], 0.0, 1.0), leaders, d=d),
         }
     )
+
+
+def _placed(values: FloatArray, at: IntArray, *, d: int) -> FloatArray:
+    """Return (d,) with ``values`` at the positions ``at`` and NaN elsewhere."""
+    out = np.full(d, np.nan)
+    out[at] = values
+    return out
 
 
 def rank_bounds(size: FloatArray, *, weights: FloatArray | None) -> tuple[IntArray, IntArray]:
@@ -356,7 +372,7 @@ def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
         found.append(Caveat(code="all_zero", section="importance", message=text, degrades=True))
         return found
     main = table[table["output"] == table["output"].iloc[-1]]
-    top = main.head(5)
+    top = main[main["mean_abs_shap"] > 0].head(5)
     tied = top[top["rank_high"] > top["rank_low"]]
     if len(tied):
         tied_names = names(list(tied["feature"]))

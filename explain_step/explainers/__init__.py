@@ -19,18 +19,18 @@ from explain_step.explainers.permutation import PERMUTATION
 from explain_step.explainers.sampling import spread_rows
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
-from explain_step.types import Attributions, Caveat, Subject
+from explain_step.types import Attributions, Caveat, FloatArray, Subject
 
 __all__ = ["EXPLAINERS", "Explainer", "choose", "explain"]
 
 EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, ENUMERATION, PERMUTATION)
 SECTION = "attributions"
-ZERO = 1e-12
-"""Values below this, relative to the outputs, are rounding."""
+ZERO = 1e-14
+"""Values below this, relative to the outputs, are rounding: some forty units in the last place."""
 TOO_NOISY = 0.5
 """Estimates whose standard error is more than this part of a typical value degrade the explanation."""
-DOUBLE, SINGLE = 1e-6, 1e-5
-"""Largest additivity error relative to the outputs: in double precision, in single precision."""
+DOUBLE, SINGLE = (1e-6, 1e-12), (1e-5, 1e-6)
+"""Largest additivity error relative to the outputs and to the sums' terms: in double precision, in single precision."""
 
 
 def choose(subject: Subject, *, explainers: tuple[Explainer, ...] = EXPLAINERS) -> Explainer:
@@ -98,26 +98,51 @@ def explain(
             break
         caveats = (*caveats, _fallback(explainer, problem))
         left = left[left.index(explainer) + 1 :]
-    given = dataclasses.replace(found, rows=rows[found.rows])
+    given = dataclasses.replace(_without_dust(found), rows=rows[found.rows])
     return given, (*caveats, *_facts(subject, given, reasons=reasons))
 
 
 def not_additive(subject: Subject, attributions: Attributions) -> str | None:
     """Return why the values do not sum to output minus base value on every row, or None where they do.
 
-    The largest error allowed is `DOUBLE` times the size of the outputs (at least 1), or `SINGLE` for a model
-    that answers in single precision, as boosters do.
+    The largest error allowed is a part of the size of the outputs, and a much smaller part of the sums' terms, whose
+    rounding stays when they cancel: `DOUBLE`, or `SINGLE` for a model that answers in single precision, as boosters do.
     """
     output = subject.response.output[attributions.rows]
     error = np.abs(attributions.base_values + attributions.values.sum(axis=1) - output)
     single = bool((output == output.astype(np.float32)).all())
-    allowed = (SINGLE if single else DOUBLE) * np.maximum(1.0, np.abs(output).max(axis=0, initial=0.0))
+    of_output, of_terms = SINGLE if single else DOUBLE
+    allowed = of_output * np.abs(output).max(axis=0, initial=0.0) + of_terms * _terms(attributions)
     # written so that NaN fails
     wrong = int((~(error <= allowed)).any(axis=1).sum())
     if not wrong:
         return None
     size = f"error up to {error.max():.2g}"
     return f"the values of {wrong} of {len(output)} rows do not sum to the output ({size})"
+
+
+def _terms(attributions: Attributions) -> FloatArray:
+    """Return the largest sum of the absolute terms of a row: (outputs,). Rounding errors are parts of it."""
+    sums = np.abs(attributions.base_values) + np.abs(attributions.values).sum(axis=1)
+    return np.asarray(np.where(np.isfinite(sums), sums, 0.0).max(axis=0, initial=0.0))
+
+
+def _without_dust(attributions: Attributions) -> Attributions:
+    """Return the attributions with zeros for the features that nothing but rounding sets apart from zero.
+
+    Sums over coalitions leave a few units in the last place of the outputs where a feature has no effect; they would be
+    ranked and drawn like effects.
+    """
+    dust = np.abs(attributions.values).max(axis=0, initial=0.0) <= ZERO * _terms(attributions)
+    if not (dust & (attributions.values != 0).any(axis=0)).any():
+        return attributions
+    error, parts = attributions.standard_error, attributions.parts
+    return dataclasses.replace(
+        attributions,
+        values=np.where(dust, 0.0, attributions.values),
+        standard_error=None if error is None else np.where(dust, 0.0, error),
+        parts=None if parts is None else np.where(dust, 0.0, parts),
+    )
 
 
 def _fallback(explainer: Explainer, problem: str) -> Caveat:
@@ -140,8 +165,7 @@ def _facts(subject: Subject, attributions: Attributions, *, reasons: dict[str, s
 
 
 def _unchanging(subject: Subject, attributions: Attributions) -> Caveat | None:
-    size = max(1.0, float(np.abs(subject.response.output).max()))
-    if np.abs(attributions.values).max(initial=0.0) > ZERO * size:
+    if attributions.values.any():
         return None
     store = masking.pool(subject.model, subject.X, subject.background)
     why = (

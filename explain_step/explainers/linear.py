@@ -21,6 +21,8 @@ from explain_step.types import Attributions, FittedModel, FloatArray, MethodSpec
 
 VERSION = "1"
 PROBE_ROWS = 50
+ROUNDING = 1e-12
+"""Error allowed relative to the terms of the sum, which may cancel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,9 @@ def _differs(subject: Subject) -> str | None:
         if any(part.shape[1] != len(coef) for part in parts):
             return f"{kind} has {len(coef)} coefficients for {parts[0].shape[1]} derived columns"
         linear = np.concatenate([np.asarray(part @ coef) for part in parts]) + intercept
-        scale = max(1.0, float(np.abs(output[:, k]).max()))
-        if not float(np.abs(linear - output[:, k]).max()) <= 1e-6 * scale:
+        terms = max(float(np.max(abs(part) @ np.abs(coef))) for part in parts) + abs(float(intercept))
+        allowed = 1e-6 * float(np.abs(output[:, k]).max()) + ROUNDING * terms
+        if not float(np.abs(linear - output[:, k]).max()) <= allowed:
             return f"the output of {kind} is not the weighted sum of the columns (it has a link function?)"
     return None
 

@@ -76,7 +76,8 @@ class GateDecision:
         if self.outcome != "allow":
             return first or "no rule has anything to judge"
         waived = sum("waived" in f.evidence for f in self.findings)
-        return f"{waived} findings are waived, every other rule holds" if waived else "every rule holds"
+        told = "1 finding is waived" if waived == 1 else f"{waived} findings are waived"
+        return f"{told}, every other rule holds" if waived else "every rule holds"
 
     def record(self) -> dict[str, Any]:
         """Return the decision as plain JSON values, for logs and machines."""

@@ -250,11 +250,11 @@ def _sight(pdp: pd.DataFrame, ale: pd.DataFrame, ice: pd.DataFrame) -> tuple[flo
     level = _level(pdp)
     curves = np.concatenate([pdp["ci_low"], pdp["ci_high"], ale["value"] + level])
     low, high = float(np.nanmin(curves)), float(np.nanmax(curves))
-    room = max(high - low, 1e-12)
+    room = max(high - low, 1e-9 * abs(high)) or 1.0
     if len(ice):
         low = max(min(low, float(ice["value"].min())), low - 1.5 * room)
         high = min(max(high, float(ice["value"].max())), high + 1.5 * room)
-    pad = 0.05 * max(high - low, 1e-12)
+    pad = 0.05 * max(high - low, room)
     return low - pad, high + pad
 
 

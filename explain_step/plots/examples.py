@@ -164,7 +164,7 @@ def _limits(fall: _Waterfall) -> tuple[float, float]:
     """Return axis limits with room for a number on either side."""
     ends = np.r_[fall.starts, fall.starts + fall.effects, fall.base, fall.prediction]
     low, high = float(ends.min()), float(ends.max())
-    span = max(high - low, 1e-9 * max(abs(low), abs(high), 1e-12), 1e-12)
+    span = max(high - low, 1e-9 * max(abs(low), abs(high))) or 1.0
     room = span * LABEL_ROOM / (1 - 2 * LABEL_ROOM)
     return low - room, high + room
 

@@ -72,7 +72,7 @@ def _bars(artifact: Artifact, *, output: str, labels: Mapping[str, str]) -> Figu
     style.heading(figure, "How much each column moves the prediction")
     style.footnote(
         figure,
-        "Whiskers: 95 % intervals. Columns joined by a bracket share a rank; beside it the ranks that the "
+        "Whiskers: 95 % intervals. A bracket joins columns whose order is not settled; beside it the ranks that the "
         "data allow. "
         f"{style.declared(quantity)}.",
     )
@@ -116,8 +116,7 @@ def _lanes(axes: Axes, names: list[str]) -> None:
 
 
 def _brackets(axes: Axes, top: pd.DataFrame, *, at: float) -> None:
-    """Write the possible ranks beside the bars and join neighbours that share a rank."""
-    rank = top["rank"].to_numpy()
+    """Write the possible ranks beside the bars and join neighbours whose possible ranks overlap."""
     low, high = top["rank_low"].to_numpy(), top["rank_high"].to_numpy()
     step = at * 0.012
     for i in range(len(top)):
@@ -125,7 +124,7 @@ def _brackets(axes: Axes, top: pd.DataFrame, *, at: float) -> None:
         axes.text(at + 2.2 * step, i, text, va="center", fontsize=style.SMALL - 0.5, color=style.GREY)
     start = 0
     for i in range(1, len(top) + 1):
-        if i < len(top) and rank[i] == rank[start]:
+        if i < len(top) and low[i] <= np.max(high[start:i]):
             continue
         if i - start > 1:
             ends = (start - 0.3, i - 1 + 0.3)
@@ -178,7 +177,8 @@ def _bar_alt(
 
 def _bar_words(row: Mapping[Any, Any], labels: Mapping[str, str]) -> str:
     value, low, high = (style.number(row[c]) for c in ("mean_abs_shap", "ci_low", "ci_high"))
-    ranks = f"rank {row['rank_low']:.0f} to {row['rank_high']:.0f}"
+    first, last = f"{row['rank_low']:.0f}", f"{row['rank_high']:.0f}"
+    ranks = f"rank {first}" if first == last else f"rank {first} to {last}"
     return f"{labels.get(row['feature'], row['feature'])} {value} ({low} to {high}, {ranks})"
 
 
@@ -200,7 +200,7 @@ def _bars_by_output(artifact: Artifact, *, outputs: list[str], labels: Mapping[s
         axes.set_title(style.wrap(output, 20), fontsize=style.FONT, color=style.INK)
         axes.locator_params(axis="x", nbins=2)
         if shared:
-            axes.set_xlim(0, 1.04 * max(highest, 1e-12))
+            axes.set_xlim(0, 1.04 * highest if highest > 0 else 1.0)
     note = (
         f"The first {len(shown)} of {len(outputs)} outputs; the table has all. "
         if len(outputs) > len(shown)

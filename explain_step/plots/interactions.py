@@ -87,7 +87,7 @@ def _limit(axes: Axes, top: pd.DataFrame) -> None:
     settled = high[top["ci_low"] > 0]
     end = 1.1 * max(float(settled.max()) if len(settled) else 0.0, 2 * float(top["strength"].max()))
     end = min(end, 1.04 * float(high.max())) if high.max() > 0 else 1.0
-    axes.set_xlim(0, max(end, 1e-12))
+    axes.set_xlim(0, end if end > 0 else 1.0)
     beyond = np.flatnonzero(high > end)
     for lane in beyond:
         axes.plot([end], [lane], marker=">", markersize=5, color=style.INK, clip_on=False)

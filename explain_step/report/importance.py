@@ -18,6 +18,8 @@ from explain_step.types import Artifact
 TITLE = "Which inputs matter"
 MAX_OUTPUTS = 4
 MAX_TABLES = 7
+MAX_IDLE = 5
+"""So many inputs without effect are named in the finding; the table has all."""
 TABLE = (
     Column(title="Input", source="feature", kind="name"),
     column("rank"),
@@ -74,10 +76,11 @@ def _ranking(part: pd.DataFrame, *, labels: Labels) -> list[Text]:
     blocks = tied_blocks(live)
     head = _lead([labels.of(f) for f in live["feature"]], blocks=blocks)
     found: list[Text] = [(*head, _open_ranks(blocks), ".")]
-    idle = len(part) - len(live)
+    idle = [labels.of(f) for f in part["feature"][~(part["mean_abs_shap"] > 0)]]
     if idle:
-        verb = "input has" if idle == 1 else "inputs have"
-        found.append((f"{capital(spelled(idle))} {verb} no effect on these rows.",))
+        verb = "input has" if len(idle) == 1 else "inputs have"
+        named: Text = (": ", *listing(idle)) if len(idle) <= MAX_IDLE else ()
+        found.append((f"{capital(spelled(len(idle)))} {verb} no effect on these rows", *named, "."))
     return found
 
 
@@ -161,23 +164,21 @@ def _leaders(table: pd.DataFrame, *, outputs: Sequence[Any], labels: Labels) -> 
 
 
 def shares(table: pd.DataFrame) -> tuple[float, float, float, tuple[str, ...]]:
-    """Return the share of the three leading inputs, outer bounds of it, and their names.
+    """Return the share of the (at most three) leading inputs that have any, its interval, and their names.
 
-    The bounds are the sums of the three inputs' own bounds, or one minus those of the others where that is
-    narrower: they are at least about as wide as an interval of the sum.
+    The interval is NaN in tables that have none (older snapshots).
     """
     part = overall(table)
-    names = tuple(map(str, part["feature"].head(3)))
-    total = float(part["mean_abs_shap"].sum())
+    leaders = part[part["mean_abs_shap"] > 0].head(3)
+    names = tuple(map(str, leaders["feature"]))
     nan = float("nan")
-    if not total > 0:
+    if leaders.empty:
         return nan, nan, nan, names
-    share = float(part["mean_abs_shap"].head(3).sum()) / total
-    if not {"share_ci_low", "share_ci_high"} <= set(part.columns):
+    share = float(leaders["mean_abs_shap"].sum()) / float(part["mean_abs_shap"].sum())
+    if "cumulative_ci_low" not in part.columns:
         return share, nan, nan, names
-    low, high = part["share_ci_low"].to_numpy(dtype=float), part["share_ci_high"].to_numpy(dtype=float)
-    lower, upper = max(low[:3].sum(), 1 - high[3:].sum()), min(high[:3].sum(), 1 - low[3:].sum(), 1.0)
-    return share, min(lower, share), max(upper, share), names
+    last = leaders.iloc[-1]
+    return share, float(last["cumulative_ci_low"]), float(last["cumulative_ci_high"]), names
 
 
 def tables(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:

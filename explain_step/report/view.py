@@ -169,11 +169,11 @@ def _top_share(context: PageContext, *, labels: Labels) -> KeyNumber:
     if not is_number(share):
         return _no_number("Top three inputs", "every contribution is zero")
     label = {1: "Top input", 2: "Top two inputs"}.get(len(names), "Top three inputs")
-    known = is_number(low) and is_number(high) and len(names) < len(importance.overall(artifact.table))
+    known = is_number(low) and is_number(high) and share < 1
     return KeyNumber(
         label=label,
         value=percent(share),
-        interval=f"at\u00a0least\u00a0{percent(low)}, at\u00a0most\u00a0{percent(high)}" if known else "",
+        interval=f"{percent(low)} to {percent(high)}" if known else "",
         note=("of the attribution: ", *listing([labels.of(n) for n in names])),
     )
 

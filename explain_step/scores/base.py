@@ -83,9 +83,8 @@ def random_attributions(attributions: Attributions, *, seeds: Seeds, same_total:
 
 
 def all_zero(attributions: Attributions) -> bool:
-    """Return whether no value is more than rounding."""
-    size = max(1.0, float(np.abs(attributions.base_values).max(initial=0.0)))
-    return not np.abs(attributions.values).max(initial=0.0) > 1e-12 * size
+    """Return whether there is no effect at all; rounding has been set to zero before."""
+    return not attributions.values.any()
 
 
 def row_weights(subject: Subject, attributions: Attributions) -> FloatArray:

@@ -93,12 +93,15 @@ def _compare(logged: Response, explained: Response, *, rows: int, name: str) -> 
     for what, ours, theirs in _pairs(logged, explained):
         gap = _gap(ours, theirs)
         if gap <= TOLERANCE:
+            exactly = "exactly " if gap == 0 else ""
+            apart = f" (largest difference {gap:.1g} of their size)" if gap else ""
             return (
                 "verified",
-                f"the logged model gives the same {what} on {rows} explained rows (largest gap {gap:.1e})",
+                f"the logged model gives {exactly}the same {what} on {rows} explained rows{apart}",
             )
         msg = (
-            f"{name} is not the explained model: its {what} differ by up to {gap:.3g} on {rows} rows. "
+            f"{name} is not the explained model: its {what} differ by up to {gap:.3g} times their size on {rows} "
+            "rows. "
             "Log the model that is explained, or name the right one with model_uri=..."
         )
         raise BindingError(msg)
@@ -122,7 +125,9 @@ def _pairs(logged: Response, explained: Response) -> list[tuple[str, FloatArray,
 
 
 def _gap(a: FloatArray, b: FloatArray) -> float:
-    gap = np.abs(np.asarray(a, dtype=np.float64) - b) / np.maximum(1.0, np.abs(b))
+    """Return the largest difference relative to the size of the second, each output for itself."""
+    size = np.abs(b).max(axis=0, initial=0.0)
+    gap = np.abs(np.asarray(a, dtype=np.float64) - b) / np.where(size > 0, size, 1.0)
     return float(np.max(gap)) if np.isfinite(gap).all() else float("inf")
 
 

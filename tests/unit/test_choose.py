@@ -143,6 +143,28 @@ def test_a_model_that_never_changes_is_degraded_not_complete() -> None:
     assert "output does not change with any column" in zero.message
 
 
+def test_what_rounding_leaves_of_columns_without_effect_is_zero() -> None:
+    def model(A: np.ndarray) -> np.ndarray:
+        return 1e6 + (A[:, 0] + 0.3) / 3 + A[:, 2] / 7
+
+    subject = subject_of(model, rows(40, 5))
+    raw = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS).values
+    found, _ = explain(subject, config=CONFIG, seeds=SEEDS)
+    assert np.abs(raw[:, [1, 3, 4]]).max() > 0
+    assert not found.values[:, [1, 3, 4]].any()
+    assert np.abs(found.values[:, [0, 2]]).mean() > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e-3, 1e9])
+def test_small_outputs_are_judged_by_their_own_size(scale: float) -> None:
+    subject = subject_of(lambda A: scale * A[:, 0] * A[:, 1], rows(30))
+    found, caveats = explain(subject, config=CONFIG, seeds=SEEDS)
+    assert "no_attribution" not in {c.code for c in caveats}
+    assert 0.1 * scale < np.abs(found.values).max() < 100 * scale
+    off = dataclasses.replace(found, base_values=found.base_values + 1e-3 * scale)
+    assert not_additive(subject, off) is not None
+
+
 def test_rows_that_equal_their_background_are_degraded_with_the_remedy() -> None:
     subject = subject_of(product, rows(1))
     _, caveats = explain(subject, config=CONFIG, seeds=SEEDS)

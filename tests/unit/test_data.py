@@ -355,6 +355,17 @@ def test_weights_that_are_refused(weights, told):
 # --- caveats
 
 
+def test_columns_that_the_model_does_not_read_are_named():
+    X = pd.DataFrame({"a": [1.0, 2.0, 4.0], "branch": ["x", "y", "x"]})
+    model = wrap(LinearRegression().fit(X[["a"]], [1.0, 2.0, 3.0]), frame=X, config=NOTHING)
+    _, caveats = data.subject(model, X, config=NOTHING)
+    (said,) = [c for c in caveats if c.code == "columns_not_read"]
+    assert "'branch'" in said.message
+    assert "'a'" not in said.message
+    assert not said.degrades
+    assert "columns_not_read" not in codes(data.subject(model, X[["a"]], config=NOTHING)[1])
+
+
 def test_caveats_of_degenerate_data():
     model = wrap(
         lambda rows: np.nan_to_num(rows["a"]) * 1.5, frame=pd.DataFrame({"a": [1.0]}), config=NOTHING

@@ -45,7 +45,7 @@ def test_a_decision_is_deterministic_and_plain_json() -> None:
     record = json.loads(json.dumps(first.record(), allow_nan=False))
     assert record["policy_digest"] == asked.digest
     assert record["outcome"] == "allow"
-    assert record["summary"] == "1 findings are waived, every other rule holds"
+    assert record["summary"] == "1 finding is waived, every other rule holds"
 
 
 def test_no_rule_depends_on_the_request() -> None:

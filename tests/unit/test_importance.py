@@ -8,7 +8,7 @@ import pytest
 from effect_kit import additive_case, attributions_of, model_of, normal_frame, subject_of
 
 from explain_step import intervals
-from explain_step.artifacts import clusters, importance, permutation_importance
+from explain_step.artifacts import clusters, importance, noise_correction, permutation_importance
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable, PredictionFailed
 from explain_step.seeds import Seeds
@@ -48,6 +48,36 @@ def test_columns_of_the_contract_and_the_numbers_behind_them():
     assert (shown["ci_high"] >= shown["mean_abs_shap"]).all()
     assert (shown["share_ci_low"] <= shown["share"]).all()
     assert list(table["mean_abs_shap"]) == sorted(table["mean_abs_shap"], reverse=True)
+
+
+def test_leading_features_have_their_share_together_with_an_interval_of_its_own():
+    subject, attributions = linear_case()
+    shown = tables(subject, attributions)["importance"]
+    np.testing.assert_allclose(shown["cumulative_share"], shown["share"].cumsum())
+    assert (shown["cumulative_ci_low"] <= shown["cumulative_share"] + 1e-12).all()
+    assert (shown["cumulative_share"] <= shown["cumulative_ci_high"] + 1e-12).all()
+    width = (shown["cumulative_ci_high"] - shown["cumulative_ci_low"]).to_numpy()
+    sums = (shown["share_ci_high"] - shown["share_ci_low"]).cumsum().to_numpy()
+    # the sum's interval is narrower than the sum of intervals: what one gains another loses
+    assert width[1] < sums[1]
+    assert width[3] < 1e-9
+
+
+def test_the_share_of_the_first_three_is_covered():
+    size = np.array([1, 0.8, 0.6, 0.3, 0.2, 0.1])
+    hits = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        rows = np.abs(rng.normal(size=(100, 6))) * size
+        found = importance._summary(
+            noise_correction.Sizes(rows=rows[:, :, None], ceiling=None), weights=None, rng=rng
+        ).nlargest(3, "mean_abs_shap")
+        hits += (
+            found["cumulative_ci_low"].iloc[2]
+            <= size[:3].sum() / size.sum()
+            <= found["cumulative_ci_high"].iloc[2]
+        )
+    assert 0.89 <= hits / 150 <= 0.99
 
 
 def test_direction_is_the_sign_of_the_effect_and_absent_for_levels():

@@ -67,7 +67,7 @@ def test_the_alt_text_has_full_names_and_numbers(one, single):
     top = single["importance"].table.iloc[0]
     assert LONG in alt
     assert style.number(top["mean_abs_shap"]) in alt
-    assert "rank 1 to 1" in alt
+    assert "rank 1)" in alt
     assert "permutation importance" in alt
 
 
