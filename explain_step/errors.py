@@ -30,6 +30,10 @@ class BindingError(ExplainStepError):
     """The model in MLflow is not the one that was explained: its predictions differ."""
 
 
+class NoAnswer(ExplainStepError, TimeoutError):
+    """MLflow gave no answer in the time that a step may wait for it; what was made is kept in the spool."""
+
+
 class MissingDependency(ExplainStepError, ImportError):
     """An optional library is needed; the message has the install line."""
 

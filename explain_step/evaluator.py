@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from mlflow.models.evaluation.base import EvaluationArtifact, EvaluationResult, 
 from explain_step.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from explain_step.tracking import LoggedSnapshot, Target
+    from explain_step.tracking import Asked, LoggedSnapshot, Target
 
 __all__ = ["ExplainStepEvaluator", "SnapshotFile"]
 
@@ -125,7 +125,7 @@ class ExplainStepEvaluator(ModelEvaluator):  # type: ignore[misc]
             _say_nothing(request)
             return None
         logged = log_to(
-            lambda: find_target(model, run_id=run_id, model_id=model_id),
+            lambda: asked_by(model, run_id=run_id, model_id=model_id),
             _explained(model),
             _rows(dataset),
             _labels(dataset),
@@ -166,17 +166,21 @@ def _say_nothing(request: Request) -> None:
 
 
 def find_target(model: Any, *, run_id: str, model_id: str | None) -> Target:
-    """Return the run with the logged model that was evaluated, or the run alone for a plain function.
+    """Return the run with the logged model that was evaluated, or the run alone for a plain function."""
+    from explain_step import tracking
+
+    return tracking.find(asked_by(model, run_id=run_id, model_id=model_id))
+
+
+def asked_by(model: Any, *, run_id: str, model_id: str | None) -> Asked:
+    """Return what an evaluation explains.
 
     The model's own id comes first: MLflow's argument may be the active model, which another call has set.
     """
     from explain_step import tracking
 
     found = getattr(model, "model_id", None) or model_id
-    if found:
-        return tracking.resolve(run_id=run_id, model_uri=f"models:/{found}")
-    run = tracking.resolve(run_id=run_id)
-    return replace(run, model_id=None, model_uri=None, model_location=None, versions=(), note=None)
+    return tracking.Asked(run_id=run_id, model_uri=f"models:/{found}" if found else None, run_only=not found)
 
 
 def is_function(model: Any) -> bool:
@@ -252,13 +256,15 @@ def result(logged: LoggedSnapshot, *, run_id: str) -> EvaluationResult:
 
 def _log_flags(metrics: Mapping[str, float], *, logged: LoggedSnapshot, run_id: str) -> None:
     """Log whether there is an explanation. An error is told, and costs neither the evaluation nor the training."""
-    from mlflow import MlflowClient
     from mlflow.entities import Metric
+
+    from explain_step.tracking.deadline import connect, within
 
     now = int(time.time() * 1000)
     flags = [Metric(key, metrics[key], now, 0, model_id=logged.model_id) for key in (EXPLAINED, COMPLETE)]
     try:
-        MlflowClient().log_batch(run_id, metrics=flags)
+        with within():
+            connect(None).log_batch(run_id, metrics=flags)
     except Exception as error:  # noqa: BLE001 - promise 1; stores raise types of their own
         logger.warning("explain_step: the metrics %s and %s were not logged: %s", EXPLAINED, COMPLETE, error)
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ THIRD_PARTY_WARNINGS = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep warnings errors, but for those that MLflow causes by itself."""
+    """Keep warnings errors, but for those that MLflow causes by itself; keep out of the user's own spool."""
+    os.environ.setdefault("EXPLAIN_STEP_SPOOL", tempfile.mkdtemp(prefix="explain_step_test_spool_"))
     for line in THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 

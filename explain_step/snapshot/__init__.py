@@ -3,6 +3,7 @@
 `write` makes one, `read_directory` gives it back, `verify_directory` checks it offline.
 """
 
+from explain_step.snapshot.completing import with_model
 from explain_step.snapshot.manifest import SCHEMA_VERSION, ModelRef, snapshot_id
 from explain_step.snapshot.read import Snapshot, StoredTables, read_directory, read_manifest
 from explain_step.snapshot.signing import signatures_of
@@ -25,5 +26,6 @@ __all__ = [
     "snapshot_id",
     "summarise",
     "verify_directory",
+    "with_model",
     "write",
 ]

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 from explain_step.tracking.autologging import quiet_autologging
 from explain_step.tracking.binding import binding, model_digest, model_ref
+from explain_step.tracking.deadline import within
+from explain_step.tracking.delivery import deliver, facts_of, find, later_snapshot_id, reach, ref_of
 from explain_step.tracking.fetch import fetch
 from explain_step.tracking.loading import load_model
 from explain_step.tracking.logged import LoggedSnapshot
 from explain_step.tracking.marks import mark, mark_failure, previous_snapshot_id
 from explain_step.tracking.signing import sign
+from explain_step.tracking.spool import Asked, asked_for
 from explain_step.tracking.target import Target, resolve
 from explain_step.tracking.training_run import training_run
 from explain_step.tracking.upload import upload
 
 __all__ = [
+    "Asked",
     "LoggedSnapshot",
     "Target",
+    "asked_for",
     "binding",
+    "deliver",
+    "facts_of",
     "fetch",
+    "find",
+    "later_snapshot_id",
     "load_model",
     "mark",
     "mark_failure",
@@ -30,8 +39,11 @@ __all__ = [
     "model_ref",
     "previous_snapshot_id",
     "quiet_autologging",
+    "reach",
+    "ref_of",
     "resolve",
     "sign",
     "training_run",
     "upload",
+    "within",
 ]

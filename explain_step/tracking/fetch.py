@@ -132,10 +132,10 @@ def newest(place: Place, *, hint: str | None) -> str | None:
     complete = [f"{FOLDER}/{name}" for name in folders if MANIFEST in place.children(f"{FOLDER}/{name}")]
     if len(complete) < 2:
         return complete[0] if complete else None
-    return max(complete, key=lambda folder: (_created(place, folder), folder))
+    return max(complete, key=lambda folder: (created_at(place, folder), folder))
 
 
-def _created(place: Place, folder: str) -> str:
+def created_at(place: Place, folder: str) -> str:
     """Return when a snapshot says it was made (ISO 8601); '' where its manifest cannot be read."""
     try:
         manifest = json.loads(place.read(f"{folder}/{MANIFEST}"))

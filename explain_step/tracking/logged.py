@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explain_step.types import Status
@@ -24,7 +25,7 @@ class LoggedSnapshot:
     id : str, optional
         The snapshot id; None when the step failed.
     snapshot : Snapshot, optional
-        As it was written locally; None when the step failed.
+        As it was written locally; None when the step failed or the snapshot is in the spool.
     run_id, model_id : str, optional
     versions : tuple of (name, version)
     model_uri, run_uri : str, optional
@@ -37,6 +38,9 @@ class LoggedSnapshot:
         Digest of the stored manifest.
     url : str, optional
         Address of the page in the MLflow UI, behind a server.
+    spool : Path, optional
+        Where the snapshot is kept on this machine, because MLflow did not take it (status ``incomplete``);
+        ``explain-step resume`` finishes it.
     """
 
     status: Status
@@ -52,6 +56,7 @@ class LoggedSnapshot:
     artifact_uri: str | None = None
     manifest_sha256: str | None = None
     url: str | None = None
+    spool: Path | None = None
 
 
 def page_url(target: Target) -> str | None:

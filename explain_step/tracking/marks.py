@@ -114,6 +114,16 @@ def mark_failure(target: Target | None, error: BaseException, *, status: Status 
     return failed(known, reason=reason, status=status)
 
 
+def undelivered(target: Target | None, *, reason: str, silent: bool) -> LoggedSnapshot:
+    """Record that an explanation was made and is not stored: ``incomplete``. Never raises."""
+    try:
+        if target is not None and not silent:
+            mark(target, status="incomplete", reason=reason)
+    except Exception as error:  # noqa: BLE001 - promise 1: the training survives; stores raise types of their own
+        logger.warning("explain_step: status 'incomplete' could not be written: %s", error)
+    return failed(target, reason=reason, status="incomplete")
+
+
 def failed(target: Target | None, *, reason: str, status: Status = "failed") -> LoggedSnapshot:
     """Return a `LoggedSnapshot` without a snapshot."""
     if target is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import ExplainStepError, SnapshotError
+from explain_step.tracking.deadline import bounded, in_one_thread
 
 if TYPE_CHECKING:
     from explain_step.tracking.target import Target
@@ -33,14 +35,14 @@ class Place:
 
     def put(self, file: Path, folder: str) -> None:
         """Store ``file`` in ``folder`` under its own name."""
-        self.repository.log_artifact(str(file), folder)
+        bounded(self.repository.log_artifact, str(file), folder)
 
     def sizes(self, folder: str) -> dict[str, int | None]:
         """Return every file under ``folder`` by its relative path, with its size where the store tells."""
         found: dict[str, int | None] = {}
         waiting = [folder]
         while waiting:
-            for entry in self.repository.list_artifacts(waiting.pop()):
+            for entry in bounded(self.repository.list_artifacts, waiting.pop()):
                 if entry.is_dir:
                     waiting.append(entry.path)
                 else:
@@ -50,15 +52,15 @@ class Place:
 
     def children(self, folder: str = "") -> dict[str, bool]:
         """Return the names directly in ``folder`` and whether each is a folder."""
-        entries = self.repository.list_artifacts(folder or None)
+        entries = bounded(self.repository.list_artifacts, folder or None)
         return {PurePosixPath(e.path).name: bool(e.is_dir) for e in entries}
 
     def get(self, path: str, *, destination: Path | None = None) -> Path:
         """Return a local path of a file or folder; without destination a local store is read in place."""
         if destination is not None:
             destination.mkdir(parents=True, exist_ok=True)
-        local = self.repository.download_artifacts(path, None if destination is None else str(destination))
-        return Path(local)
+        where = None if destination is None else str(destination)
+        return Path(bounded(self.repository.download_artifacts, path, where))
 
     def local_root(self) -> Path | None:
         """Return the directory of a local artifact store; None where the files are elsewhere."""
@@ -89,18 +91,31 @@ class Place:
         self.check_sizes(folder, most_files=most_files, most_bytes=most_bytes)
         return self.get(folder, destination=destination)
 
+    @contextmanager
+    def copied(self, folder: str) -> Iterator[Path]:
+        """Give a copy of a folder; that of a local store is read in place."""
+        root = self.local_root()
+        if root is not None:
+            yield root / folder
+            return
+        with tempfile.TemporaryDirectory(prefix="explain_step_stored_") as copy:
+            yield self.get(folder, destination=Path(copy))
+
     def read(self, path: str) -> bytes:
         """Return the bytes of a stored file. In a local store only regular files are read, no links."""
         root = self.local_root()
         if root is not None and stat.S_ISREG((root / path).lstat().st_mode):
             return (root / path).read_bytes()
         with tempfile.TemporaryDirectory(prefix="explain_step_") as folder:
-            return self.get(path, destination=Path(folder)).read_bytes()
+            local = Path(folder) / "file"
+            # what every repository class implements; download_artifacts lists the folder first and draws a progress bar
+            bounded(self.repository._download_file, path, str(local))
+            return local.read_bytes()
 
     def remove(self, path: str) -> bool:
         """Remove a stored file; False where the store cannot."""
         try:
-            self.repository.delete_artifacts(path)
+            bounded(self.repository.delete_artifacts, path)
         except NotImplementedError:
             return False
         return True
@@ -113,8 +128,8 @@ def open_place(location: str | None, *, tracking_uri: str) -> Place:
     if location is None:
         msg = "There is neither a logged model nor a live run to keep an explanation; log the model first."
         raise SnapshotError(msg)
-    repository = get_artifact_repository(location, tracking_uri=tracking_uri)
-    return Place(location=location, repository=repository)
+    repository = bounded(get_artifact_repository, location, tracking_uri=tracking_uri)
+    return Place(location=location, repository=in_one_thread(repository))
 
 
 def evidence_place(target: Target) -> Place:

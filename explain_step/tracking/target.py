@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import InvalidInput
+from explain_step.tracking.deadline import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,10 +86,9 @@ def resolve(
     InvalidInput
         Where there is neither a run nor a model, or where the URI names nothing.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=tracking_uri)
+    client = connect(tracking_uri)
     given_run = run_id if run_id is not None else _active_run_id(client)
     if given_run is None and model_uri is None:
         msg = (
@@ -113,10 +113,9 @@ def resolve(
 
 def resolve_source(source: str, *, tracking_uri: str | None = None) -> Target:
     """Find what a source of evidence names, whatever run is active."""
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=tracking_uri)
+    client = connect(tracking_uri)
     run_id, _, path = source.removeprefix("runs:/").strip("/").partition("/")
     try:
         if not source.startswith("models:/") and (not path or path.split("/")[0] == "explanations"):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from explain_step.tracking import marks
+from explain_step.tracking.deadline import connect, within
 from explain_step.tracking.target import resolve
 from explain_step.types import Status
 
@@ -78,14 +79,13 @@ def _judge(run_id: str, *, status: Status, reason: str) -> None:
 
 
 def _status(run_id: str) -> str | None:
-    from mlflow import MlflowClient
-
-    found = MlflowClient().get_run(run_id).data.tags.get(STATUS)
+    found = connect(None).get_run(run_id).data.tags.get(STATUS)
     return None if found is None else str(found)
 
 
 def _quietly(act: Callable[[], None]) -> None:
     try:
-        act()
+        with within():
+            act()
     except Exception as error:  # noqa: BLE001 - promise 1: marking never costs a training run; said in the log
         logger.warning("explain_step: the run could not be marked: %s", error)

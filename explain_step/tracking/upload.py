@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
+import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger("explain_step.tracking")
 
 Files = dict[str, Path]
+ATTEMPTS = 6
+PAUSE = 0.05
+"""Seconds, times the attempt and something random: two steps in each other's way do not stay in step."""
 BROWSABLE = {".html", ".md", ".json", ".csv", ".png", ".txt"}
 """What the viewer of MLflow's UI shows."""
 
 
-def upload(snapshot: Snapshot, target: Target) -> LoggedSnapshot:
+def upload(snapshot: Snapshot, target: Target, *, newest: bool = True) -> LoggedSnapshot:
     """Store a written snapshot in MLflow and tie it to run, logged model and versions.
 
-    Payload first, then a check of what arrived, then ``manifest.json``, then the run's copy, metrics and
-    note, and the tags at the very end. What is already there is not written again.
+    Payload first, then a check of what arrived, then ``manifest.json``, which is read back with all the
+    rest, then the run's copy, metrics and note, and the tags at the very end. What is already there is not
+    written again.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    target : Target
+    newest : bool
+        False stores the evidence alone: copy, metrics, note and tags belong to a later explanation.
 
     Raises
     ------
@@ -45,15 +57,17 @@ def upload(snapshot: Snapshot, target: Target) -> LoggedSnapshot:
     manifest = _store(files, evidence_place(target), folder=folder)
     digest = hashlib.sha256(manifest).hexdigest()
     facts = json.loads(manifest)
-    reason = _extras(snapshot, target, files=files, facts=facts)
-    marks.mark(
-        target,
-        status=snapshot.status,
-        reason=reason or "every required section is present",
-        snapshot_id=snapshot.id,
-        manifest_sha256=digest,
-        schema=facts.get("schema_version"),
-    )
+    reason = str(facts.get("reason") or "")
+    if newest:
+        reason = _extras(snapshot, target, files=files, facts=facts)
+        marks.mark(
+            target,
+            status=snapshot.status,
+            reason=reason or "every required section is present",
+            snapshot_id=snapshot.id,
+            manifest_sha256=digest,
+            schema=facts.get("schema_version"),
+        )
     return LoggedSnapshot(
         status=snapshot.status,
         reason=reason,
@@ -82,26 +96,64 @@ def _files(root: Path) -> Files:
 def _store(files: Files, place: Place, *, folder: str) -> bytes:
     """Store the files under ``folder`` with the manifest last; return the bytes of the stored manifest.
 
-    A stored snapshot of the same content stays as it is while every byte of it verifies. A damaged one loses
-    its manifest first, so that at no time a manifest stands over wrong bytes.
+    A stored snapshot of the same content stays as it is while every byte of it verifies. Two steps that store
+    the same snapshot at once write files of the same names; whoever does not read back what he wrote looks
+    again, and takes the other's if that is whole.
     """
     ours = files[MANIFEST].read_bytes()
-    if MANIFEST in place.children(folder):
-        stored = place.read(f"{folder}/{MANIFEST}")
-        _same_content(stored, ours, where=f"{place.location}/{folder}")
-        damage = _damage(place, folder)
-        if damage is None:
+    for attempt in range(ATTEMPTS):
+        stored = _standing(ours, place, folder=folder)
+        if stored is not None:
             return stored
-        logger.warning("explain_step: the stored snapshot is damaged and written again: %s", damage)
-        if not place.remove(f"{folder}/{MANIFEST}"):
-            msg = f"{place.location}/{folder} is damaged ({damage}) and its manifest cannot be removed."
-            raise SnapshotError(msg)
+        try:
+            _send(files, place, folder=folder)
+            if _arrived(files, place, folder=folder):
+                return ours
+        except Exception as error:  # the store's own, unless another step has stored the same meanwhile
+            if marks.unreachable(error):
+                raise
+            stored = _standing(ours, place, folder=folder)
+            if stored is None:
+                raise
+            return stored
+        time.sleep(PAUSE * (attempt + 1) * os.urandom(1)[0] / 64)
+    msg = f"{place.location}/{folder} does not hold what was sent, after {ATTEMPTS} attempts."
+    raise SnapshotError(msg)
+
+
+def _standing(ours: bytes, place: Place, *, folder: str) -> bytes | None:
+    """Return the manifest of a stored snapshot of the same content that verifies; None where there is none.
+
+    A damaged one loses its manifest first, so that at no time a manifest stands over wrong bytes.
+    """
+    if MANIFEST not in place.children(folder):
+        return None
+    stored = place.read(f"{folder}/{MANIFEST}")
+    _same_content(stored, ours, where=f"{place.location}/{folder}")
+    damage = _damage(place, folder)
+    if damage is None:
+        return stored
+    logger.warning("explain_step: the stored snapshot is damaged and written again: %s", damage)
+    if not place.remove(f"{folder}/{MANIFEST}"):
+        msg = f"{place.location}/{folder} is damaged ({damage}) and its manifest cannot be removed."
+        raise SnapshotError(msg)
+    return None
+
+
+def _send(files: Files, place: Place, *, folder: str) -> None:
     payload = {name: path for name, path in files.items() if name != MANIFEST}
     for name, path in payload.items():
         _put(place, path, f"{folder}/{name}")
     _check(payload, place, folder=folder)
     place.put(files[MANIFEST], folder)
-    return ours
+
+
+def _arrived(files: Files, place: Place, *, folder: str) -> bool:
+    """Tell whether every stored byte is ours: another step may have written between our files."""
+    with place.copied(folder) as copy:
+        return all(
+            (copy / n).is_file() and (copy / n).read_bytes() == p.read_bytes() for n, p in files.items()
+        )
 
 
 def _same_content(stored: bytes, ours: bytes, *, where: str) -> None:
@@ -117,8 +169,8 @@ def _same_content(stored: bytes, ours: bytes, *, where: str) -> None:
 
 def _damage(place: Place, folder: str) -> str | None:
     """Return what is wrong with a stored snapshot; None where every byte of a copy verifies."""
-    with tempfile.TemporaryDirectory(prefix="explain_step_stored_") as copy:
-        findings = verify_directory(place.get(folder, destination=Path(copy)))
+    with place.copied(folder) as copy:
+        findings = verify_directory(copy)
     wrong = [f.message for f in findings if f.verdict != "pass"]
     return wrong[0] if wrong else None
 

@@ -57,8 +57,9 @@ ROOMS: dict[str, set[str]] = {
     "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
     "replay_result": BASE | {"snapshot"},
     "replay_inputs": BASE | {"replay_result"},
+    "replay_comparing": BASE | {"gate", "replay_inputs", "replay_result", "snapshot"},
     "replaying": BASE
-    | {"compute", "frames", "gate", "replay_inputs", "replay_result", "snapshot", "step", "tracking"},
+    | {"compute", "frames", "gate", "replay_comparing", "replay_result", "snapshot", "step", "tracking"},
     "cli_replay": BASE | {"cli_base", "replay_result", "replaying", "terminal"},
     "cli": BASE
     | {
