@@ -184,7 +184,7 @@ def _of_numbers(rows: _Rows, feature: str) -> _Effect:
         meta=meta,
         caveats=()
         if ale is None
-        else effect_checks.disagreement(rows.explained, feature, pdp=pdp.value, ale=ale.value, count=count),
+        else effect_checks.disagreement(rows.explained, feature, pdp=pdp, ale=ale, count=count),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.artifacts import clusters, columns
+from explain_step.artifacts.effects import Curve
 from explain_step.config import Config
 from explain_step.types import Caveat, FloatArray, Subject
 
@@ -25,13 +26,20 @@ def cut_short(made: int, *, of: int, seconds: float) -> tuple[Caveat, ...]:
 
 
 def disagreement(
-    explained: Subject, feature: str, *, pdp: FloatArray, ale: FloatArray, count: FloatArray
+    explained: Subject, feature: str, *, pdp: Curve, ale: Curve, count: FloatArray
 ) -> tuple[Caveat, ...]:
-    """Return a caveat where PDP and ALE have different shapes (weighted correlation below `AGREEMENT`)."""
+    """Return a caveat where PDP and ALE have different shapes: weighted correlation below `AGREEMENT`.
+
+    Curves that differ no more than ALE's own intervals allow are not said to differ.
+    """
     found = []
     spread = explained.response.output.std(axis=0)
     for k, output in enumerate(explained.model.output_names):
-        a, b = (v[:, k] - np.average(v[:, k], weights=count) for v in (pdp, ale))
+        a, b = (v.value[:, k] - np.average(v.value[:, k], weights=count) for v in (pdp, ale))
+        shift = ale.value[:, k] - b
+        unsure = (ale.low[:, k] - shift <= a) & (a <= ale.high[:, k] - shift)
+        if unsure[count > 0].all():
+            continue
         size = [float(np.sqrt(np.average(v**2, weights=count))) for v in (a, b)]
         # curves that hardly move have no shape to disagree about
         if max(size) < 0.05 * spread[k] or min(size) == 0:

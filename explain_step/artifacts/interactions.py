@@ -33,6 +33,8 @@ ROUNDING = 1e-6
 SURFACE_ROWS = 200
 SURFACE_POINTS = 11
 SURFACE_LINES = 4
+SHARED = 0.1
+"""A value that this share of the rows has is a point of the surface."""
 METHOD = (
     "strength is the root mean square over explained rows of the departure from additivity PD_ab - PD_a - "
     "PD_b + PD "
@@ -218,7 +220,10 @@ def _joint(
 def _settings(
     series: pd.Series[Any], m: int, *, points: int, config: Config
 ) -> list[tuple[float, str | None, Any]]:
-    """Return (position, level, array of m equal values) for inner quantiles or first levels of a column."""
+    """Return (position, level, array of m equal values) for inner quantiles or first levels of a column.
+
+    A value that many rows share, such as the zero of an amount, is always among them.
+    """
     if columns.kind(series) == "levels":
         found = columns.levels(series, config=config)
         named = [(n, s) for n, s in zip(found.names, found.samples, strict=True) if s is not None][:points]
@@ -226,5 +231,7 @@ def _settings(
     grid = columns.grid(series, config=config)
     if len(grid) > points:
         inner = np.quantile(grid, np.linspace(0.1, 0.9, points))
-        grid = np.unique(grid[np.abs(grid[None, :] - inner[:, None]).argmin(axis=1)])
+        values = columns.numbers(series)
+        shared = grid[np.array([(values == x).mean() >= SHARED for x in grid])]
+        grid = np.union1d(shared, grid[np.abs(grid[None, :] - inner[:, None]).argmin(axis=1)])
     return [(float(x), None, columns.cast(np.full(m, x), series)) for x in grid]

@@ -169,7 +169,7 @@ def _top_share(context: PageContext, *, labels: Labels) -> KeyNumber:
     if not is_number(share):
         return _no_number("Top three inputs", "every contribution is zero")
     label = {1: "Top input", 2: "Top two inputs"}.get(len(names), "Top three inputs")
-    known = is_number(low) and is_number(high) and share < 1
+    known = is_number(low) and is_number(high) and (share < 0.995 or percent(low) != percent(high))
     return KeyNumber(
         label=label,
         value=percent(share),
