@@ -39,6 +39,7 @@ ROWS = click.Path(exists=True, dir_okay=False)
     type=click.Path(exists=True, file_okay=False),
     help="With --env recreate: folder of wheels; nothing is downloaded.",
 )
+@click.option("--figures/--no-figures", default=True, help="Draw figures too and compare their bytes.")
 @common
 def replay(
     source: str,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -44,6 +46,8 @@ class Explanation:
     required: tuple[str, ...]
     events: tuple[Mapping[str, Any], ...]
     config: Config
+    consumers: Mapping[str, int] = field(default_factory=dict)
+    """Stages that drew random numbers, and how many streams each."""
 
 
 @dataclass(slots=True)
@@ -73,6 +77,8 @@ class Journal:
                     "event": "end",
                     "wall_s": round(time.perf_counter() - wall, 4),
                     "cpu_s": round(time.process_time() - cpu, 4),
+                    "rss_bytes": _resident(),
+                    "rows": None,
                     "status": status,
                     **facts,
                 }
@@ -146,7 +152,17 @@ def compute(
         required=tuple(b.name for b in builders if b.required),
         events=tuple(journal.events),
         config=config,
+        consumers=seeds.consumers(),
     )
+
+
+def _resident() -> int | None:
+    """Return the memory that this process holds now, where the platform tells."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
 
 
 def _subject(

@@ -15,8 +15,9 @@ from pydantic_core import ErrorDetails
 from explain_step.errors import InvalidInput
 
 SegmentDeclaration = str | tuple[str, ...]
-DATA_KEYS = ("background", "sample_weight")
-"""Options that may be data (frames, arrays) in Python; a config file can only name a path or a column."""
+DATA_KEYS = ("background", "sample_weight", "dataset", "purpose")
+"""Options that may be data (frames, arrays) in Python, where a config file can only name a path or a column; and what is
+said about the data (`explain_step.dataset`) and the purpose, which changes no number."""
 DEFAULT = "leave it out for the default"
 COLUMNS = ("be a list of column names (text)", "write for instance ['age', 'income']")
 RULES: dict[str, tuple[str, str]] = {

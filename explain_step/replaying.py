@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from explain_step import replay_inputs as inputs
 from explain_step import snapshot, tracking
 from explain_step.compute import Explanation, compute
 from explain_step.config import Config
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.frames import to_frame
-from explain_step.gate import INTEGRITY, RULES, Evidence, decide, load_policy
-from explain_step.replay_result import DECISIVE, InputDifference, Replay
-from explain_step.snapshot.comparison import (
-    DEFAULT,
-    TableComparison,
-    Tolerance,
-    compare_table,
-    recorded_tolerance,
-    worst,
-)
-from explain_step.snapshot.read import ATTRIBUTIONS
+from explain_step.gate import load_policy
+from explain_step.replay_comparing import compared, differences
+from explain_step.replay_result import Replay
 from explain_step.step import write_snapshot
 from explain_step.tracking.checked import CheckedModel, copied_model
-from explain_step.types import Finding
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    import pandas as pd
-
     from explain_step.gate import Policy
-    from explain_step.snapshot import Snapshot
+    from explain_step.snapshot import ModelRef, Snapshot
 
 UNHURRIED = 1e7
 """Seconds: a recording that no budget cut is recomputed without one, so that a slow machine cuts nothing."""
-WITH_ROW_IDS = (ATTRIBUTIONS, "examples")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +39,7 @@ class Given:
     model: Any = None
     config: Mapping[str, Any] | Config | str | Path | None = None
     policy: Policy | Mapping[str, Any] | str | Path | None = None
+    figures: bool = True
     tracking_uri: str | None = None
 
 
@@ -70,6 +55,7 @@ def replay(
     policy: Policy | Mapping[str, Any] | str | Path | None = None,
     env: Literal["current", "recreate"] = "current",
     wheels: str | Path | None = None,
+    figures: bool = True,
     tracking_uri: str | None = None,
 ) -> Replay:
     """Recompute an explanation and compare every table with the stored one.
@@ -99,6 +85,8 @@ def replay(
         ``recreate``: build the recorded environment with ``uv`` and replay inside.
     wheels : path, optional
         With ``recreate``: a folder of wheels; nothing is downloaded then.
+    figures : bool
+        Draw figures and pages too and tell which have other bytes. Tables are compared in any case.
     tracking_uri : str, optional
         Default: MLflow's current one. It is read, never set.
 
@@ -132,6 +120,7 @@ def replay(
     if wheels is not None and env != "recreate":
         msg = "Argument wheels belongs to env='recreate'; leave it out, or recreate the environment."
         raise InvalidInput(msg)
+    load_policy(policy)  # a policy that breaks its schema is told before the work
     given = Given(
         data=data,
         y=y,
@@ -140,6 +129,7 @@ def replay(
         model=model,
         config=config,
         policy=policy,
+        figures=figures,
         tracking_uri=tracking_uri,
     )
     with ExitStack() as stack:
@@ -168,12 +158,13 @@ def replay_directory(shot: Snapshot, given: Given, *, folder: Path) -> Replay:
         with tracking.quiet_autologging():
             explanation = _compute(shot, given, model=model, config=config, cut=cut)
             again = write_snapshot(
-                explanation, ref=replace(shot.model, digest=digest), directory=folder / "replayed"
+                explanation, ref=_ref(shot, digest), directory=folder / "replayed", draw=given.figures
             )
     except ExplainStepError as error:
         return _not_replayable(shot, str(error))
-    found = tuple(_differences(shot, again, explanation=explanation, digest=digest))
-    return _compared(shot, again, found=found, notes=notes, policy=given.policy)
+    model_class = explanation.subject.model.model_class
+    found = tuple(differences(shot, again, model_class=model_class, digest=digest))
+    return compared(shot, again, found=found, notes=notes, given_policy=given.policy)
 
 
 def _not_replayable(shot: Snapshot, reason: str) -> Replay:
@@ -221,17 +212,21 @@ def _config(shot: Snapshot, given: Given) -> tuple[Config, bool]:
 
 
 def _model(shot: Snapshot, given: Given, *, folder: Path) -> tuple[Any, str | None, tuple[str, ...]]:
-    """Return the model, the digest of its files, and what a reader must know about it."""
+    """Return the model, the digest of its files where they were read, and what a reader must know about it."""
     wanted = given.model if given.model is not None else _recorded_uri(shot)
     if wanted is None:
         msg = "the snapshot names no logged model; give the fitted model (model=, --model)"
         raise SnapshotError(msg)
     if not isinstance(wanted, str | Path):
-        note = "the model was given by the caller as an object; its files were not compared"
-        return wanted, shot.model.digest, (note,)
+        return wanted, None, ("the model was given by the caller as an object; its files were not compared",)
     copy: CheckedModel = copied_model(wanted, destination=folder / "model", tracking_uri=given.tracking_uri)
-    notes = () if shot.model.digest else ("the snapshot has no digest of the model's files to compare with",)
-    return copy.load(shot.model.digest), copy.digest if shot.model.digest else None, notes
+    if shot.model.digest is None:
+        return copy.load(None), None, ("the snapshot has no digest of the model's files to compare with",)
+    return copy.load(shot.model.digest), copy.digest, ()
+
+
+def _ref(shot: Snapshot, digest: str | None) -> ModelRef:
+    return shot.model if digest is None else replace(shot.model, digest=digest)
 
 
 def _recorded_uri(shot: Snapshot) -> str | None:
@@ -252,197 +247,3 @@ def _compute(shot: Snapshot, given: Given, *, model: Any, config: Config, cut: b
         model, frame, y, config=unhurried, background=given.background, sample_weight=given.sample_weight
     )
     return replace(made, config=config)
-
-
-# --- what differs
-
-
-def _differences(
-    shot: Snapshot, again: Snapshot, *, explanation: Explanation, digest: str | None
-) -> Iterator[InputDifference]:
-    recorded = shot.manifest
-    if digest != shot.model.digest:
-        facts = {"recorded": shot.model.digest, "found": digest}
-        yield InputDifference(input="model", message="the model's files are others", facts=facts)
-    found_class = explanation.subject.model.model_class
-    if found_class != shot.model.model_class:
-        message = f"the model is a {found_class}, recorded {shot.model.model_class}"
-        yield InputDifference(input="model", message=message)
-    yield from inputs.data_differences(recorded["data"], again.manifest["data"])
-    yield from inputs.config_differences(recorded["config"], again.manifest["config"])
-    before, now = (inputs.provenance_record(s.path, "environment") for s in (shot, again))
-    yield from inputs.environment_differences(before, now)
-    code, code_now = (inputs.provenance_record(s.path, "code") for s in (shot, again))
-    yield from inputs.code_differences(recorded, again.manifest, code=code, now=code_now)
-
-
-def _compared(
-    shot: Snapshot,
-    again: Snapshot,
-    *,
-    found: tuple[InputDifference, ...],
-    notes: tuple[str, ...],
-    policy: Any,
-) -> Replay:
-    same_data = not any(d.input == "data" for d in found)
-    replayed, renamed = _with_recorded_ids(shot, again) if same_data else (again.tables, False)
-    same = inputs.same_numbers_expected(list(found))
-    tables = tuple(_tables(shot, replayed, same_environment=same, missing=_missing(again)))
-    found = (*found, *_other_answers(shot, replayed, found))
-    gate = _gate(shot, again, replayed, policy=load_policy(policy))
-    sections = _other_sections(shot, again)
-    verdict = worst([table.verdict for table in tables])
-    reasons = [f"{d.input}: {d.message}" for d in found if d.input in DECISIVE]
-    reasons += [f"the gate: {', '.join(gate['changed'])}"] if gate["changed"] else []
-    reasons += sections
-    if reasons:
-        verdict = "different"
-    if renamed:
-        notes = (*notes, "the rows have another index than the recorded ones; they were matched by position")
-    return Replay(
-        verdict=verdict,
-        reason=_reason(verdict, tables, reasons, found),
-        snapshot_id=shot.id,
-        replayed_id=again.id,
-        tables=tables,
-        inputs=found,
-        notes=notes,
-        gate=gate,
-        files=_files(shot, again),
-    )
-
-
-def _tables(
-    shot: Snapshot,
-    replayed: Mapping[str, pd.DataFrame],
-    *,
-    same_environment: bool,
-    missing: Mapping[str, str],
-) -> Iterator[TableComparison]:
-    for name, table in shot.tables.items():
-        tolerance = recorded_tolerance(shot.manifest["tables"][name])
-        if name in replayed:
-            yield compare_table(
-                table, replayed[name], name=name, tolerance=tolerance, same_environment=same_environment
-            )
-        else:
-            kind = str(shot.manifest["tables"][name]["kind"])
-            why = missing.get(kind, "the recomputation did not make it")
-            yield _only_once(name, f"not in the replay: {why}", tolerance)
-    for name in replayed:
-        if name not in shot.tables:
-            yield _only_once(name, "only in the replay", DEFAULT)
-
-
-def _only_once(name: str, reason: str, tolerance: Tolerance) -> TableComparison:
-    return TableComparison(name=name, verdict="different", kind=tolerance.kind, reason=reason)
-
-
-def _missing(shot: Snapshot) -> dict[str, str]:
-    return {name: str(s["reason"]) for name, s in shot.manifest["sections"].items() if s.get("reason")}
-
-
-def _with_recorded_ids(shot: Snapshot, again: Snapshot) -> tuple[Mapping[str, pd.DataFrame], bool]:
-    """Return the recomputed tables with the recorded names of rows, where only the index of the rows is another.
-
-    The rows themselves have their digest, so the attributions of both sides are of the same rows in the same order.
-    """
-    ours, theirs = shot.tables.get(ATTRIBUTIONS), again.tables.get(ATTRIBUTIONS)
-    if ours is None or theirs is None or len(ours) != len(theirs):
-        return again.tables, False
-    names = dict(zip(theirs["row_id"], ours["row_id"], strict=True))
-    if all(key == value for key, value in names.items()):
-        return again.tables, False
-    renamed = {
-        name: again.tables[name].assign(row_id=again.tables[name]["row_id"].map(lambda i: names.get(i, i)))
-        for name in WITH_ROW_IDS
-        if name in again.tables
-    }
-    return {**again.tables, **renamed}, True
-
-
-def _other_answers(
-    shot: Snapshot, again: Mapping[str, pd.DataFrame], found: tuple[InputDifference, ...]
-) -> Iterator[InputDifference]:
-    """Yield the model as differing input where it answers otherwise on rows that are the recorded ones."""
-    ours, theirs = shot.tables.get(ATTRIBUTIONS), again.get(ATTRIBUTIONS)
-    told = any(d.input in ("data", "model", "config", "seed") for d in found)
-    if told or ours is None or theirs is None or len(ours) != len(theirs):
-        return
-    columns = ["row_id", "output", "prediction"]
-    answers = compare_table(ours[columns], theirs[columns], name="predictions", same_environment=False)
-    if answers.verdict == "different":
-        message = f"it answers otherwise on the recorded rows: {answers.reason}"
-        yield InputDifference(input="model", message=message)
-
-
-def _other_sections(shot: Snapshot, again: Snapshot) -> list[str]:
-    before, now = (set(_missing(s)) for s in (shot, again))
-    return [f"section {n} is missing now: {_missing(again)[n]}" for n in sorted(now - before)] + [
-        f"section {n} was missing and is there now" for n in sorted(before - now)
-    ]
-
-
-# --- the gate, and the files
-
-
-def _gate(
-    shot: Snapshot, again: Snapshot, replayed: Mapping[str, pd.DataFrame], *, policy: Policy
-) -> dict[str, Any]:
-    """Judge both sides by the rules about content, and name each rule whose verdict changed."""
-    from datetime import UTC, datetime
-
-    now = datetime.now(UTC)
-    rules = [rule for rule in RULES if rule.code not in INTEGRITY]
-    before = decide(_evidence(shot, shot.tables, shot, now=now), policy, rules=rules)
-    after = decide(_evidence(again, replayed, shot, now=now), policy, rules=rules)
-    ours, theirs = (Counter((f.code, f.verdict) for f in d.findings) for d in (before, after))
-    changed = sorted({code for code, _ in (ours - theirs) + (theirs - ours)})
-    if before.outcome != after.outcome:
-        changed = [f"{before.outcome} became {after.outcome}", *changed]
-    return {
-        "policy": policy.name,
-        "recorded": before.outcome,
-        "replayed": after.outcome,
-        "changed": changed,
-    }
-
-
-def _evidence(of: Snapshot, tables: Mapping[str, pd.DataFrame], shot: Snapshot, *, now: datetime) -> Evidence:
-    """Return what the gate looks at; whose model it is stays the recording's."""
-    return Evidence(
-        name=shot.model.name or "replay",
-        version=shot.model.version or "0",
-        now=now,
-        verification=(Finding(code="VER000", verdict="pass", message="verified, or made in this process"),),
-        manifest=of.manifest,
-        tables=tables,
-        model_id=shot.model.model_id,
-        run_id=shot.model.run_id,
-        model_digest=shot.model.digest,
-    )
-
-
-def _files(shot: Snapshot, again: Snapshot) -> dict[str, Any]:
-    """Compare the bytes of figures and pages: told, never judged, for they change with a font."""
-    before, now = (
-        {f["path"]: f["sha256"] for f in s.manifest["files"] if f["role"] in ("figure", "page", "card")}
-        for s in (shot, again)
-    )
-    other = sorted(path for path in {*before, *now} if before.get(path) != now.get(path))
-    return {"same_bytes": len(set(before) | set(now)) - len(other), "other_bytes": other}
-
-
-def _reason(
-    verdict: str, tables: tuple[TableComparison, ...], reasons: list[str], found: tuple[InputDifference, ...]
-) -> str:
-    if reasons:
-        return "; ".join(reasons)
-    bad = [f"{t.name}: {t.reason}" for t in tables if t.verdict == verdict and t.reason]
-    if verdict == "identical":
-        return f"all {len(tables)} tables have the recorded numbers"
-    if verdict in ("within_tolerance", "consistent"):
-        return f"all {len(tables)} tables are within their tolerance"
-    others = sorted({d.input for d in found})
-    cause = f" ({' and '.join(others)} differ)" if others else " (no input differs)"
-    return "; ".join(bad[:3]) + (cause if verdict == "different" else "")

@@ -14,6 +14,16 @@ _SHAPES = re.compile(
     r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|hf_\w{16,}|sk-[\w-]{16,}|xox[abprs]-[\w-]{8,}"
     r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{20,}|dapi[0-9a-f]{20,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
 )
+_QUOTED = re.compile(r"(?P<quote>['\"])(?:\\.|(?!(?P=quote)).)*(?P=quote)")
+_ASSIGNED = re.compile(
+    r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|key)[^=:\s]*\s*[=:]\s*)\S.*",
+    re.I,
+)
+_BARE = re.compile(
+    r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|key)\w*\s*=\s*)(?=\S*\d)[A-Za-z0-9+/_-]{8,}$",
+    re.I,
+)
+_RUN = re.compile(r"(?P<quote>['\"])(?=[^'\"]*\d)(?=[^'\"]*[A-Za-z])[A-Za-z0-9+/=_.~-]{24,}(?P=quote)")
 
 
 def mask(words: Iterable[str]) -> list[str]:
@@ -54,6 +64,41 @@ def mask_text(text: str) -> str:
         text = _QUERY.sub(rf"\g<name>={MASK}", text)
     text = re.sub(r"(?i)\b(bearer|basic)\s+\S+", rf"\1 {MASK}", text)
     return _SHAPES.sub(MASK, text)
+
+
+def mask_lines(text: str) -> str:
+    """Return source text or a diff of it without what may be secrets.
+
+    Beside `mask_text`: quoted values on a line that speaks of a token, secret, password, key or credential; values
+    after ``=`` or ``:`` there, outside Python; private keys; quoted runs of 24 and more letters and digits. It masks too
+    much rather than too little, so a patch may not apply.
+
+    Examples
+    --------
+    >>> mask_lines('+API_KEY = "abc"') + mask_lines("+rows = sorted(rows, key=len)")
+    '+API_KEY = "***"+rows = sorted(rows, key=len)'
+    """
+    lines, python, inside = [], True, False
+    for line in text.split("\n"):
+        if line.startswith("+++ "):
+            python = line.rstrip().endswith((".py", ".pyi", ".pyx"))
+        begins, ends = "-----BEGIN" in line, "-----END" in line
+        if begins or inside:
+            inside = not ends
+            lines.append(f"{line[:1] if line[:1] in '+- ' else ''}{MASK}")
+            continue
+        lines.append(_mask_line(line, python=python))
+    return "\n".join(lines)
+
+
+def _mask_line(line: str, *, python: bool) -> str:
+    line = mask_text(line)
+    if line.startswith(("+++ ", "--- ", "diff --git ")):
+        return line
+    if _SECRET_WORD.search(line):
+        line = _QUOTED.sub(rf"\g<quote>{MASK}\g<quote>", line)
+        line = (_BARE if python else _ASSIGNED).sub(rf"\g<name>{MASK}", line)
+    return _RUN.sub(rf"\g<quote>{MASK}\g<quote>", line)
 
 
 def masked(value: Any) -> Any:

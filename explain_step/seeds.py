@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zlib import crc32
 
 import numpy as np
@@ -23,10 +24,17 @@ class Seeds:
     """
 
     seed: int
+    drawn: set[tuple[str, ...]] = field(default_factory=set, repr=False, compare=False)
+    """Consumers so far, for the record."""
 
     def rng(self, *names: str) -> np.random.Generator:
         """Return the generator of the consumer called ``names``."""
+        self.drawn.add(names)
         return np.random.default_rng(np.random.SeedSequence([self.seed, *(crc32(n.encode()) for n in names)]))
+
+    def consumers(self) -> dict[str, int]:
+        """Return how many generators each stage was given. Further names may be values of data and are left out."""
+        return dict(sorted(Counter(names[0] for names in self.drawn if names).items()))
 
     def integer(self, *names: str) -> int:
         """Return a 31-bit seed for libraries that want an integer."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from explain_step import config as config_room
 from explain_step import plots, report, snapshot, tracking
 from explain_step.compute import Explanation, compute, judge
+from explain_step.dataset import described, purpose
 from explain_step.errors import InvalidInput
 from explain_step.pages import page_context
 from explain_step.quantity import quantity
@@ -60,7 +61,8 @@ def explain(
         Parent folder of the snapshot. Default: a new temporary folder.
     **options
         The keys of `explain_step.Config`, and ``background`` (frame-like; the rows the model's outputs are compared
-        with; default: the explained rows themselves) and ``sample_weight``.
+        with; default: the explained rows themselves), ``sample_weight``, ``dataset`` (`explain_step.dataset.Dataset`:
+        source, licence, split, …) and ``purpose`` (text); the last two are for the record and change no number.
 
     Returns
     -------
@@ -91,9 +93,10 @@ def explain(
     'debt'
     """
     parsed, data = config_room.load(config, options)
+    said = _said(data)
     explanation = compute(model, X, y, config=parsed, **data)
     ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
-    return write_snapshot(explanation, ref=ref, directory=directory)
+    return write_snapshot(explanation, ref=ref, directory=directory, said=said)
 
 
 def log_explanations(
@@ -176,10 +179,13 @@ def log_to(
             target = tracking.reach(asked, needed=model is None)
             with tracking.quiet_autologging():
                 parsed, data = config_room.load(config, options)
+                said = _said(data)
                 fitted = tracking.load_model(target) if model is None and target is not None else model
                 explanation = compute(fitted, X, y, config=parsed, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
-            written = write_snapshot(explanation, ref=facts.ref, directory=None, previous=facts.previous)
+            written = write_snapshot(
+                explanation, ref=facts.ref, directory=None, previous=facts.previous, said=said
+            )
         except Exception as error:  # promise 1: a training run is never lost to the explanation
             if on_error == "raise":
                 tracking.mark_failure(target, error)
@@ -205,13 +211,24 @@ def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Find
     return snapshot.verify_directory(tracking.fetch(source, tracking_uri=tracking_uri))
 
 
+def _said(data: dict[str, Any]) -> dict[str, Any]:
+    """Take what is said about data and purpose out of the data-valued options; it changes no number."""
+    return {"dataset": described(data.pop("dataset", None)), "purpose": purpose(data.pop("purpose", None))}
+
+
 def write_snapshot(
-    explanation: Explanation, *, ref: ModelRef, directory: str | Path | None, previous: str | None = None
+    explanation: Explanation,
+    *,
+    ref: ModelRef,
+    directory: str | Path | None,
+    previous: str | None = None,
+    draw: bool = True,
+    said: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Judge an explanation, draw its figures and pages, and write the snapshot to a directory."""
+    """Judge an explanation, draw its figures and pages (``draw``), and write the snapshot to a directory."""
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
-    figures = plots.render({a.name: a for a in explanation.artifacts}, labels=labels)
+    figures = plots.render({a.name: a for a in explanation.artifacts}, labels=labels) if draw else ()
     context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
     parts = snapshot.SnapshotParts(
         model=ref,
@@ -228,8 +245,10 @@ def write_snapshot(
         quantity=quantity(explanation.subject, explanation.attributions),
         events=explanation.events,
         previous=previous,
-        page=lambda identity: report.page(context(snapshot_id=identity)),
-        card=lambda identity: report.card(context(snapshot_id=identity)),
+        consumers=explanation.consumers,
+        **(said or {}),
+        page=(lambda identity: report.page(context(snapshot_id=identity))) if draw else None,
+        card=(lambda identity: report.card(context(snapshot_id=identity))) if draw else None,
     )
     parent = Path(directory) if directory is not None else Path(tempfile.mkdtemp(prefix="explain_step_"))
     return snapshot.write(parent, parts=parts)

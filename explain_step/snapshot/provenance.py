@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
 from explain_step.digests import frame_digest
-from explain_step.secret_masking import mask, mask_text
+from explain_step.secret_masking import mask
+from explain_step.snapshot.provenance_code import lock, own_source, repository
+from explain_step.snapshot.provenance_machine import blas, container, cpu_flags, gpu, unknown
+from explain_step.snapshot.provenance_packages import distributions
 from explain_step.types import Subject
 
 THREAD_VARIABLES = (
@@ -33,22 +34,17 @@ THREAD_VARIABLES = (
     "PYTHONHASHSEED",
     "CUDA_VISIBLE_DEVICES",
 )
-_GIT_SECONDS = 2.0
 _SIZED = {"i": "int", "u": "uint", "f": "float"}
 _UNSIZED = {"b": "bool", "M": "timestamp", "m": "duration"}
 _CONTENT = {"string": "text", "empty": "text", "boolean": "bool"}
 
 
-def unknown(reason: str) -> dict[str, Any]:
-    """Return the record of a fact that could not be found."""
-    return {"value": None, "reason": reason}
-
-
 def environment() -> dict[str, Any]:
-    """Return machine, interpreter, thread settings and every installed distribution with its version.
+    """Return machine, interpreter, thread settings and every installed distribution.
 
-    The host and user names are left out.
+    The host and user names are left out; `provenance_origin.origin` has them.
     """
+    installed = distributions()
     libc = " ".join(platform.libc_ver()).strip()
     return {
         "os": _os_name(),
@@ -56,11 +52,14 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "libc": libc or unknown("the platform does not say"),
         "cpu": _cpu(),
+        "cpu_flags": cpu_flags(),
         "cores": os.cpu_count() or unknown("the platform does not say"),
         "cores_usable": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else unknown("not on this platform"),
         "memory_bytes": _memory(),
+        "gpu": gpu(),
+        "container": container(),
         "python": {
             "version": platform.python_version(),
             "implementation": platform.python_implementation(),
@@ -68,18 +67,10 @@ def environment() -> dict[str, Any]:
             "compiler": platform.python_compiler(),
         },
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
-        "packages": packages(),
+        "blas": blas(),
+        "packages": {found["name"]: found["version"] for found in installed},
+        "distributions": installed,
     }
-
-
-def packages() -> dict[str, str]:
-    """Return name and version of every installed distribution; the first on the path wins."""
-    found: dict[str, str] = {}
-    for distribution in metadata.distributions():
-        header = distribution.metadata  # parsed anew on every access
-        if header["Name"]:
-            found.setdefault(re.sub(r"[-_.]+", "-", header["Name"]).lower(), header["Version"] or "")
-    return dict(sorted(found.items()))
 
 
 def _os_name() -> Any:
@@ -107,9 +98,14 @@ def _memory() -> Any:
 
 
 def code(
-    *, seed: int, argv: Sequence[str] | None = None, directory: str | Path | None = None
+    *,
+    seed: int,
+    argv: Sequence[str] | None = None,
+    directory: str | Path | None = None,
+    consumers: Mapping[str, int] | None = None,
+    text: bool = True,
 ) -> dict[str, Any]:
-    """Return what the training code was: commit, dirty state, remote, entry point and masked command line.
+    """Return what the training code was: commit, changes since, remote, entry point, masked command line, lock, seeds.
 
     Parameters
     ----------
@@ -118,8 +114,12 @@ def code(
     argv : sequence of str, optional
         Default: this process's.
     directory : path, optional
-        Where to look for a git repository. Default: the folder of the entry point, else the working
+        Where to look for a git repository and a lock file. Default: the folder of the entry point, else the working
         directory.
+    consumers : mapping of str to int, optional
+        Stages that drew random numbers, and how many streams each.
+    text : bool
+        False leaves the texts of the diff and of the lock out.
     """
     words = list(sys.argv if argv is None else argv)
     script = Path(words[0]) if words and words[0] else None
@@ -129,49 +129,20 @@ def code(
     )
     entry = script.name if script is not None and script.name else None
     return {
-        "git": _git(where),
+        "git": repository(where, text=text),
         "entry_point": entry if entry else unknown("the interpreter was started without a script"),
         "argv": mask(([entry] if entry else []) + words[1:]),
+        "lock": lock(where),
+        "explain_step": own_source(),
         "seed": {
             "root": seed,
             "rule": "one child of SeedSequence([root, crc32(stage), crc32(name)]) per consumer",
+            "consumers": [
+                {"name": name, "value": [seed, crc32(name.encode())], "consumer": name, "streams": streams}
+                for name, streams in sorted((consumers or {}).items())
+            ],
         },
     }
-
-
-def _git(where: Path) -> Any:
-    commit = _git_line(where, "rev-parse", "HEAD")
-    if isinstance(commit, dict):
-        return commit
-    changes = _git_line(where, "status", "--porcelain", "--untracked-files=no")
-    remote = _git_line(where, "config", "--get", "remote.origin.url")
-    return {
-        "commit": commit,
-        "dirty": changes if isinstance(changes, dict) else bool(changes),
-        "remote": remote if isinstance(remote, dict) else mask_text(remote),
-    }
-
-
-def _git_line(where: Path, *arguments: str) -> Any:
-    command = ["git", "-C", str(where), *arguments]
-    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=_GIT_SECONDS,
-            check=False,
-            env=quiet,
-            errors="replace",
-        )
-    except FileNotFoundError:
-        return unknown("git is not installed")
-    except (OSError, subprocess.SubprocessError) as error:
-        return unknown(f"git failed with {type(error).__name__}")
-    if done.returncode != 0:
-        return unknown(f"git {arguments[0]} found nothing here")
-    return done.stdout.strip()
 
 
 def data(subject: Subject) -> dict[str, Any]:

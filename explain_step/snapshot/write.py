@@ -31,6 +31,7 @@ from explain_step.snapshot.manifest import (
     seal,
     snapshot_id,
 )
+from explain_step.snapshot.provenance_origin import origin, row_digests
 from explain_step.snapshot.read import ATTRIBUTIONS, Snapshot, read_directory, read_manifest
 from explain_step.snapshot.summary import summarise
 from explain_step.snapshot.tables import (
@@ -43,6 +44,11 @@ from explain_step.snapshot.tables import (
 )
 from explain_step.snapshot.verify import verify_directory
 from explain_step.types import Artifact, Attributions, Caveat, Figure, MethodSpec, Score, Status, Subject
+
+LOG_LINE = dict.fromkeys(
+    ("schema_version", "seq", "ts", "step", "event", "wall_s", "cpu_s", "rss_bytes", "rows", "status")
+)
+"""Every line of the log has these keys, whatever an event knows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,12 @@ class SnapshotParts:
         The step's log, one JSON line each.
     previous : str, optional
         Id of the snapshot this one follows.
+    dataset : mapping
+        What the caller says about the rows (`explain_step.dataset.described`).
+    purpose : str, optional
+        Why the explanation is made, as the caller says.
+    consumers : mapping of str to int
+        Stages that drew random numbers.
     created_at : str, optional
         UTC time of writing; default: now. It stays outside the id.
     """
@@ -79,6 +91,9 @@ class SnapshotParts:
     page: Callable[[str], str] | None = None
     card: Callable[[str], str] | None = None
     previous: str | None = None
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    purpose: str | None = None
+    consumers: Mapping[str, int] = field(default_factory=dict)
     created_at: str | None = None
 
 
@@ -169,7 +184,7 @@ def _content(parts: SnapshotParts) -> _Content:
             parts.attributions, subject=parts.subject, seed=parts.config.seed
         )
     digests = digests_of(tables)
-    data = provenance.data(parts.subject)
+    data = {**provenance.data(parts.subject), "origin": _data_origin(parts)}
     identity = snapshot_id(
         model=asdict(parts.model),
         data=data,
@@ -209,17 +224,25 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
     yield _File(path="summary.json", role="summary", data=dump(masked(summary)))
     records = {
         "environment": provenance.environment(),
-        "code": provenance.code(seed=parts.config.seed),
+        "code": provenance.code(
+            seed=parts.config.seed, consumers=parts.consumers, text=parts.config.privacy != "strict"
+        ),
         "data": content.data,
         "config": parts.config.canonical(),
     }
     for name, record in records.items():
         yield _File(path=f"provenance/{name}.json", role="provenance", data=dump(plain_json(record)))
     lines = [
-        canonical_json(masked(plain_json({"seq": i, **event}))) + b"\n"
+        canonical_json(masked(plain_json({**LOG_LINE, "seq": i, **event}))) + b"\n"
         for i, event in enumerate(parts.events)
     ]
     yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
+
+
+def _data_origin(parts: SnapshotParts) -> dict[str, Any]:
+    """Return what is known of the rows beside their content: outside the id."""
+    hidden = None if parts.config.privacy == "strict" else parts.config.redact
+    return {"dataset": parts.dataset, **row_digests(parts.subject.frame, hidden=hidden)}
 
 
 def figure_path(figure: Figure) -> str:
@@ -275,6 +298,7 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
         "created_at": parts.created_at or datetime.now(UTC).isoformat(timespec="milliseconds"),
         "tool": f"explain-step {__version__}",
         "trust_level": TRUST_LEVEL,
+        "provenance": origin(purpose=parts.purpose, private=parts.config.privacy == "strict"),
     }
     plain: dict[str, Any] = plain_json(manifest)
     for key in ("reason", "sections", "model"):

@@ -20,7 +20,7 @@ LAZY = {
 }
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
 
-BASE = {"types", "errors", "canonical", "digests", "config", "seeds", "secret_masking"}
+BASE = {"types", "errors", "canonical", "digests", "config", "seeds", "secret_masking", "dataset"}
 MATHS = {"intervals", "metrics", "quantity", "privacy"}
 MODELS = {
     *("models", "model_answers", "model_boosters", "model_callables", "model_families", "model_inputs"),
