@@ -126,7 +126,7 @@ def _report(found: pd.DataFrame, *, as_json: bool, verbose: bool) -> None:
         what = row["problem"] or row["reason"]
         click.echo(
             f"{click.style(row['codes'] or 'ok', fg=mark)}  {row['kind']} {clean(row['name'])}  "
-            f"{row['status']} (tag: {row['tag_status'] or 'none'})"
+            f"{row['status']} (tag: {clean(row['tag_status'] or 'none', width=40)})"
         )
         click.echo(f"        {clean(what)}")
         if row["change"]:

@@ -157,7 +157,12 @@ def promote(
     )
     found = asked.registered
     evidence = gather(found.name, found.version, client=found.client, policy=asked.policy)
-    decision = decide(evidence, asked.policy, request=asked.request, break_glass=asked.break_glass)
+    try:
+        decision = decide(evidence, asked.policy, request=asked.request, break_glass=asked.break_glass)
+    except InvalidInput as error:
+        if asked.break_glass is not None and not dry_run:
+            _log_denied_break_glass(asked, asked.break_glass, str(error))
+        raise
     if dry_run:
         return decision
     if decision.allowed:
@@ -341,6 +346,28 @@ def _log_refusal(asked: _Asked, decision: GateDecision) -> None:
         _log(asked, "decision", decision, before=version_behind(asked.registered, asked.alias))
     except Exception as error:  # noqa: BLE001 - a refusal is safe without a log; stores raise types of their own
         logger.warning("explain_step: the refusal could not be written to the decision log: %s", error)
+
+
+def _log_denied_break_glass(asked: _Asked, use: BreakGlassUse, why: str) -> None:
+    """Log a use of break-glass that the policy does not permit: who tried what. The refusal stands without a log."""
+    from dataclasses import asdict
+
+    from explain_step.tracking import decision_log
+
+    record = {
+        "event": "break_glass_refused",
+        "by": asked.request.by,
+        "request": asdict(asked.request),
+        "name": asked.registered.name,
+        "version": asked.registered.version,
+        "break_glass": {**asdict(use), "expires": use.expires.isoformat()},
+        "reason": why,
+        "policy_digest": asked.policy.digest,
+    }
+    try:
+        decision_log.write(asked.registered, record)
+    except Exception as error:  # noqa: BLE001 - a refusal is safe without a log; stores raise types of their own
+        logger.warning("explain_step: the refused break-glass could not be written to the log: %s", error)
 
 
 def _check_approval_tag(name: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlparse
 
@@ -59,16 +60,10 @@ def open_store(store_uri: str, tracking_uri: str | None = None) -> Any:
     tracking_uri : str, optional
         Where runs and logged models are; in a server it is the server's own tracking store.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-    base = SqlAlchemyStore
-    if MLFLOW_ENABLE_WORKSPACES.get():
-        from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
-
-        base = WorkspaceAwareSqlAlchemyStore
     replica = os.environ.get("_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE")
-    store = guarded_class(base)(stripped(store_uri), read_db_uri=replica)
+    store = guarded_class(SqlAlchemyStore)(stripped(store_uri), read_db_uri=replica)
     store.judge = Judge(store, lambda: _tracking_store(tracking_uri), deployment=deployment_of_worker())
     return store
 
@@ -148,7 +143,9 @@ class RegistryGuards:
             return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
         look = self._require(name, version, Request(action="alias", target=alias), policy)
         before = (super().get_registered_model(name).aliases or {}).get(alias)  # type: ignore[misc]
-        result = self._write_alias(name, alias, version)
+        self._note_promotion(look, alias)
+        write = super().set_registered_model_alias  # type: ignore[misc]
+        result = _twice(lambda: write(name, alias, version))
 
         def undo() -> None:
             if before is None:
@@ -159,17 +156,15 @@ class RegistryGuards:
         look.again(self, undo)
         return result
 
-    def _write_alias(self, name: str, alias: str, version: Any) -> Any:
-        """Write an alias; once more where another request was the first to insert it in the same moment."""
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import IntegrityError
+    def _note_promotion(self, look: Look, alias: str) -> None:
+        """Write down that the move was judged, before it is made; an audit looks for it."""
+        if look.evidence is None:  # a prompt, or dry-run lets it pass
+            return
+        from mlflow.entities.model_registry import ModelVersionTag
 
-        try:
-            return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
-        except MlflowException as error:
-            if not isinstance(error.__cause__, IntegrityError):  # the text differs from driver to driver
-                raise
-            return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
+        key, value = tags.promotion(alias, at=datetime.now(UTC), evidence=look.evidence, policy=look.policy)
+        note = super().set_model_version_tag  # type: ignore[misc]
+        _twice(lambda: note(look.found.name, look.found.version, ModelVersionTag(key, value)))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> Any:
         """Take an alias away: always possible, and recorded, since setting it again is judged."""
@@ -346,6 +341,19 @@ class RegistryGuards:
             model = self.judge.tracking().get_logged_model(source.removeprefix("models:/"))
             location, run = model.artifact_location, run_id or model.source_run_id
         return Candidate(name=name, version="new", source=source, run_id=run, tags=plain, location=location)
+
+
+def _twice(write: Callable[[], Any]) -> Any:
+    """Write; once more where another request was the first to insert the same row in the same moment."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        return write()
+    except MlflowException as error:
+        if not isinstance(error.__cause__, IntegrityError):  # the text differs from driver to driver
+            raise
+        return write()
 
 
 def copied_from(source: str) -> tuple[str, str] | None:

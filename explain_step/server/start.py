@@ -106,7 +106,20 @@ def configuration_problem(deployment: Deployment) -> str | None:
         return f"MLflow {mlflow.__version__} is not supported by the server gate; install a version from 3.17 and below 4."
     if str(deployment.backend_uri or "").startswith(SCHEME):
         return f"--backend-store-uri takes the plain URI of the database; put {SCHEME} before --registry-store-uri."
+    if _has_workspaces():
+        return (
+            "Workspaces are not guarded: deleting one takes champions and their runs with it, and its artifact root "
+            "may lie outside the seal. Start without --enable-workspaces."
+        )
     return _half(deployment) or _unusable()
+
+
+def _has_workspaces() -> bool:
+    """Whether MLflow's workspaces are on; their store is a plugin point of its own, which nothing here sees."""
+    from mlflow import environment_variables
+
+    switch = getattr(environment_variables, "MLFLOW_ENABLE_WORKSPACES", None)
+    return switch is not None and bool(switch.get())
 
 
 def _half(deployment: Deployment) -> str | None:

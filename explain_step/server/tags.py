@@ -10,12 +10,12 @@ from typing import Any
 
 from explain_step.digests import sha256_bytes
 from explain_step.errors import ExplainStepError
-from explain_step.gate import check_break_glass, folded, person
+from explain_step.gate import Evidence, Policy, check_break_glass, folded, person
 from explain_step.server.client import StoreClient
 from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
 from explain_step.server.user import current_user
 from explain_step.snapshot.manifest import check_schema, parse, seal
-from explain_step.tracking.decision_log import parse_head
+from explain_step.tracking.decision_log import DECISION_TAG, PROMOTED_TAG, parse_head, promoted_tag
 from explain_step.tracking.evidence import REVIEW_TAG, located_place, parse_review
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST
@@ -35,8 +35,8 @@ def is_reserved(key: str) -> bool:
 
 
 def travels(key: str) -> bool:
-    """Tell whether a tag goes with a copy of its version: facts and reviews do, a use of break-glass does not."""
-    return is_reserved(key) and key != BREAK_GLASS_TAG
+    """Tell whether a tag goes with a copy: facts and reviews do, a use of break-glass and a promotion do not."""
+    return is_reserved(key) and key != BREAK_GLASS_TAG and not key.startswith(PROMOTED_TAG)
 
 
 def may_not_delete(key: str) -> str | None:
@@ -64,9 +64,26 @@ def checked(judge: Judge, name: str, version: str, tag: Any) -> Any:
             "set tag", f"{where}: tag {key!r} refused: {problem}.", name=name, version=version, tag=key
         )
         return tag
-    if key == BREAK_GLASS_TAG or key.startswith(REVIEW_TAG):
+    if key in (BREAK_GLASS_TAG, DECISION_TAG) or key.startswith(REVIEW_TAG):
         judge.record("set tag", "allow", name=name, version=version, tag=key, value=written)
     return type(tag)(key, written)
+
+
+def promotion(alias: str, *, at: datetime, evidence: Evidence, policy: Policy) -> tuple[str, str]:
+    """Return key and value of the tag that notes that the server lets an alias point to a version.
+
+    It is what `explain-step audit` knows a judged move by; a decision log has no room for many writers at once.
+    """
+    user = current_user()
+    facts = {
+        "alias": alias,
+        "at": at.isoformat(),
+        "by": user.name,
+        "authenticated": user.authenticated,
+        "policy": policy.digest,
+        "snapshot_id": evidence.snapshot_id,
+    }
+    return promoted_tag(alias), json.dumps(facts, sort_keys=True)
 
 
 def _judged(judge: Judge, name: str, version: str, key: str, value: str) -> tuple[str | None, str]:

@@ -20,7 +20,7 @@ from explain_step.tracking.audit_rows import (
     lies,
     undecided,
 )
-from explain_step.tracking.decision_log import decisions_of
+from explain_step.tracking.decision_log import DecisionLog, decisions_of
 from explain_step.types import Finding
 
 INTEGRITY = {"GATE002": "AUD003", "GATE003": "AUD007", "GATE004": "AUD008", "GATE005": "AUD009"}
@@ -104,17 +104,17 @@ def place_row(row: Row, place: Held, decision: GateDecision, policy: Policy) -> 
     )
 
 
-def log_findings(row: Row, *, tracking_uri: str) -> tuple[Finding, ...]:
-    """Check the chain of the decisions on a version in a protected place; no log is no finding."""
+def log_findings(row: Row, *, tracking_uri: str) -> tuple[DecisionLog | None, tuple[Finding, ...]]:
+    """Return the log of the decisions on a version in a protected place, and what is wrong with its chain."""
     try:
         log = decisions_of(row.name, tracking_uri=tracking_uri)
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; told in the row, and never a pass
         told = mask_text(f"{type(error).__name__}: {str(error)[:300]}")
-        return (undecided("AUD012", f"the decision log could not be read: {told}"),)
+        return None, (undecided("AUD012", f"the decision log could not be read: {told}"),)
     if not log.breaks:
-        return ()
+        return log, ()
     more = f" (and {len(log.breaks) - 3} more)" if len(log.breaks) > 3 else ""
-    return (failing("AUD012", f"the decision log is broken: {'; '.join(log.breaks[:3])}{more}"),)
+    return log, (failing("AUD012", f"the decision log is broken: {'; '.join(log.breaks[:3])}{more}"),)
 
 
 def _named(row: Row, place: Held) -> str:

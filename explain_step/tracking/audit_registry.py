@@ -11,6 +11,7 @@ from typing import Any
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.gate import Policy, decide, matches
 from explain_step.tracking.audit_look import Sight, look, unreadable
+from explain_step.tracking.audit_moves import move_findings
 from explain_step.tracking.audit_places import (
     Held,
     held_by,
@@ -21,6 +22,7 @@ from explain_step.tracking.audit_places import (
 )
 from explain_step.tracking.audit_rows import Row, own_tags
 from explain_step.tracking.audit_runs import Means, row_of
+from explain_step.tracking.decision_log import DecisionLog
 from explain_step.tracking.evidence import gather
 from explain_step.tracking.target import model_id_of
 
@@ -53,11 +55,13 @@ def audit_registry(
     means : Means
     """
     for registered in _registered(means.client, names):
-        versions = [v for v in _versions(means.client, registered) if only is None or _meant(v, only)]
+        every = _versions(means.client, registered)
+        versions = [v for v in every if only is None or _meant(v, only)]
         of_version = aliases_of(registered)
         rows = means.pool.map(
-            lambda v, of=of_version, r=registered: _judged(
+            lambda v, of=of_version, r=registered, every=every: _judged(
                 v,
+                siblings=every,
                 held=held_by(r.name, v, of.get(str(v.version), []), policy),
                 aliases=of.get(str(v.version), []),
                 policy=policy,
@@ -172,6 +176,7 @@ def _meant(version: Any, only: tuple[frozenset[str], frozenset[str]]) -> bool:
 def _judged(
     version: Any,
     *,
+    siblings: Sequence[Any],
     held: tuple[Held, ...],
     aliases: Sequence[str],
     policy: Policy,
@@ -191,10 +196,26 @@ def _judged(
         return [row, *(unread_place(row, place, error) for place in held)]
     facts |= {"model_id": evidence.model_id, "run_id": evidence.run_id}
     row = row_of_decision(decision, facts, evidence=evidence)
-    row = replace(row, findings=(*row.findings, *log_findings(row, tracking_uri=means.tracking_uri)))
-    places = [place_row(row, place, decision, policy) for place in held]
+    log, broken = log_findings(row, tracking_uri=means.tracking_uri)
+    row = replace(row, findings=(*row.findings, *broken))
+    places = [
+        _moved(
+            place_row(row, place, decision, policy), place, version, siblings=siblings, log=log, means=means
+        )
+        for place in held
+    ]
     plain = [alias for alias in aliases if not matches(alias, policy.protected.aliases)]
     return [row, *places, *(_alias_row(row, alias) for alias in plain)]
+
+
+def _moved(
+    row: Row, place: Held, version: Any, *, siblings: Sequence[Any], log: DecisionLog | None, means: Means
+) -> Row:
+    """Add to the row of a protected alias that nobody decided to move it there."""
+    if place.kind != "alias" or log is None:
+        return row
+    found = move_findings(version, place.target, siblings=siblings, log=log, tracking_uri=means.tracking_uri)
+    return replace(row, findings=(*row.findings, *found))
 
 
 def _facts(version: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ TITLES: dict[str, str] = {
     "AUD013": "Evidence could not be read",
     "AUD014": "A tag or run status could not be written",
     "AUD015": "The snapshot lacks a required section",
+    "AUD016": "A protected alias was moved without a recorded decision",
 }
 """Every code of an audit; ``docs/audit.md`` says what to do about each."""
 

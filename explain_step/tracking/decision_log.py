@@ -14,6 +14,7 @@ from typing import Any
 from explain_step.canonical import plain_json
 from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput, SnapshotError
+from explain_step.gate import folded
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, Place, evidence_place
 from explain_step.tracking.registry import Registered, find, set_tag, tags_of
@@ -21,6 +22,8 @@ from explain_step.tracking.target import resolve_source
 
 DECISIONS = f"{FOLDER}/decisions"
 DECISION_TAG = f"{PREFIX}decision"
+PROMOTED_TAG = f"{PREFIX}promoted."
+"""A gated server writes it where it lets a protected alias move; clients cannot write it there."""
 SCHEMA = 1
 FILE = re.compile(r"(\d{8}T\d{6}\.\d{6})Z-([0-9a-f]{12})\.json")
 TIME = "%Y%m%dT%H%M%S.%f"
@@ -111,6 +114,25 @@ def append(place: Place, content: Mapping[str, Any], *, now: datetime) -> Entry:
     return entry
 
 
+def promoted_tag(alias: str) -> str:
+    """Return the tag in which a gated server notes that a version may have an alias; names are folded."""
+    return f"{PROMOTED_TAG}{folded(alias)}"
+
+
+def written_at(name: str) -> datetime | None:
+    """Return the time that the file name of a record says; None where it is none.
+
+    Examples
+    --------
+    >>> written_at("20260102T030405.000006Z-0123456789ab.json").isoformat()
+    '2026-01-02T03:04:05.000006+00:00'
+    """
+    try:
+        return datetime.strptime(name.partition("Z")[0], TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def record_problem(name: str, file: Path, *, now: datetime) -> str | None:
     """Say why a file is no record that may join a log: nothing is ever taken out again. None where it may."""
     named = FILE.fullmatch(name)
@@ -128,11 +150,8 @@ def record_problem(name: str, file: Path, *, now: datetime) -> str | None:
 
 def _early(name: str, now: datetime) -> bool:
     """Whether a record is named after a time that is still to come, or after none."""
-    try:
-        moment = datetime.strptime(name.partition("Z")[0], TIME).replace(tzinfo=UTC)
-    except ValueError:
-        return True
-    return moment > now + SKEW
+    moment = written_at(name)
+    return moment is None or moment > now + SKEW
 
 
 def _bytes(record: Any) -> bytes:

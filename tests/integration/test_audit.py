@@ -34,7 +34,7 @@ def one(found: pd.DataFrame, kind: str, name: str | None = None) -> pd.Series:
 
 def test_an_explained_run_model_version_and_alias_pass(active_store: Store, tmp_path: Path) -> None:
     made = train(active_store, tmp_path, registered="mortgage")
-    active_store.client.set_registered_model_alias("mortgage", "Champion", "1")
+    assert explain_step.promote("models:/mortgage/1", "Champion", policy=POLICY).allowed
     found = audited(active_store)
     for kind in ("run", "model", "version", "alias"):
         row = one(found, kind)
@@ -155,12 +155,12 @@ def test_a_run_that_explains_a_model_of_another_run(active_store: Store, tmp_pat
 def test_an_alias_that_was_moved_in_the_database_is_found(active_store: Store, tmp_path: Path) -> None:
     train(active_store, tmp_path, registered="mortgage")
     train(active_store, tmp_path, registered="mortgage", explained=False)
-    active_store.client.set_registered_model_alias("mortgage", "champion", "1")
+    assert explain_step.promote("models:/mortgage/1", "champion", policy=POLICY).allowed
     assert one(audited(active_store, registered_models="mortgage"), "alias")["verdict"] == "pass"
     sql(active_store, "update registered_model_aliases set version = 2 where name = 'mortgage'")
     found = audited(active_store, registered_models="mortgage")
     alias = one(found, "alias")
-    assert (alias["codes"], alias["verdict"], alias["version"]) == ("AUD004", "fail", "2")
+    assert (alias["codes"], alias["verdict"], alias["version"]) == ("AUD004 AUD016", "fail", "2")
     assert "GATE002" in alias["problem"]
     assert one(found, "version", "models:/mortgage/2")["codes"] == "AUD003"
 
@@ -170,7 +170,40 @@ def test_protected_names_are_folded(active_store: Store, tmp_path: Path, alias: 
     train(active_store, tmp_path, registered="mortgage", explained=False)
     active_store.client.set_registered_model_alias("mortgage", "x", "1")
     sql(active_store, "update registered_model_aliases set alias = ?", alias)
-    assert one(audited(active_store), "alias")["codes"] == "AUD004"
+    assert one(audited(active_store), "alias")["codes"] == "AUD004 AUD016"
+
+
+def test_an_explained_version_that_nobody_decided_on_is_found(active_store: Store, tmp_path: Path) -> None:
+    train(active_store, tmp_path, registered="mortgage")
+    active_store.client.set_registered_model_alias("mortgage", "champion", "1")
+    alias = one(audited(active_store, registered_models="mortgage"), "alias")
+    assert (alias["status"], alias["codes"], alias["verdict"]) == ("degraded", "AUD016", "fail")
+    assert "without a recorded decision" in alias["problem"]
+    refused = explain_step.promote(
+        "models:/mortgage/1", "champion", policy={**POLICY, "require": {"min_rows": 10**6}}
+    )
+    assert not refused.allowed
+    assert one(audited(active_store), "alias")["codes"] == "AUD016"  # a refusal is no decision for it
+    assert explain_step.promote("models:/mortgage/1", "live", policy=POLICY).allowed
+    assert (
+        one(audited(active_store), "alias", "models:/mortgage@champion")["codes"] == "AUD016"
+    )  # nor one on "live"
+    assert explain_step.promote("models:/mortgage/1", "Champion", policy=POLICY).allowed
+    assert one(audited(active_store), "alias", "models:/mortgage@champion")["codes"] == ""
+
+
+def test_an_alias_that_went_back_without_a_decision_is_found(active_store: Store, tmp_path: Path) -> None:
+    train(active_store, tmp_path, registered="mortgage")
+    train(active_store, tmp_path, registered="mortgage", C=0.5)
+    for version in ("1", "2"):
+        assert explain_step.promote(f"models:/mortgage/{version}", "champion", policy=POLICY).allowed
+    assert one(audited(active_store), "alias")["codes"] == ""
+    sql(active_store, "update registered_model_aliases set version = 1 where name = 'mortgage'")
+    alias = one(audited(active_store), "alias")
+    assert (alias["codes"], alias["version"]) == ("AUD016", "1")
+    assert "is for version 2" in alias["problem"]
+    assert explain_step.promote("models:/mortgage/1", "champion", policy=POLICY).allowed
+    assert one(audited(active_store), "alias")["codes"] == ""
 
 
 def test_stages_and_protected_registered_models(active_store: Store, tmp_path: Path) -> None:
@@ -190,7 +223,7 @@ def test_one_version_tagged_as_a_prompt_does_not_hide_the_others(active_store: S
     active_store.client.set_model_version_tag("mortgage", "1", "mlflow.prompt.is_prompt", "true")
     active_store.client.set_registered_model_tag("mortgage", "mlflow.prompt.is_prompt", "true")
     found = audited(active_store)
-    assert one(found, "alias")["codes"] == "AUD004"
+    assert one(found, "alias")["codes"] == "AUD004 AUD016"
     assert set(found[found["kind"] == "version"]["version"]) == {"1", "2"}
 
 
@@ -215,7 +248,7 @@ def test_changed_bytes_are_found(active_store: Store, tmp_path: Path) -> None:
     assert "card.md" in one(found, "model")["problem"]
     active_store.client.set_registered_model_alias("mortgage", "champion", "1")
     quick = audited(active_store)  # a protected version is always verified in full
-    assert one(quick, "alias")["codes"] == "AUD004"
+    assert one(quick, "alias")["codes"] == "AUD004 AUD016"
     assert "AUD007" in one(quick, "version")["codes"]
 
 
@@ -284,7 +317,7 @@ def test_files_that_are_not_on_this_machine_are_undecided(active_store: Store, t
 
 def test_a_waiver_counts_until_it_expires(active_store: Store, tmp_path: Path) -> None:
     train(active_store, tmp_path, registered="mortgage")
-    active_store.client.set_registered_model_alias("mortgage", "champion", "1")
+    assert explain_step.promote("models:/mortgage/1", "champion", policy=POLICY).allowed
     strict = {**POLICY, "require": {**POLICY["require"], "status": ["complete"]}}
     refused = one(audited(active_store, policy=strict), "alias")
     assert (refused["codes"], refused["status"]) == ("AUD004", "degraded")

@@ -250,6 +250,13 @@ def test_break_glass_that_is_not_permitted(
     with pytest.raises(InvalidInput, match=message):
         promote(mortgage, UNEXPLAINED, policy=policy, break_glass=use)
     assert mortgage.alias() is None
+    tried = [entry.record for entry in log_of(mortgage, UNEXPLAINED).entries]
+    if set(changed) <= {"owner", "reason"} or changed.get("expires", "")[:2] in ("20", "29"):
+        (record,) = tried  # whoever tries is on record
+        assert (record["event"], record["break_glass"]["owner"]) == ("break_glass_refused", use["owner"])
+        assert message in record["reason"]
+    else:
+        assert tried == []  # it was no use of break-glass at all
 
 
 def test_a_waived_finding_is_allowed_and_in_the_log(mortgage: Mortgage) -> None:

@@ -55,7 +55,7 @@ def test_text_json_and_exit_codes(run: Any, active_store: Store, tmp_path: Path)
     code, out, err = run(active_store, "--all")
     assert (code, err) == (0, "")
     assert f"AUD001  run {made.run_id}  incomplete (tag: none)" in out
-    assert "AUD004  alias models:/mortgage@champion  incomplete (tag: none)" in out
+    assert "AUD004 AUD016  alias models:/mortgage@champion  incomplete (tag: none)" in out
     assert "\nrun              1 incomplete\n" in out
     assert run(active_store, "--all", "--fail")[0] == 1
     code, out, _ = run(active_store, "--experiment", "tests", "--json", "--fail", "--full")
@@ -63,7 +63,7 @@ def test_text_json_and_exit_codes(run: Any, active_store: Store, tmp_path: Path)
     assert (code, said["exit_code"]) == (1, 1)
     assert said["counts"]["version"] == {"incomplete": 1}
     alias = next(o for o in said["objects"] if o["kind"] == "alias")
-    assert (alias["codes"], alias["verdict"], alias["snapshot_id"]) == ("AUD004", "fail", None)
+    assert (alias["codes"], alias["verdict"], alias["snapshot_id"]) == ("AUD004 AUD016", "fail", None)
 
 
 def test_mark_and_dry_run(run: Any, active_store: Store, tmp_path: Path) -> None:
