@@ -359,18 +359,14 @@ def _views(
 
 
 def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
-    """State what a reader must know: few rows, ties at the top, Monte Carlo noise, attributions all zero."""
+    """State what a reader must know: few rows, ties at the top, Monte Carlo noise."""
     found = []
     n = len(attributions.rows)
     if n < 50:
         text = f"Importance rests on {n} rows; its intervals are wide and only approximate."
         found.append(Caveat(code="few_rows", section="importance", message=text))
     if not np.abs(attributions.values).max() > 0:
-        text = (
-            "Every attribution is zero: the model gives all explained rows the same answer as the background."
-        )
-        found.append(Caveat(code="all_zero", section="importance", message=text, degrades=True))
-        return found
+        return found  # the explainers say so, and why
     main = table[table["output"] == table["output"].iloc[-1]]
     top = main[main["mean_abs_shap"] > 0].head(5)
     tied = top[top["rank_high"] > top["rank_low"]]
