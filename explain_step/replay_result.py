@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step.snapshot.comparison import ReplayVerdict, TableComparison
+
+if TYPE_CHECKING:
+    from explain_step.config import Config
+    from explain_step.gate import Policy
+    from explain_step.snapshot import Snapshot
 
 Input = Literal["model", "data", "config", "seed", "environment", "code"]
 DECISIVE: frozenset[str] = frozenset({"model", "data", "config", "seed"})
@@ -78,3 +84,28 @@ def from_record(record: Mapping[str, Any]) -> Replay:
     values["inputs"] = tuple(InputDifference(**found) for found in record["inputs"])
     values["notes"] = tuple(record["notes"])
     return Replay(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What the caller of a replay gave."""
+
+    data: Any = None
+    y: Any = None
+    background: Any = None
+    sample_weight: Any = None
+    model: Any = None
+    config: Mapping[str, Any] | Config | str | Path | None = None
+    policy: Policy | Mapping[str, Any] | str | Path | None = None
+    figures: bool = True
+    tracking_uri: str | None = None
+
+
+def not_replayable(shot: Snapshot, reason: str, **more: Any) -> Replay:
+    """Return that nothing could be recomputed, and why."""
+    return Replay(verdict="not_replayable", reason=reason, snapshot_id=shot.id, **more)
+
+
+def recorded_uri(shot: Snapshot) -> str | None:
+    """Return where the explained model is in MLflow; None for one that was given as an object."""
+    return f"models:/{shot.model.model_id}" if shot.model.model_id else shot.model.uri

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,8 @@ from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.frames import to_frame
 from explain_step.gate import load_policy
 from explain_step.replay_comparing import compared, differences
-from explain_step.replay_result import Replay
+from explain_step.replay_recreate import replay_recreated
+from explain_step.replay_result import Given, Replay, not_replayable, recorded_uri
 from explain_step.step import write_snapshot
 from explain_step.tracking.checked import CheckedModel, copied_model
 
@@ -26,21 +27,6 @@ if TYPE_CHECKING:
 
 UNHURRIED = 1e7
 """Seconds: a recording that no budget cut is recomputed without one, so that a slow machine cuts nothing."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """What the caller of a replay gave."""
-
-    data: Any = None
-    y: Any = None
-    background: Any = None
-    sample_weight: Any = None
-    model: Any = None
-    config: Mapping[str, Any] | Config | str | Path | None = None
-    policy: Policy | Mapping[str, Any] | str | Path | None = None
-    figures: bool = True
-    tracking_uri: str | None = None
 
 
 def replay(
@@ -136,7 +122,12 @@ def replay(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="explain_step_replay_")))
         path = tracking.fetch(source, tracking_uri=tracking_uri, destination=folder / "snapshot")
         check_bytes(path)
-        return replay_directory(snapshot.read_directory(path), given, folder=folder)
+        shot = snapshot.read_directory(path)
+        if env == "recreate":
+            return replay_recreated(
+                shot, given, folder=folder, wheels=None if wheels is None else Path(wheels)
+            )
+        return replay_directory(shot, given, folder=folder)
 
 
 def check_bytes(path: Path) -> None:
@@ -151,7 +142,7 @@ def replay_directory(shot: Snapshot, given: Given, *, folder: Path) -> Replay:
     """Recompute a verified snapshot in this process. ``folder`` is a temporary one for copies and results."""
     lacking = _lacking(shot, given)
     if lacking is not None:
-        return _not_replayable(shot, lacking)
+        return not_replayable(shot, lacking)
     try:
         config, cut = _config(shot, given)
         model, digest, notes = _model(shot, given, folder=folder)
@@ -161,14 +152,10 @@ def replay_directory(shot: Snapshot, given: Given, *, folder: Path) -> Replay:
                 explanation, ref=_ref(shot, digest), directory=folder / "replayed", draw=given.figures
             )
     except ExplainStepError as error:
-        return _not_replayable(shot, str(error))
+        return not_replayable(shot, str(error))
     model_class = explanation.subject.model.model_class
     found = tuple(differences(shot, again, model_class=model_class, digest=digest))
     return compared(shot, again, found=found, notes=notes, given_policy=given.policy)
-
-
-def _not_replayable(shot: Snapshot, reason: str) -> Replay:
-    return Replay(verdict="not_replayable", reason=reason, snapshot_id=shot.id)
 
 
 # --- what is needed
@@ -213,7 +200,7 @@ def _config(shot: Snapshot, given: Given) -> tuple[Config, bool]:
 
 def _model(shot: Snapshot, given: Given, *, folder: Path) -> tuple[Any, str | None, tuple[str, ...]]:
     """Return the model, the digest of its files where they were read, and what a reader must know about it."""
-    wanted = given.model if given.model is not None else _recorded_uri(shot)
+    wanted = given.model if given.model is not None else recorded_uri(shot)
     if wanted is None:
         msg = "the snapshot names no logged model; give the fitted model (model=, --model)"
         raise SnapshotError(msg)
@@ -227,10 +214,6 @@ def _model(shot: Snapshot, given: Given, *, folder: Path) -> tuple[Any, str | No
 
 def _ref(shot: Snapshot, digest: str | None) -> ModelRef:
     return shot.model if digest is None else replace(shot.model, digest=digest)
-
-
-def _recorded_uri(shot: Snapshot) -> str | None:
-    return f"models:/{shot.model.model_id}" if shot.model.model_id else shot.model.uri
 
 
 def _compute(shot: Snapshot, given: Given, *, model: Any, config: Config, cut: bool) -> Explanation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +83,10 @@ def container() -> Any:
 
 def blas() -> Any:
     """Return the loaded linear-algebra and threading libraries and their numbers of threads, without paths."""
-    if "threadpoolctl" not in sys.modules:
-        return unknown("threadpoolctl is not loaded")
-    import threadpoolctl
-
+    try:
+        import threadpoolctl
+    except ImportError:
+        return unknown("threadpoolctl is not installed")
     found = [
         {key: library[key] for key in BLAS_KEYS if library.get(key) is not None}
         for library in threadpoolctl.threadpool_info()

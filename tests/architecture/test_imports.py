@@ -55,11 +55,22 @@ ROOMS: dict[str, set[str]] = {
     "cli_resume": BASE | {"cli_base", "resuming", "terminal", "tracking"},
     "cli_sign": BASE | {"cli_base", "snapshot", "tracking"},
     "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
-    "replay_result": BASE | {"snapshot"},
+    "replay_result": BASE | {"gate", "snapshot"},
     "replay_inputs": BASE | {"replay_result"},
+    "replay_recreate": BASE | {"frames", "gate", "replay_inputs", "replay_result", "snapshot", "tracking"},
     "replay_comparing": BASE | {"gate", "replay_inputs", "replay_result", "snapshot"},
     "replaying": BASE
-    | {"compute", "frames", "gate", "replay_comparing", "replay_result", "snapshot", "step", "tracking"},
+    | {
+        "compute",
+        "frames",
+        "gate",
+        "replay_comparing",
+        "replay_recreate",
+        "replay_result",
+        "snapshot",
+        "step",
+        "tracking",
+    },
     "cli_replay": BASE | {"cli_base", "replay_result", "replaying", "terminal"},
     "cli": BASE
     | {

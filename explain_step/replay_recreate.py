@@ -1,0 +1,258 @@
+"""Replay in the recorded environment: rebuilt with ``uv``, from an index or from a folder of wheels."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explain_step.errors import ExplainStepError, InvalidInput
+from explain_step.frames import to_frame
+from explain_step.replay_inputs import provenance_record
+from explain_step.replay_result import Given, Replay, from_record, not_replayable, recorded_uri
+from explain_step.tracking.checked import copied_model
+
+if TYPE_CHECKING:
+    from explain_step.snapshot import Snapshot
+
+BUILD_SECONDS = 1800
+REPLAY_SECONDS = 7200
+OURS = "explain-step"
+NEEDED = (
+    *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "matplotlib", "jinja2", "pydantic", "pyyaml"),
+    *("click", "mlflow"),
+)
+"""What this package itself imports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is to be installed.
+
+    Attributes
+    ----------
+    python : str
+        Version of the interpreter.
+    requirements : tuple of str
+        ``name==version`` of each distribution that was in use, and of those that this package needs.
+    constraints : tuple of str
+        ``name==version`` of every recorded distribution, for what the former ask for.
+    lock : str, optional
+        Text of a recorded ``pylock.toml`` (PEP 751), which has digests of the wheels.
+    threads : mapping
+        Recorded thread settings; None takes a variable away.
+    """
+
+    python: str
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...]
+    lock: str | None
+    threads: Mapping[str, str | None]
+
+
+def plan_of(environment: Mapping[str, Any], code: Mapping[str, Any]) -> Plan:
+    """Return how a recorded environment is rebuilt.
+
+    Raises
+    ------
+    ExplainStepError
+        The record does not tell enough.
+    """
+    packages = environment.get("packages")
+    version = (environment.get("python") or {}).get("version")
+    if not isinstance(packages, Mapping) or "numpy" not in packages or not isinstance(version, str):
+        msg = "the recorded environment names no Python version or no packages"
+        raise ExplainStepError(msg)
+    loaded = {d["name"] for d in environment.get("distributions") or () if d.get("loaded")}
+    wanted = sorted((loaded | set(NEEDED)) & set(packages) - {OURS})
+    lock = code.get("lock") or {}
+    text = lock.get("text") if str(lock.get("name", "")).startswith("pylock") else None
+    return Plan(
+        python=version,
+        requirements=tuple(f"{name}=={packages[name]}" for name in wanted),
+        constraints=tuple(f"{name}=={v}" for name, v in sorted(packages.items()) if name != OURS),
+        lock=text if isinstance(text, str) else None,
+        threads=dict(environment.get("threads") or {}),
+    )
+
+
+def replay_recreated(shot: Snapshot, given: Given, *, folder: Path, wheels: Path | None) -> Replay:
+    """Build the recorded environment below ``folder``, and replay a verified snapshot inside.
+
+    Raises
+    ------
+    InvalidInput
+        Something was given as an object that cannot go to another process.
+    """
+    _check(given)
+    if shutil.which("uv") is None:
+        return not_replayable(shot, "uv is not installed; it builds the environment", environment="recreate")
+    try:
+        records = (provenance_record(shot.path, name) for name in ("environment", "code"))
+        plan = plan_of(*records)
+        python, notes = _build(plan, folder / "venv", wheels=wheels)
+        package, more = _package(plan_version=_version(shot), python=python, folder=folder, wheels=wheels)
+        arguments = _arguments(shot, given, folder=folder)
+        record = _run(python, arguments, package=package, threads=plan.threads)
+    except ExplainStepError as error:
+        return not_replayable(shot, str(error), environment="recreate")
+    found = from_record(record)
+    return replace(found, environment="recreate", notes=(*notes, *more, *found.notes))
+
+
+def _check(given: Given) -> None:
+    for name in ("y", "sample_weight"):
+        if not isinstance(getattr(given, name), str | None):
+            msg = f"Argument {name} must be the name of a column of data with env='recreate'; put it into the data."
+            raise InvalidInput(msg)
+    if not isinstance(given.model, str | Path | None):
+        msg = (
+            "Argument model must be a URI or a directory with env='recreate': objects stay in their process."
+        )
+        raise InvalidInput(msg)
+    if given.config is not None:
+        msg = "Argument config must be left out with env='recreate'; the recorded options are used."
+        raise InvalidInput(msg)
+
+
+def _version(shot: Snapshot) -> str:
+    return str(shot.manifest["tool"]).rpartition(" ")[2]
+
+
+def _build(plan: Plan, place: Path, *, wheels: Path | None) -> tuple[Path, tuple[str, ...]]:
+    """Make the environment; return its interpreter, and what is not as recorded."""
+    offline = ("--offline",) if wheels is not None else ()
+    notes = _venv(plan.python, place, offline=offline)
+    python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    files = {"requirements.txt": plan.requirements, "constraints.txt": plan.constraints}
+    for name, lines in files.items():
+        (place / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source: tuple[str, ...] = ("-r", str(place / "requirements.txt"), "-c", str(place / "constraints.txt"))
+    if wheels is not None:
+        source = (*source, "--offline", "--no-index", "--find-links", str(wheels.resolve()))
+    elif plan.lock is not None:
+        (place / "pylock.toml").write_text(plan.lock, encoding="utf-8")
+        source = ("-r", str(place / "pylock.toml"))
+    _uv("pip", "install", "--python", str(python), "--no-build", "--no-config", *source)
+    return python, notes
+
+
+def _venv(version: str, place: Path, *, offline: Sequence[str]) -> tuple[str, ...]:
+    """Make an empty environment of the recorded Python, or else of its minor version."""
+    try:
+        _uv("venv", "--no-project", "--python", version, *offline, str(place))
+    except ExplainStepError:
+        minor = ".".join(version.split(".")[:2])
+        _uv("venv", "--no-project", "--python", minor, *offline, "--clear", str(place))
+        return (f"Python {version} is not available; another {minor} was taken",)
+    return ()
+
+
+def _uv(*arguments: str) -> None:
+    done = subprocess.run(
+        ["uv", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=False,
+        errors="replace",
+    )
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        said = " ".join(lines[-6:])[-600:]
+        msg = f"the environment could not be rebuilt: uv {arguments[0]}: {said}"
+        raise ExplainStepError(msg)
+
+
+def _package(
+    *, plan_version: str, python: Path, folder: Path, wheels: Path | None
+) -> tuple[Path | None, tuple[str, ...]]:
+    """Install this package from its wheel where the folder has it; else lend the running one by its path."""
+    pattern = f"explain_step-{plan_version}-*.whl"
+    found = sorted(wheels.glob(pattern)) if wheels is not None else []
+    if found:
+        _uv("pip", "install", "--python", str(python), "--no-deps", "--offline", str(found[0].resolve()))
+        return None, ()
+    import explain_step
+
+    lent = folder / "package"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(explain_step.__file__).parent, lent / "explain_step", ignore=ignore)
+    return lent, (f"explain-step {explain_step.__version__} of this process was used inside",)
+
+
+def _arguments(shot: Snapshot, given: Given, *, folder: Path) -> list[str]:
+    """Return the command line of the replay inside; frames become files, the model a checked copy."""
+    model = given.model if given.model is not None else recorded_uri(shot)
+    arguments = ["replay", str(shot.path.resolve()), "--json"]
+    if model is not None:
+        copied_model(model, destination=folder / "inner_model", tracking_uri=given.tracking_uri)
+        arguments += ["--model", str(folder / "inner_model")]
+    for option, value in (("--data", given.data), ("--background", given.background)):
+        if value is not None:
+            arguments += [option, str(_as_file(value, folder / f"{option.strip('-')}.parquet"))]
+    for option, value in (("--target", given.y), ("--sample-weight", given.sample_weight)):
+        arguments += [] if value is None else [option, str(value)]
+    if given.policy is not None:
+        arguments += ["--policy", str(_policy(given.policy, folder))]
+    return [*arguments, *([] if given.figures else ["--no-figures"])]
+
+
+def _as_file(value: Any, place: Path) -> Path:
+    if isinstance(value, str | Path):
+        return Path(value).resolve()
+    to_frame(value, argument="data").to_parquet(place)
+    return place
+
+
+def _policy(policy: Any, folder: Path) -> Path:
+    from explain_step.gate import load_policy
+
+    if isinstance(policy, str | Path):
+        return Path(policy).resolve()
+    place = folder / "policy.json"
+    place.write_text(load_policy(policy).model_dump_json(exclude_unset=True), encoding="utf-8")
+    return place
+
+
+def _run(
+    python: Path, arguments: Sequence[str], *, package: Path | None, threads: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Replay inside and return the record."""
+    done = subprocess.run(
+        [str(python), "-m", "explain_step", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=REPLAY_SECONDS,
+        check=False,
+        errors="replace",
+        cwd=python.parent,
+        env=_variables(package, threads=threads),
+    )
+    try:
+        record = json.loads(done.stdout)
+    except ValueError:
+        record = {}
+    if "verdict" not in record:
+        said = record.get("message") or done.stderr.strip()[-400:] or f"exit code {done.returncode}"
+        msg = f"the replay inside the recreated environment failed: {said}"
+        raise ExplainStepError(msg)
+    return dict(record)
+
+
+def _variables(package: Path | None, *, threads: Mapping[str, str | None]) -> dict[str, str]:
+    """Return this process's variables with the recorded thread settings, without those of another Python."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH") and name not in threads
+    }
+    kept.update({name: value for name, value in threads.items() if isinstance(value, str)})
+    if package is not None:
+        kept["PYTHONPATH"] = str(package)
+    return kept
