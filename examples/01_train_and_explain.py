@@ -6,6 +6,7 @@ Run it with ``make demo``, or ``python examples/01_train_and_explain.py --store 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import mlflow
@@ -14,14 +15,20 @@ from train import DATA, train
 import explain_step
 
 
-def main(store: Path, *, data: Path = DATA) -> int:
-    """Train and explain in the SQLite store in folder ``store``."""
+def open_store(store: Path) -> str:
+    """Use an SQLite store in folder ``store``, made where it is not there, and return its address."""
     store.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{store.resolve() / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     if mlflow.get_experiment_by_name("mortgage") is None:
         mlflow.create_experiment("mortgage", artifact_location=(store.resolve() / "artifacts").as_uri())
     mlflow.set_experiment("mortgage")
+    return uri
+
+
+def main(store: Path, *, data: Path = DATA) -> int:
+    """Train and explain in the store in folder ``store``; under ``mlflow run``, in the run that it has started."""
+    uri = mlflow.get_tracking_uri() if "MLFLOW_RUN_ID" in os.environ else open_store(store)
     logged = train(data, registered_model_name="mortgage")
     name, version = logged.versions[0]
     snapshot = explain_step.read(f"models:/{name}/{version}")
@@ -36,7 +43,7 @@ def main(store: Path, *, data: Path = DATA) -> int:
     print(f"\npage on disk   {snapshot.path / 'report.html'}")
     print(f"in MLflow      mlflow server --backend-store-uri {uri} --port 5000   (or: make ui)")
     print(
-        "               http://127.0.0.1:5000 → experiment 'mortgage' → the run → Artifacts → explanations/report.html"
+        "               http://127.0.0.1:5000 → the experiment → the run → Artifacts → explanations/report.html"
     )
     return 0 if logged.status in ("complete", "degraded") else 1
 

@@ -15,13 +15,26 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-def mlflow_run(*arguments: str, uri: str, cwd: Path) -> None:
+def mlflow_run(*arguments: str, uri: str, cwd: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
         env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_the_main_entry_point_works_in_the_run_that_mlflow_has_started(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("project", artifact_location=(tmp_path / "art").as_uri())
+    told = mlflow_run("--experiment-name", "project", uri=uri, cwd=tmp_path)
+    (run,) = client.search_runs([experiment])
+    assert run.data.tags["explain_step.status"] == "complete"
+    assert run.data.tags["mlflow.project.entryPoint"] == "main"
+    assert "mortgage version 1 is explained: complete" in told
 
 
 @pytest.mark.timeout(600)  # two whole runs, each in a process of its own
