@@ -29,9 +29,11 @@ from explain_step.cli_base import (
     USAGE,
     YES,
     common,
+    harmless,
     print_json,
     working,
 )
+from explain_step.cli_export import export
 from explain_step.cli_gate import gate, promote, review
 from explain_step.cli_replay import replay
 from explain_step.cli_resume import resume
@@ -340,7 +342,7 @@ def _print_status(status: str, reason: str) -> None:
     click.echo(f"{click.style(status, fg=COLOURS.get(status), bold=True)}: {reason}")
 
 
-for command in (keygen, sign, replay, gate, promote, review, audit, resume):
+for command in (keygen, sign, replay, export, gate, promote, review, audit, resume):
     cli.add_command(command)
 
 
@@ -363,7 +365,8 @@ def invoke(arguments: list[str]) -> int:
 
 def _report_error(error: BaseException, arguments: list[str]) -> int:
     number = exit_code(error)
-    message = mask_text(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    message = mask_text(harmless(said))
     if "--json" in arguments:
         print_json({"error": type(error).__name__, "message": message, "exit_code": number})
     if number == INTERRUPTED:

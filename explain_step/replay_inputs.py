@@ -88,15 +88,20 @@ def environment_differences(
         before, now = (e.get("threads", {}).get(key) for e in (recorded, found))
         if before != now:
             yield _environment(key, before, now)
-    yield from _package_differences(recorded.get("packages", {}), found.get("packages", {}))
+    used = {d["name"] for d in recorded.get("distributions") or () if d.get("loaded")} or None
+    yield from _package_differences(recorded.get("packages", {}), found.get("packages", {}), used=used)
     yield from _file_differences(recorded, found)
 
 
-def _package_differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[InputDifference]:
+def _package_differences(
+    before: Mapping[str, str], now: Mapping[str, str], *, used: set[str] | None
+) -> Iterator[InputDifference]:
+    """Yield libraries that can change numbers and were in use one by one, all others in one line."""
+    numeric = {n for n in NUMERIC_LIBRARIES if used is None or n in used}
     changed = sorted(n for n in {*before, *now} if before.get(n) != now.get(n) and n != "explain-step")
-    for name in (n for n in changed if n in NUMERIC_LIBRARIES):
+    for name in (n for n in changed if n in numeric):
         yield _environment(name, before.get(name), now.get(name))
-    rest = [n for n in changed if n not in NUMERIC_LIBRARIES]
+    rest = [n for n in changed if n not in numeric]
     if rest:
         facts = {n: [before.get(n), now.get(n)] for n in rest}
         message = f"{len(rest)} other packages have another version or are there only once"

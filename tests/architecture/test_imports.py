@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_LINES = 450
 LAZY = {
     *("shap", "xgboost", "lightgbm", "catboost", "sklearn", "matplotlib", "polars", "torch", "mlflow"),
-    *("pyspark", "skops", "joblib", "pyarrow"),
+    *("pyspark", "skops", "joblib", "pyarrow", "numba", "llvmlite"),
 }
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
 
@@ -71,11 +71,14 @@ ROOMS: dict[str, set[str]] = {
         "step",
         "tracking",
     },
+    "exporting": BASE | {"replay_inputs", "replay_recreate", "replay_result", "replaying", "snapshot", "tracking"},
+    "cli_export": BASE | {"cli_base", "exporting"},
     "cli_replay": BASE | {"cli_base", "replay_result", "replaying", "terminal"},
     "cli": BASE
     | {
         "cli_audit",
         "cli_base",
+        "cli_export",
         "cli_gate",
         "cli_replay",
         "cli_resume",
@@ -91,8 +94,10 @@ ROOMS: dict[str, set[str]] = {
     "__init__": BASE | {"loading", "promotion", "replaying", "resuming", "step", "snapshot", "tracking"},
 }
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
-PLUGINS = {"evaluator.py": {"mlflow"}}
-"""Modules that MLflow imports by itself and that subclass its classes: they cannot import it late."""
+KERNELS = {f"explainers/tree_{name}.py" for name in ("kernels", "units", "deep")}
+PLUGINS = {"evaluator.py": {"mlflow"}, **{name: {"numba", "llvmlite"} for name in KERNELS}}
+"""Modules that MLflow imports by itself and that subclass its classes, and modules whose functions a decorator
+compiles: they cannot import these late."""
 
 
 @cache
@@ -170,6 +175,13 @@ def test_heavy_libraries_are_imported_late(path: Path) -> None:
     }
     lazy = LAZY - PLUGINS.get(_name(path), set())
     assert not lazy & set(early), {k: v for k, v in early.items() if k in lazy}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if _name(path) not in KERNELS], ids=_name)
+def test_compiled_kernels_are_imported_late(path: Path) -> None:
+    kernels = {"explain_step." + name.removesuffix(".py").replace("/", ".") for name in KERNELS}
+    early = {name for node in _at_import_time(_tree(path).body) for name, _ in _imports(node)}
+    assert not kernels & early
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)

@@ -1,0 +1,45 @@
+"""The command ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from explain_step.cli_base import YES, common, print_json, working
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "--to", required=True, type=click.Path(path_type=Path), help="New folder, or a file that ends in .zip."
+)
+@click.option("--model/--no-model", default=True, help="Put the files of the explained model in.")
+@common
+def export(
+    source: str, *, to: Path, model: bool, as_json: bool, tracking_uri: str | None, verbose: bool
+) -> int:
+    """Write a replay bundle: what an auditor needs to verify a snapshot and to compute it again.
+
+    SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. The bundle holds the snapshot, the
+    model's files (their digest is compared first), options, environment and instructions; never the rows. The same
+    snapshot gives the same bytes.
+    """
+    from explain_step import exporting
+
+    with working(verbose=verbose):
+        done = exporting.export(source, to, model=model, tracking_uri=tracking_uri)
+    if as_json:
+        print_json(
+            {
+                "path": str(done.path),
+                "snapshot_id": done.snapshot_id,
+                "files": list(done.files),
+                "model": done.model,
+            }
+        )
+        return YES
+    click.echo(f"{click.style('exported', fg='green', bold=True)}: snapshot {done.snapshot_id[:12]}")
+    click.echo(f"bundle    {done.path} ({len(done.files)} files)")
+    click.echo(f"model     {done.model}")
+    return YES
