@@ -8,11 +8,11 @@ is the one over raw columns.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pandas as pd
 
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import ensembles, tree_groups, tree_tables
+from explain_step.explainers import ensembles, tree_codes, tree_compiled, tree_groups, tree_tables
 from explain_step.explainers.ensembles import Ensemble, Tree
 from explain_step.explainers.tree_groups import Group, Indices, Leaf
 from explain_step.seeds import Seeds
@@ -30,8 +30,6 @@ VERSION = "1"
 TABLE_COLUMNS, MOST_TABLE_COLUMNS = 10, 15
 """Leaves of up to so many columns always, of more never, have tables of all patterns; see `_fits`."""
 TABLE_ENTRIES_AT_ONCE = 1 << 17
-CHUNKS = 16
-"""The trees are summed in this many parts, then the parts in order, whatever the number of threads."""
 ROWS_AT_ONCE, VALUES_AT_ONCE = 1 << 15, 1 << 23
 """Rows and attributions held per part of the sum; further rows are done block by block."""
 AGREEMENT = 1e-5
@@ -110,7 +108,7 @@ def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what:
 
     Allowed is `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision.
     """
-    gap = np.abs(ensembles.predict(ensemble, encoded) - answer)
+    gap = np.abs(_predict(ensemble, encoded) - answer)
     leaves = sum(np.abs(tree.values).max(initial=0.0) for tree in ensemble.trees)
     size = np.abs(answer).max(initial=0.0)
     allowed = AGREEMENT * size + np.finfo(np.float32).eps * (
@@ -123,6 +121,14 @@ def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what:
             f"{worst:.2g} (allowed: {allowed:.2g}), so the exact values would not be the model's"
         )
         raise NotApplicable(msg)
+
+
+def _predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
+    """Return the ensemble's output for encoded rows, by the engine that suits the amount of work."""
+    if tree_compiled.worthwhile(ensemble, rows=encoded.shape[1]):
+        with contextlib.suppress(NotApplicable):
+            return tree_compiled.predict(ensemble, encoded)
+    return ensembles.predict(ensemble, encoded)
 
 
 def interventional(
@@ -166,15 +172,37 @@ def interventional(
     ([2.0], [4.0])
     """
     used, places = np.unique(np.asarray(sources, dtype=np.int64), return_inverse=True)
-    outputs, n = len(ensemble.offset), rows.shape[1]
-    block = max(1024, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, len(used) * outputs)))
-    values = np.zeros((n, n_features, outputs))
-    base = ensembles.predict(ensemble, background).mean(axis=0)
+    values = np.zeros((rows.shape[1], n_features, len(ensemble.offset)))
+    base = _predict(ensemble, background).mean(axis=0)
+    start = 0
+    for part in _blocks(ensemble, rows, background, places, len(used), threads=threads):
+        values[start : start + len(part), used] = part.transpose(0, 2, 1)
+        start += len(part)
+    return values, base
+
+
+def _blocks(
+    ensemble: Ensemble,
+    rows: FloatArray,
+    background: FloatArray,
+    places: IntArray,
+    n_used: int,
+    *,
+    threads: int | None,
+) -> Iterator[FloatArray]:
+    """Yield the values of blocks of rows, of shape (rows, outputs, used columns)."""
+    n = rows.shape[1]
+    if tree_compiled.worthwhile(ensemble, rows=n + background.shape[1]):
+        with contextlib.suppress(NotApplicable):
+            yield from tree_compiled.shapley_values(
+                ensemble, rows, background, places=places, n_used=n_used, threads=threads
+            )
+            return
+    block = max(1024, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, n_used * len(ensemble.offset))))
     for start in range(0, n, block):
         part = rows[:, start : start + block]
-        total = _sum_over_trees(ensemble, part, background, places, len(used), threads=threads)
-        values[start : start + block, used] = total.transpose(2, 1, 0)
-    return values, base
+        total = _sum_over_trees(ensemble, part, background, places, n_used, threads=threads)
+        yield total.transpose(2, 0, 1)
 
 
 def _sum_over_trees(
@@ -196,16 +224,13 @@ def _sum_over_trees(
         return out
 
     total = np.zeros(shape)
-    bounds = np.linspace(0, len(ensemble.trees), min(CHUNKS, len(ensemble.trees)) + 1).astype(int)
-    chunks = [ensemble.trees[a:b] for a, b in pairwise(bounds)]
-    with ThreadPoolExecutor(max_workers=threads or _processors()) as pool:
+    chunks = [
+        ensemble.trees[a:b] for a, b in tree_codes.chunks(len(ensemble.trees), parts=tree_compiled.CHUNKS)
+    ]
+    with ThreadPoolExecutor(max_workers=threads or tree_compiled.processors()) as pool:
         for partial in pool.map(part, chunks):
             total += partial
     return total
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_tree(

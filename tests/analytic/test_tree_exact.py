@@ -23,7 +23,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from threadpoolctl import threadpool_limits
 from tree_kit import attributions, enumerated, make_subject, mixed_frame
 
-from explain_step.explainers import tree
+from explain_step.explainers import tree, tree_compiled
 from explain_step.types import Subject
 
 X, Y = mixed_frame()
@@ -31,6 +31,15 @@ NUMBERS = X[["a", "b"]].assign(flag=X.flag.astype(float), zone=X.zone.cat.codes.
 TWO = np.where(Y > 1, "yes", "no")
 THREE = np.digitize(Y, [0, 1.5])
 EXPLAINED, BACKGROUND = slice(0, 6), slice(100, 130)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
+def _engine(request):
+    """Both engines give the values; the compiled one is otherwise kept for larger work."""
+    before = tree_compiled.SMALL_WORK
+    tree_compiled.SMALL_WORK = -1 if request.param == "compiled" else 1 << 60
+    yield
+    tree_compiled.SMALL_WORK = before
 
 
 @pytest.fixture(autouse=True)

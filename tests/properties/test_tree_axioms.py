@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tree_kit import enumerated, hand_made, predict_frame, random_tree
 
-from explain_step.explainers import ensembles, tree, tree_tables
+from explain_step.explainers import ensembles, tree, tree_compiled, tree_tables
 
 GRID = np.array([-np.inf, -1.0, 0.0, 0.5, 1.0, np.inf])
 CELLS = np.array([-np.inf, -2.0, -1.0, 0.0, 0.25, 1.0, 5.0, np.inf, np.nan])
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=30, deadline=None)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
+def _engine(request):
+    """Both engines give the values; the compiled one is otherwise kept for larger work."""
+    before = tree_compiled.SMALL_WORK
+    tree_compiled.SMALL_WORK = -1 if request.param == "compiled" else 1 << 60
+    yield
+    tree_compiled.SMALL_WORK = before
 
 
 def case(seed: int, *, columns: int = 4, outputs: int = 1, trees: int = 3, depth: int = 5):
@@ -121,12 +131,12 @@ def test_thread_count_block_size_and_other_rows_change_no_bit(seed):
     few, few_base = values_of(ensemble, rows, background)
     assert few.tobytes() == values[:5].tobytes()
     assert few_base.tobytes() == base.tobytes()
-    whole = tree.ROWS_AT_ONCE
-    tree.ROWS_AT_ONCE = 1024
+    whole = tree.ROWS_AT_ONCE, tree_compiled.ROWS_AT_ONCE
+    tree.ROWS_AT_ONCE = tree_compiled.ROWS_AT_ONCE = 1024
     try:
         assert values_of(ensemble, many, background)[0].tobytes() == values.tobytes()
     finally:
-        tree.ROWS_AT_ONCE = whole
+        tree.ROWS_AT_ONCE, tree_compiled.ROWS_AT_ONCE = whole
 
 
 @quick
