@@ -47,5 +47,17 @@ def working(*, verbose: bool) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as strict, sorted JSON."""
-    click.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print a value as strict, sorted JSON; signs that steer a terminal are escaped."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def harmless(text: str) -> str:
+    r"""Return text without signs that steer a terminal; its lines stay.
+
+    Examples
+    --------
+    >>> harmless("a\x1b[2J\nb")
+    'a\ufffd[2J\nb'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else " " if c.isspace() else "\ufffd" for c in text)

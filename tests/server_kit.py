@@ -82,15 +82,17 @@ def command(
     gated: bool = True,
     workers: int = 1,
     database: str | None = None,
+    destination: str | None = None,
 ) -> list[str]:
     """Return the command line of the documentation."""
     gate = "explain-gate+" if gated else ""
     database = database or f"sqlite:///{folder / 'mlflow.db'}"
+    destination = destination or (folder / "artifacts").as_uri()
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", str(workers), "--backend-store-uri", database),
         *("--registry-store-uri", f"{gate}{database}"),
-        *("--artifacts-destination", f"{gate}{(folder / 'artifacts').as_uri()}"),
+        *("--artifacts-destination", f"{gate}{destination}"),
         *options,
     ]
 
@@ -115,6 +117,7 @@ def serving(
     workers: int = 1,
     auth: tuple[str, str] | None = None,
     database: str | None = None,
+    destination: str | None = None,
 ) -> Iterator[Gated]:
     """Run a server until the block ends; it is stopped by its own process group."""
     (folder / "policy.yaml").write_text(policy)
@@ -122,9 +125,10 @@ def serving(
         shutil.copyfile(migrated, folder / "mlflow.db")
     port = free_port()
     log = folder / "server.log"
+    places = {"database": database, "destination": destination}
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command(folder, port, *options, gated=gated, workers=workers, database=database),
+            command(folder, port, *options, gated=gated, workers=workers, **places),
             **{"stdout": sink, "stderr": subprocess.STDOUT, "cwd": folder},
             env=environment(folder, env),
             start_new_session=True,

@@ -66,6 +66,28 @@ def test_text_json_and_exit_codes(run: Any, active_store: Store, tmp_path: Path)
     assert (alias["codes"], alias["verdict"], alias["snapshot_id"]) == ("AUD004 AUD016", "fail", None)
 
 
+@pytest.mark.parametrize(
+    "evil", ["\x1b[2J\x1b[31mall is well", "\x9b2J", "complete\u202e", "a\nAUD000  forged line"]
+)
+def test_no_tag_and_no_name_steers_the_terminal(
+    run: Any, active_store: Store, tmp_path: Path, evil: str
+) -> None:
+    made = train(active_store, tmp_path, explained=False)
+    active_store.client.set_tag(made.run_id, "explain_step.status", evil)
+    for arguments in (
+        ["--all", "--verbose"],
+        ["--all", "--json"],
+        ["--experiment", evil],
+        ["--experiment", evil, "--json"],
+    ):
+        _, out, err = run(active_store, *arguments)
+        assert not [c for c in out + err if not c.isprintable() and c != "\n"], arguments
+        assert not [line for line in out.splitlines() if line.startswith("AUD000")]
+        if "--json" in arguments and "--all" in arguments:
+            found = json.loads(out)["objects"]
+            assert next(o for o in found if o["kind"] == "run")["tag_status"] == evil
+
+
 def test_mark_and_dry_run(run: Any, active_store: Store, tmp_path: Path) -> None:
     made = train(active_store, tmp_path, explained=False)
     tags = active_store.client.get_run(made.run_id).data.tags
