@@ -15,6 +15,7 @@ from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.frames import to_frame
 from explain_step.replay_inputs import provenance_record
 from explain_step.replay_result import Given, Replay, from_record, not_replayable, recorded_uri
+from explain_step.snapshot.provenance_packages import canonical_name
 from explain_step.tracking.checked import copied_model
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def _build(plan: Plan, place: Path, *, wheels: Path | None) -> tuple[Path, tuple
     offline = ("--offline",) if wheels is not None else ()
     notes = _venv(plan.python, place, offline=offline)
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    files = {"requirements.txt": plan.requirements, "constraints.txt": plan.constraints}
+    requirements, more = (plan.requirements, ()) if wheels is None else _in_folder(plan.requirements, wheels)
+    files = {"requirements.txt": requirements, "constraints.txt": plan.constraints}
     for name, lines in files.items():
         (place / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     source: tuple[str, ...] = ("-r", str(place / "requirements.txt"), "-c", str(place / "constraints.txt"))
@@ -139,7 +141,19 @@ def _build(plan: Plan, place: Path, *, wheels: Path | None) -> tuple[Path, tuple
         (place / "pylock.toml").write_text(plan.lock, encoding="utf-8")
         source = ("-r", str(place / "pylock.toml"))
     _uv("pip", "install", "--python", str(python), "--no-build", "--no-config", *source)
-    return python, notes
+    return python, (*notes, *more)
+
+
+def _in_folder(requirements: Sequence[str], wheels: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a folder of wheels can be asked for, and a note on the rest: what this package needs is never left out.
+
+    A process also imports tools that no number rests on. Where something else is lacking, the replay fails and says so.
+    """
+    there = {canonical_name(path.name.partition("-")[0]) for path in wheels.glob("*.whl")}
+    kept = tuple(r for r in requirements if r.partition("==")[0] in there | set(NEEDED))
+    lacking = [r for r in requirements if r not in kept]
+    note = f"not among the wheels, and left out: {', '.join(lacking[:8])}{' …' if len(lacking) > 8 else ''}"
+    return kept, (note,) if lacking else ()
 
 
 def _venv(version: str, place: Path, *, offline: Sequence[str]) -> tuple[str, ...]:
