@@ -1,0 +1,158 @@
+"""The recorded environment, rebuilt: what is asked for, what is refused, and what is said when it cannot be done."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+from snapshot_kit import frame, parts
+
+import explain_step
+from explain_step.errors import ExplainStepError
+from explain_step.replay_recreate import Plan, _build, _in_folder, _variables, plan_of
+from explain_step.snapshot import provenance, write
+
+ENVIRONMENT = {
+    "python": {"version": "3.11.7"},
+    "packages": {"explain-step": "0.1.0", "numpy": "2.4.6", "pytest": "9.2.0", "xgboost": "3.2.0"},
+    "distributions": [{"name": "xgboost", "loaded": True}, {"name": "pytest", "loaded": False}],
+    "threads": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": None},
+}
+needs_uv = pytest.mark.skipif(
+    shutil.which("uv") is None, reason="uv builds the environment and is not installed"
+)
+
+
+def wheel(folder: Path, *, text: str = "VALUE = 7\n") -> Path:
+    """Write a wheel of one module."""
+    info = "tiny-1.0.dist-info"
+    files = {
+        "tiny.py": text,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = []
+    for name, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},sha256={digest},{len(content)}")
+    files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,"]) + "\n"
+    folder.mkdir(exist_ok=True)
+    place = folder / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(place, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return place
+
+
+def plan(**changes) -> Plan:
+    version = provenance.environment()["python"]["version"]
+    given = {
+        "python": version,
+        "requirements": ("tiny==1.0",),
+        "constraints": (),
+        "lock": None,
+        "threads": {},
+    }
+    return Plan(**{**given, **changes})
+
+
+def lock(place: Path, digest: str) -> str:
+    return (
+        'lock-version = "1.0"\ncreated-by = "hand"\n[[packages]]\nname = "tiny"\nversion = "1.0"\n'
+        f'wheels = [{{ name = "{place.name}", path = "{place.as_posix()}", hashes = {{ sha256 = "{digest}" }} }}]\n'
+    )
+
+
+def test_what_was_in_use_is_asked_for_and_all_the_rest_is_pinned() -> None:
+    found = plan_of(ENVIRONMENT, {"lock": {"name": "pylock.toml", "text": "lock-version = '1.0'"}})
+    assert found.requirements == ("numpy==2.4.6", "xgboost==3.2.0")
+    assert found.constraints == ("numpy==2.4.6", "pytest==9.2.0", "xgboost==3.2.0")
+    assert (found.python, found.lock) == ("3.11.7", "lock-version = '1.0'")
+    assert plan_of(ENVIRONMENT, {"lock": {"name": "uv.lock", "text": "version = 1"}}).lock is None
+    assert plan_of(ENVIRONMENT, {"lock": {"value": None, "reason": "none"}}).lock is None
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"packages": {"numpy": "2"}}, {"python": {"version": "3.11"}, "packages": {}}]
+)
+def test_a_record_that_does_not_tell_enough_is_named(broken) -> None:
+    with pytest.raises(ExplainStepError, match="no Python version or no packages"):
+        plan_of(broken, {})
+
+
+def test_thread_settings_inside_are_the_recorded_ones(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "8")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    found = _variables(tmp_path, threads=ENVIRONMENT["threads"])
+    assert found["OMP_NUM_THREADS"] == "2"
+    assert "MKL_NUM_THREADS" not in found
+    assert found["PYTHONPATH"] == str(tmp_path)
+
+
+def test_tools_may_be_lacking_among_the_wheels_and_libraries_may_not(tmp_path) -> None:
+    wheel(tmp_path)
+    kept, notes = _in_folder(("numpy==2", "pytest==9", "tiny==1.0"), tmp_path)
+    assert kept == ("numpy==2", "tiny==1.0")
+    assert notes == ("not among the wheels, and left out: pytest==9",)
+
+
+@needs_uv
+def test_wheels_are_installed_without_a_network(tmp_path) -> None:
+    wheel(tmp_path / "wheels")
+    python, notes = _build(plan(), tmp_path / "venv", wheels=tmp_path / "wheels")
+    done = subprocess.run(
+        [python, "-c", "import tiny; print(tiny.VALUE)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "7"
+    assert notes == ()
+
+
+@needs_uv
+def test_another_python_is_told(tmp_path) -> None:
+    wheel(tmp_path / "wheels")
+    here = ".".join(plan().python.split(".")[:2])
+    _, notes = _build(plan(python=f"{here}.99"), tmp_path / "venv", wheels=tmp_path / "wheels")
+    assert notes == (f"Python {here}.99 is not available; another {here} was taken",)
+
+
+@needs_uv
+def test_a_wheel_that_is_not_the_locked_one_is_refused(tmp_path) -> None:
+    good = wheel(tmp_path / "wheels")
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    python, _ = _build(plan(lock=lock(good, digest)), tmp_path / "venv", wheels=None)
+    assert python.is_file()
+    wheel(tmp_path / "wheels", text="VALUE = 8\n")
+    with pytest.raises(ExplainStepError, match=r"(?i)hash mismatch"):
+        _build(plan(lock=lock(good, digest)), tmp_path / "again", wheels=None)
+
+
+@needs_uv
+def test_a_missing_wheel_is_named(tmp_path) -> None:
+    (tmp_path / "wheels").mkdir()
+    shot = write(tmp_path / "shots", parts=parts())
+    found = explain_step.replay(shot.path, data=frame(30), env="recreate", wheels=tmp_path / "wheels")
+    assert (found.verdict, found.environment) == ("not_replayable", "recreate")
+    assert "could not be rebuilt" in found.reason
+    assert "not found in the provided package locations" in found.reason
+
+
+def test_without_uv_the_reason_is_said(tmp_path, monkeypatch) -> None:
+    shot = write(tmp_path / "shots", parts=parts())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = explain_step.replay(shot.path, data=frame(30), env="recreate")
+    assert found.verdict == "not_replayable"
+    assert "uv is not installed" in found.reason
+
+
+@pytest.mark.parametrize(
+    "given", [{"model": object()}, {"y": [1.0]}, {"sample_weight": [1.0]}, {"config": {}}]
+)
+def test_objects_do_not_go_to_another_process(tmp_path, given) -> None:
+    shot = write(tmp_path / "shots", parts=parts())
+    with pytest.raises(explain_step.InvalidInput, match="env='recreate'"):
+        explain_step.replay(shot.path, data=frame(30), env="recreate", **given)
