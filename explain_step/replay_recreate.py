@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.frames import to_frame
 from explain_step.replay_inputs import provenance_record
 from explain_step.replay_result import Given, Replay, from_record, not_replayable, recorded_uri
+from explain_step.snapshot.provenance import THREAD_VARIABLES
 from explain_step.snapshot.provenance_packages import canonical_name
 from explain_step.tracking.checked import copied_model
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 BUILD_SECONDS = 1800
 REPLAY_SECONDS = 7200
 OURS = "explain-step"
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+PYTHON = re.compile(r"\d+\.\d+(?:\.\d+)?(?:(?:a|b|rc)\d+)?\+?")
+SETTING = re.compile(r"[A-Za-z0-9,]{0,40}")
 NEEDED = (
     *("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "matplotlib", "jinja2", "pydantic", "pyyaml"),
     *("click", "mlflow"),
@@ -69,6 +75,7 @@ def plan_of(environment: Mapping[str, Any], code: Mapping[str, Any]) -> Plan:
     if not isinstance(packages, Mapping) or "numpy" not in packages or not isinstance(version, str):
         msg = "the recorded environment names no Python version or no packages"
         raise ExplainStepError(msg)
+    _check_plain(packages, python=version)
     loaded = {d["name"] for d in environment.get("distributions") or () if d.get("loaded")}
     wanted = sorted((loaded | set(NEEDED)) & set(packages) - {OURS})
     lock = code.get("lock") or {}
@@ -78,8 +85,24 @@ def plan_of(environment: Mapping[str, Any], code: Mapping[str, Any]) -> Plan:
         requirements=tuple(f"{name}=={packages[name]}" for name in wanted),
         constraints=tuple(f"{name}=={v}" for name, v in sorted(packages.items()) if name != OURS),
         lock=text if isinstance(text, str) else None,
-        threads=dict(environment.get("threads") or {}),
+        threads={name: _plain_number(environment, name) for name in THREAD_VARIABLES},
     )
+
+
+def _check_plain(packages: Mapping[str, Any], *, python: str) -> None:
+    """Raise where a name or version could be an option or a place: a line of a requirements file can name an index."""
+    if not PYTHON.fullmatch(python):
+        msg = f"the recorded Python version {python[:80]!r} is not a version"
+        raise ExplainStepError(msg)
+    for name, version in packages.items():
+        if not NAME.fullmatch(str(name)) or not VERSION.fullmatch(str(version)):
+            msg = f"the recorded package {str(name)[:80]!r} {str(version)[:80]!r} is not a name and a version"
+            raise ExplainStepError(msg)
+
+
+def _plain_number(environment: Mapping[str, Any], name: str) -> str | None:
+    value = (environment.get("threads") or {}).get(name)
+    return value if isinstance(value, str) and SETTING.fullmatch(value) else None
 
 
 def replay_recreated(shot: Snapshot, given: Given, *, folder: Path, wheels: Path | None) -> Replay:

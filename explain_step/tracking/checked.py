@@ -10,6 +10,7 @@ from typing import Any
 
 from explain_step.digests import directory_digest
 from explain_step.errors import InvalidInput, SnapshotError
+from explain_step.secret_masking import mask_text
 from explain_step.tracking.loading import describe, load_native, unsafe
 from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import FOLDER, open_place
@@ -50,7 +51,11 @@ class CheckedModel:
             told = f", and {reason}" if reason is not None and problem is None else ""
             msg = f"The model was not loaded: {why}{told}. Give the fitted model itself (model=) if you trust it."
             raise SnapshotError(msg)
-        return load_native(self.directory, described.native or "pyfunc")
+        try:
+            return load_native(self.directory, described.native or "pyfunc")
+        except Exception as error:
+            msg = f"the model could not be loaded here: {type(error).__name__}: {mask_text(str(error)[:300])}"
+            raise SnapshotError(msg) from error
 
 
 def copied_model(

@@ -73,7 +73,7 @@ for name in sys.argv[3].split(","):
     if name in ("xgboost", "lightgbm", "forest"):
         model.set_params(n_jobs=threads)
     (path,) = (folder / name).iterdir()
-    found = explain_step.replay(path, data=X, y=labels(X, name), background=train, model=model)
+    found = explain_step.replay(path, data=X, y=labels(X, name), background=train, model=model, figures=name == "xgboost")
     print(json.dumps([name, found.record(), explain_step.read(path).manifest["tables"]]))
 """
 )
@@ -118,4 +118,4 @@ def test_two_threads_give_the_id_and_the_numbers_of_one(replays, name: str) -> N
 def test_boosted_trees_are_identical_to_the_last_bit(replays) -> None:
     for name in ("xgboost", "lightgbm"):  # a forest adds its trees' answers in the order in which threads end
         assert {t["verdict"] for t in replays[name][1]["tables"]} == {"identical"}, name
-        assert replays[name][1]["files"]["other_bytes"] == [], name
+    assert replays["xgboost"][1]["files"]["other_bytes"] == []

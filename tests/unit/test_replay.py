@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,40 @@ def test_what_is_lacking_is_said_and_nothing_is_decided(recorded, changes, said:
     assert found.verdict == "not_replayable"
     assert said in found.reason
     assert not found.replays
+
+
+def test_the_recorded_source_of_the_rows_is_used(tmp_path) -> None:
+    place = tmp_path / "rows.parquet"
+    rows().to_parquet(place)
+    shot = explain_step.explain(
+        model(rows()),
+        place,
+        "limit",
+        dataset={"source": str(place)},
+        top_features=1,
+        directory=tmp_path / "s",
+    )
+    found = explain_step.replay(shot.path, model=model(rows()), figures=False)
+    assert found.verdict == "identical", found.reason
+    place.unlink()
+    assert explain_step.replay(shot.path, model=model(rows())).verdict == "not_replayable"
+
+
+def test_work_that_the_budget_cut_is_never_called_reproduced(tmp_path) -> None:
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 12)), columns=[f"c{k}" for k in range(12)])
+
+    def slow(frame: pd.DataFrame) -> np.ndarray:
+        time.sleep(len(frame) * 2e-6)
+        return np.tanh(frame.to_numpy() @ np.arange(12.0))
+
+    options = {"task": "regression", "budget": 0.05, "top_features": 1}
+    shot = explain_step.explain(slow, X, directory=tmp_path, **options)
+    assert "budget_cut" in {caveat.code for caveat in shot.caveats}
+    assert {entry["tolerance"]["class"] for entry in shot.manifest["tables"].values()} == {"statistical"}
+    found = explain_step.replay(shot.path, data=X, model=slow, figures=False)
+    judged = {t.name: t for t in found.tables if t.verdict != "identical"}
+    assert all(t.kind == "statistical" for t in found.tables)
+    assert "within_tolerance" not in {t.verdict for t in judged.values()}
 
 
 def test_a_flipped_gate_is_different_within_any_tolerance(recorded, tmp_path) -> None:

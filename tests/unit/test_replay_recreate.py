@@ -85,6 +85,24 @@ def test_a_record_that_does_not_tell_enough_is_named(broken) -> None:
         plan_of(broken, {})
 
 
+@pytest.mark.parametrize(
+    "packages",
+    [
+        {"numpy": "2", "--index-url https://evil.example/": "1"},
+        {"numpy": "2\n--index-url https://evil.example/"},
+        {"numpy": "2", "tiny @ https://evil.example/tiny.whl": "1"},
+        {"numpy": "2", "-e .": "1"},
+    ],
+)
+def test_a_record_cannot_smuggle_options_into_the_installation(packages) -> None:
+    with pytest.raises(ExplainStepError, match="is not a name and a version"):
+        plan_of({**ENVIRONMENT, "packages": packages}, {})
+    with pytest.raises(ExplainStepError, match="is not a version"):
+        plan_of({**ENVIRONMENT, "python": {"version": "/tmp/python"}}, {})
+    threads = {"LD_PRELOAD": "/tmp/x.so", "OMP_NUM_THREADS": "/tmp/x"}
+    assert set(plan_of({**ENVIRONMENT, "threads": threads}, {}).threads.values()) == {None}
+
+
 def test_thread_settings_inside_are_the_recorded_ones(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("MKL_NUM_THREADS", "8")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
