@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
+from snapshot_kit import parts
+from tracking_kit import current_store, fitted, log
 
 import explain_step
+from explain_step.snapshot import ModelRef, write
+from explain_step.snapshot.signing import generate, sign_manifest
+from explain_step.tracking import model_digest, resolve, sign, upload
 from explain_step.tracking.decision_log import decisions_of
 from explain_step.tracking.evidence import gather
 from explain_step.tracking.registry import server_refusal
@@ -90,3 +97,43 @@ def test_break_glass_needs_both_policies(world: World) -> None:
     tags = world.client.get_model_version(bad.name, bad.version).tags
     assert "explain_step.break_glass" not in tags
     assert "explain_step.decision" in tags
+
+
+SIGNATURE = "  signature: {required: true, keys: [%s]}\n"
+LENIENT = "version: 1\nprotected: {aliases: [champion]}\nrequire:\n  sections: [importance]\n"
+
+
+def test_a_hand_made_explanation_is_stopped_by_a_policy_that_asks_for_a_signature(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may train may forge an explanation whose seal, digests and binding all hold; only a key tells."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    monkeypatch.chdir(tmp_path)
+    server, name = world.server, fresh()
+    uri, ours, text = f"models:/{name}/1", generate(tmp_path / "ours.pem"), server.policy.read_text()
+    with current_store(server.url, world.experiment_id):
+        with mlflow.start_run() as run:
+            log(fitted(C=0.3), registered=name)
+        target = resolve(run_id=run.info.run_id)
+        ids = {"run_id": target.run_id, "model_id": target.model_id, "digest": model_digest(target)}
+        ref = ModelRef(model_class="Repeater", uri=target.model_uri, binding="verified", **ids)
+        forged = write(tmp_path / "forged", parts=parts(model=ref))
+        upload(forged, target)
+    location = world.client.get_logged_model(target.model_id).artifact_location
+    folder = f"{location.removeprefix('mlflow-artifacts:/')}/explanations/{forged.id}/signatures"
+    try:
+        server.policy.write_text(LENIENT)
+        assert server.alias(name, "1", "Champion").status_code == 200  # what a signature is for
+        server.policy.write_text(LENIENT + SIGNATURE % ours.key_id)
+        assert "is not signed" in server.alias(name, "1").text
+        sign(uri, generate(tmp_path / "theirs.pem"), tracking_uri=server.url)
+        refused = server.alias(name, "1")
+        assert (refused.status_code, "GATE060" in refused.text) == (403, True)
+        of_another = sign_manifest((world.good.evidence / "manifest.json").read_bytes(), ours)
+        for content in (of_another, b"{}", of_another.replace(b"keyid", b"keyID")):
+            assert server.put(f"{folder}/{ours.key_id}.json", content).status_code == 403
+        assert server.alias(name, "1").status_code == 403
+        sign(uri, ours, tracking_uri=server.url)
+        assert server.alias(name, "1").status_code == 200
+    finally:
+        server.policy.write_text(text)
