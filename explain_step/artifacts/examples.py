@@ -20,6 +20,8 @@ from explain_step.types import Artifact, Attributions, Caveat, FloatArray, Secti
 
 LONGEST = 200
 """Characters of a printed cell."""
+RARE_CLASS = "a rare class"
+"""Said under ``strict`` of a class that fewer than ``min_segment`` rows have."""
 MOST_OUTPUTS = 3
 """Outputs of a regression that are explained per example."""
 COLUMNS = (
@@ -188,7 +190,8 @@ class _Writer:
         if not self.strict:
             return f"{float(column[row]):.6g}" if regression else privacy.render(column[row])
         series = pd.Series(column) if regression else pd.Series(privacy.level_names(column))
-        return privacy.band(series.iloc[row], series, config=self.config)
+        said = privacy.band(series.iloc[row], series, config=self.config)
+        return RARE_CLASS if said == privacy.OTHER and not regression else said
 
     def number(self, column: FloatArray, row: int, k: int) -> float:
         """Return an output or attribution; under strict clipped to the bulk of its column and rounded."""

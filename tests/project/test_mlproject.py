@@ -18,14 +18,14 @@ ROOT = Path(__file__).parents[2]
 def mlflow_run(*arguments: str, uri: str, cwd: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
+        cwd=cwd, capture_output=True, text=True, timeout=560, check=False,
         env={**os.environ, "MLFLOW_TRACKING_URI": uri, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_main_entry_point_works_in_the_run_that_mlflow_has_started(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = mlflow.MlflowClient(tracking_uri=uri)
@@ -37,7 +37,7 @@ def test_the_main_entry_point_works_in_the_run_that_mlflow_has_started(tmp_path:
     assert "mortgage version 1 is explained: complete" in told
 
 
-@pytest.mark.timeout(600)  # two whole runs, each in a process of its own
+@pytest.mark.timeout(900)  # two whole runs, each in a process of its own
 def test_train_then_explain_an_existing_version(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = mlflow.MlflowClient(tracking_uri=uri)
