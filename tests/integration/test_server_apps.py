@@ -137,6 +137,40 @@ def test_who_made_a_model_is_not_the_client_s_word(
     assert (evidence.author, evidence.authors) == ("somebody else", ("admin",))
 
 
+def test_no_permission_of_mlflow_opens_the_gate(with_auth: tuple[Gated, str]) -> None:
+    server, name = with_auth
+    for kind, value in (("registered_model", name), ("registered_model", "mortgage")):
+        grant = {"username": READER[0], "resource_type": kind, "resource_id": value, "permission": "MANAGE"}
+        answer = server.request("POST", "/api/3.0/mlflow/users/permissions/grant", json=grant)
+        assert answer.status_code == 200, answer.text
+
+    def refused(path: str, prefix: str = "/api/2.0/mlflow", method: str = "POST", **body: Any) -> str:
+        headers = {"X-Forwarded-User": ADMIN[0], "Remote-User": ADMIN[0]}
+        answer = server.request(method, f"{prefix}/{path}", json=body, auth=READER, headers=headers)
+        assert answer.status_code == 403, (path, answer.text)
+        return answer.text
+
+    version = {"name": name, "version": "1"}
+    assert "GATE002" in refused("registered-models/alias", **version, alias="champion")
+    stage = {"stage": "Production", "archive_existing_versions": False}
+    assert "GATE002" in refused("model-versions/transition-stage", **version, **stage)
+    facts = {"decision": "approve", "snapshot_id": "0" * 64, "manifest_sha256": "0" * 64}
+    review = json.dumps({**facts, "reviewer": ADMIN[0], "at": datetime.now(UTC).isoformat()})
+    for key, value in (
+        ("review.theirs", review),
+        ("promoted.champion", "{}"),
+        ("status", "complete"),
+        ("author", "x"),
+    ):
+        said = refused("model-versions/set-tag", **version, key=f"explain_step.{key}", value=value)
+        assert "refused" in said
+    every = {"username": READER[0], "resource_type": "registered_model", "resource_id": "*"}
+    refused("users/permissions/grant", "/api/3.0/mlflow", **every, permission="MANAGE")
+    refused("users/update-admin", method="PATCH", username=READER[0], is_admin=True)
+    refused("users/update-password", method="PATCH", username=ADMIN[0], password="a long password 3")
+    refused("users/create", username="admin ", password="a long password 3")
+
+
 def test_gunicorn_with_two_workers(world: World, tmp_path: Path) -> None:
     name, _ = unexplained(world)
     folder = copied(world, tmp_path)
