@@ -224,7 +224,7 @@ def accumulated(
     inside = np.clip((values - edges[codes]) / (edges[codes + 1] - edges[codes]), 0.0, 1.0)
     overall = _overall_steps(member * weight[:, None], change)
     whole = _accumulate(weight[None, :], member, change=change, inside=inside, overall=overall)[0]
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) * weight
+    counts = intervals.resampled_counts(n, size=RESAMPLES, rng=rng) * weight
     drawn = _accumulate(counts, member, change=change, inside=inside, overall=overall)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     at_edge = np.bincount(nearest(values, edges), minlength=bins + 1).astype(np.float64)

@@ -28,7 +28,7 @@ CUMULATED = 10
 WIDE = 20_000_000
 """Above this many cells (rows times features) fewer resamples are drawn."""
 INTERVAL = (
-    "95 % intervals of the mean over rows (studentised bootstrap, 999 resamples; Student above 20,000 rows): "
+    "95 % intervals of the mean over rows (studentised bootstrap, 999 resamples; its expansion where rows are many): "
     "they cover which held-out rows were drawn, with this fitted model and background fixed. Rank intervals "
     "hold for all features at once (paired differences of all pairs, Holm); features that cannot be told "
     "apart "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from explain_step import intervals
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, Direction, FloatArray, MethodSpec, Score, Subject
 
@@ -114,7 +115,7 @@ def resampled_means(
     size = max(1, CHUNK // n)
     for start in range(0, resamples, size):
         count = min(size, resamples - start)
-        w = rng.multinomial(n, np.full(n, 1 / n), size=count) * weights
+        w = intervals.resampled_counts(n, size=count, rng=rng) * weights
         total = w.sum(axis=1, keepdims=True)
         means[start : start + count] = (w @ flat) / np.where(total > 0, total, np.nan)
     return np.asarray(means.reshape(resamples, *values.shape[1:]))

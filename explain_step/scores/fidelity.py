@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from explain_step import intervals
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers import masking
@@ -71,7 +72,7 @@ def _score(
     rng = seeds.rng("scores", scorer.name, "bootstrap")
     weights = np.ones(len(rows)) if subject.weights is None else subject.weights[attributions.rows[rows]]
     # paired: the explanation and its control are compared on the same resamples
-    resamples = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=base.RESAMPLES) * weights
+    resamples = intervals.resampled_counts(len(rows), size=base.RESAMPLES, rng=rng) * weights
     cut = (
         None
         if len(masked.row) == masked.planned

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from explain_step import intervals
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.scores import base
@@ -160,8 +161,9 @@ def _doubly(
     flat = size.reshape(n, -1)
     found: dict[str, list[FloatArray]] = {name: [] for name in variants}
     for _ in range(outer):
-        share = rng.multinomial(n, np.full(n, 1 / n)) / n
-        counts = np.vstack([share * n, rng.multinomial(n, share, size=INNER)]) * weights
+        chosen = np.asarray(rng.integers(n, size=n))
+        inner = intervals.resampled_counts(n, size=INNER, rng=rng, chosen=chosen)
+        counts = np.vstack([np.bincount(chosen, minlength=n), inner]) * weights
         total = counts.sum(axis=1, keepdims=True)
         means = (counts @ flat) / np.where(total > 0, total, np.nan)
         means = means.reshape(INNER + 1, d, outputs)

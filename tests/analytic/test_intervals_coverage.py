@@ -33,6 +33,7 @@ def lognormal(rng: np.random.Generator, n: int) -> FloatArray:
         (absolute_normal, np.sqrt(2 / np.pi), 30, 0.92),
         (absolute_normal, np.sqrt(2 / np.pi), 200, 0.92),
         (lognormal, np.exp(0.5), 50, 0.90),
+        (lognormal, np.exp(0.5), 1500, 0.92),
     ],
 )
 def test_mean_intervals(
@@ -43,6 +44,19 @@ def test_mean_intervals(
     _, low, high = intervals.mean_interval(data, rng=rng, resamples=399)
     covered = float(((low <= mean) & (mean <= high)).mean())
     assert at_least <= covered <= 0.99
+
+
+def test_from_many_rows_the_expansion_stands_for_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    data, weights = rng.exponential(size=(2000, 6)), rng.uniform(0.5, 2.0, size=2000)
+    mean, low, high = intervals.mean_interval(data, weights=weights, rng=rng)
+    monkeypatch.setattr(intervals, "EXPANSION_ROWS", 1 << 40)
+    _, drawn_low, drawn_high = intervals.mean_interval(data, weights=weights, rng=rng)
+    assert np.abs(low - drawn_low).max() < 0.12 * (high - mean).min()
+    assert np.abs(high - drawn_high).max() < 0.12 * (high - mean).min()
+    rare = (rng.random(2000) < 0.004) * rng.exponential(size=2000)
+    first, second = (intervals.mean_interval(rare, rng=np.random.default_rng(seed)) for seed in (1, 2))
+    assert first[2] != second[2]  # a mean that a few rows carry is resampled
 
 
 def test_mean_intervals_of_weighted_rows() -> None:
