@@ -17,6 +17,10 @@ import json, sys
 from pathlib import Path
 import joblib, numpy as np, pandas as pd
 import explain_step
+from explain_step.compute import compute
+from explain_step.config import Config
+from explain_step.snapshot import ModelRef
+from explain_step.step import write_snapshot
 
 folder, threads = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -60,7 +64,9 @@ for name in sys.argv[3].split(","):
     train, X = data(name)
     model = fit(name, train, train["c0"] - train["c1"] * (train["c2"] > 0))
     joblib.dump(model, folder / f"{name}.joblib")
-    shot = explain_step.explain(model, X, labels(X, name), background=train, directory=folder / name, **options(name))
+    made = compute(model, X, labels(X, name), config=Config(**options(name)), background=train)
+    ref = ModelRef(model_class=made.subject.model.model_class)
+    shot = write_snapshot(made, ref=ref, directory=folder / name, draw=name == "xgboost")
     print(json.dumps([name, shot.id, str(shot.path)]))
 """
 )
