@@ -45,8 +45,11 @@ def main(folder: Path, migrated: Path, early: int, late: int) -> dict[str, Any]:
     restore(base, template)
     way = forked(lambda: counted(lambda: delivery(folder / "kept", base, run_id)), folder)
     found = []
-    for act, events, points in ((step, whole["events"], early), (delivery, way["events"], late)):
-        for point in sorted(random.Random(7).sample(range(1, events), points)):
+    for act, events, points in (
+        (step, range(1, whole["events"]), early),
+        (delivery, range(way["spool"], way["events"]), late),
+    ):
+        for point in sorted(random.Random(7).sample(events, points)):
             restore(base, template)
             killed = forked(lambda: deadly(act, point, folder / "kept", base, run_id), folder) is None  # noqa: B023
             left = forked(lambda: examine(base), folder)
@@ -138,13 +141,14 @@ def done(act: Callable[..., Any], kept: Path, base: Path, run_id: str) -> Any:
 
 
 def counted(act: Callable[[], Any], *, keep: Path | None = None) -> dict[str, Any]:
-    count = itertools.count()
-    sys.addaudithook(lambda event, _: next(count) if event in EVENTS else None)
+    seen: list[str] = []
+    sys.addaudithook(lambda event, given: seen.append(str(given[:1])) if event in EVENTS else None)
     logged = act()
-    events = next(count)
+    events, spool = len(seen), os.environ["EXPLAIN_STEP_SPOOL"]
+    first = next(i for i, path in enumerate(seen) if spool in path)
     if keep is not None:
         shutil.copytree(logged.snapshot.path, keep / logged.id)
-    return {"id": logged.id, "events": events}
+    return {"id": logged.id, "events": events, "spool": first}
 
 
 def stored(base: Path) -> Iterator[Path]:
