@@ -38,6 +38,7 @@ from explain_step.cli_gate import gate, promote, review
 from explain_step.cli_replay import replay
 from explain_step.cli_resume import resume
 from explain_step.cli_sign import keygen, sign
+from explain_step.cli_warm import warm
 from explain_step.errors import (
     BindingError,
     InvalidInput,
@@ -342,7 +343,7 @@ def _print_status(status: str, reason: str) -> None:
     click.echo(f"{click.style(status, fg=COLOURS.get(status), bold=True)}: {reason}")
 
 
-for command in (keygen, sign, replay, export, gate, promote, review, audit, resume):
+for command in (keygen, sign, replay, export, gate, promote, review, audit, resume, warm):
     cli.add_command(command)
 
 

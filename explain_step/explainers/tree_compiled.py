@@ -19,7 +19,7 @@ from scipy.special import comb
 
 from explain_step.errors import NotApplicable
 from explain_step.explainers import tree_codes
-from explain_step.explainers.ensembles import Ensemble
+from explain_step.explainers.ensembles import Ensemble, Tree, frozen_tree
 from explain_step.explainers.tree_codes import Coding, FlatEnsemble
 from explain_step.types import FloatArray, IntArray
 
@@ -107,6 +107,29 @@ def shapley_values(
             for done in work:
                 total += done.result()
             yield total[:, :, :n_used]
+
+
+def warm() -> None:
+    """Compile every kernel, or load it from Numba's cache on disk, by explaining a tree of two kinds of leaves."""
+    deep = _comb(depth=12)
+    ensemble = Ensemble(trees=(deep,), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(12)))
+    rows = np.random.default_rng(0).normal(size=(12, 8))
+    predict(ensemble, rows)
+    for n_used in (12, 24):  # tables with and without a place for every column
+        for background in (rows, None):
+            list(shapley_values(ensemble, rows, background, places=np.arange(12), n_used=n_used, threads=1))
+
+
+def _comb(*, depth: int) -> Tree:
+    """Return a tree with one split, on a column of its own, per level."""
+    inner = np.arange(0, 2 * depth, 2)
+    left, right, column = (np.full(2 * depth + 1, -1) for _ in range(3))
+    left[inner], right[inner], column[inner] = inner + 1, inner + 2, np.arange(depth)
+    none = np.zeros(2 * depth + 1)
+    return frozen_tree(
+        left=left, right=right, column=column, threshold=none, missing_left=none,
+        values=np.arange(2 * depth + 1.0)[:, None], cover=np.arange(2 * depth + 1, 0, -1.0), outputs=(0,),
+    )  # fmt: skip
 
 
 def processors() -> int:

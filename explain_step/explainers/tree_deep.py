@@ -127,10 +127,18 @@ def _units(listed, others, k, slots, quadrature):
     """Return the interventional values of the listed patterns: shape (listed, k)."""
     if k <= ALWAYS_TABLE:
         return _table_units(listed, others, k, quadrature)
-    theirs, where = _distinct(others, k, slots)
     entries = (1 << min(k, 30)) * quadrature[3][k]
-    if k <= tree_units.MOST_TABLE and ENTRY_COST * entries < PAIR_COST * USUAL_PATTERNS * len(theirs):
-        return _table_units(listed, others, k, quadrature)
+    if k <= tree_units.MOST_TABLE:
+        theirs, _ = _distinct(others, k, slots)
+        if ENTRY_COST * entries < PAIR_COST * USUAL_PATTERNS * len(theirs):
+            return _table_units(listed, others, k, quadrature)
+    return _pair_units(listed, others, k, slots, quadrature)
+
+
+@njit(cache=True, nogil=True)
+def _pair_units(listed, others, k, slots, quadrature):
+    """Return the values of the listed patterns from their pairs with the background's."""
+    theirs, where = _distinct(others, k, slots)
     shares, sizes = np.zeros(len(theirs)), np.empty(len(theirs), np.int64)
     for r in range(len(others)):
         shares[where[r]] += 1.0

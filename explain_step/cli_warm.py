@@ -1,0 +1,36 @@
+"""The command ``warm``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from explain_step.cli_base import NO, YES, common, print_json
+
+
+@click.command()
+@common
+def warm(*, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+    """Compile the tree engine now and keep it on disk, so that the first explanation does not wait for it.
+
+    For the build of a container image. Exit 1: Numba is not installed (extra ``fast``); explanations of tree
+    models then use NumPy.
+    """
+    del tracking_uri, verbose
+    from explain_step.explainers import tree_compiled
+
+    if not tree_compiled.available():
+        if as_json:
+            print_json({"compiled": False, "reason": "numba is not installed"})
+        else:
+            click.echo("Numba is not installed: pip install 'explain-step[fast]'. Tree models use NumPy.")
+        return NO
+    start = time.perf_counter()
+    tree_compiled.warm()
+    seconds = round(time.perf_counter() - start, 1)
+    if as_json:
+        print_json({"compiled": True, "seconds": seconds})
+    else:
+        click.echo(f"The tree engine is compiled and kept on disk ({seconds} s).")
+    return YES

@@ -1,0 +1,153 @@
+"""The compiled tree engine against the NumPy one, in every way a leaf can be handled."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tree_kit import hand_made, random_tree
+
+from explain_step.cli import cli
+from explain_step.explainers import (
+    ensembles,
+    ensembles_sklearn,
+    tree,
+    tree_codes,
+    tree_compiled,
+    tree_path_dependent,
+)
+from explain_step.explainers.ensembles import Ensemble
+
+CELLS = np.array([-np.inf, -2.0, -1.0, 0.0, 5e-324, 0.25, 1.0, 5.0, np.inf, np.nan])
+GRID = np.array([-np.inf, -1.0, -5e-324, 0.0, 0.5, 1.0, np.inf])
+
+
+def case(seed: int, *, columns: int, depth: int, outputs: int = 1, trees: int = 4, rows: int = 40):
+    """Return an ensemble, rows and background with equal values and thresholds, NaN, infinities, denormals."""
+    rng = np.random.default_rng(seed)
+    grown = [
+        random_tree(rng, columns=columns, depth=depth, outputs=outputs, thresholds=GRID) for _ in range(trees)
+    ]
+    drawn = (rng.choice(CELLS, size=(columns, size)) for size in (rows, 60))
+    return hand_made(grown, columns=columns, outputs=outputs), *drawn
+
+
+def compiled(ensemble: Ensemble, rows, background, **options) -> np.ndarray:
+    """Return the compiled values, of shape (n, columns, outputs)."""
+    used, places = np.unique(ensemble.columns, return_inverse=True)
+    parts = tree_compiled.shapley_values(
+        ensemble, rows, background, places=places, n_used=len(used), **options
+    )
+    return np.concatenate(list(parts)).transpose(0, 2, 1)
+
+
+def numpy_values(ensemble: Ensemble, rows, background) -> np.ndarray:
+    assert not tree_compiled.worthwhile(ensemble, rows=rows.shape[1] + background.shape[1])
+    return tree.interventional(
+        ensemble, rows, background, sources=ensemble.columns, n_features=len(ensemble.columns)
+    )[0]
+
+
+SHAPES = [
+    {"columns": 4, "depth": 6},
+    {"columns": 12, "depth": 11},  # leaves that are too deep for a group
+    {"columns": 12, "depth": 11, "outputs": 3},
+    {"columns": 20, "depth": 7},  # more columns than a table row holds
+    {"columns": 24, "depth": 15, "trees": 1},  # pairs of patterns
+    {"columns": 20, "depth": 10, "outputs": 2},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_engines_agree(shape, seed):
+    ensemble, rows, background = case(seed, **shape)
+    values = compiled(ensemble, rows, background)
+    np.testing.assert_allclose(values, numpy_values(ensemble, rows, background), atol=1e-12)
+    assert np.abs(values).max() > 0.01
+    np.testing.assert_array_equal(tree_compiled.predict(ensemble, rows), ensembles.predict(ensemble, rows))
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s["depth"] < 15], ids=str)
+def test_path_dependent_values_are_those_of_numpy(shape):
+    ensemble, rows, _ = case(3, **shape)
+    wanted, base = tree_path_dependent.path_dependent(
+        ensemble, rows, sources=ensemble.columns, n_features=len(ensemble.columns)
+    )
+    values = compiled(ensemble, rows, None)
+    np.testing.assert_allclose(values, wanted, atol=1e-12)
+    np.testing.assert_allclose(values.sum(axis=1) + base, ensembles.predict(ensemble, rows), atol=1e-12)
+
+
+def test_a_forest_of_deep_leaves_and_vectors():
+    from sklearn.ensemble import RandomForestClassifier
+
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(300, 13))
+    target = np.digitize(numbers[:, :5].sum(axis=1) + numbers[:, 5] * numbers[:, 6], [-1, 1])
+    model = RandomForestClassifier(3, random_state=0).fit(numbers, target)
+    ensemble = ensembles_sklearn.parse(model, names=ensembles.root_of(model)[1])
+    rows = ensemble.encode(numbers[:30])
+    values = compiled(ensemble, rows, ensemble.encode(numbers))
+    np.testing.assert_allclose(values, numpy_values(ensemble, rows, ensemble.encode(numbers)), atol=1e-12)
+
+
+def test_tables_and_pairs_give_a_deep_leaf_the_same_values():
+    from explain_step.explainers import tree_deep
+
+    rng = np.random.default_rng(0)
+    patterns = np.unique(rng.integers(0, 1 << 14, 200).astype(np.uint32))
+    others = rng.integers(0, 1 << 14, 500).astype(np.uint32) | np.uint32(0x2D5B)
+    constants, slots = tree_compiled.quadrature(), np.full(tree_deep.SLOTS, -1, np.int32)
+    table = tree_deep._table_units(patterns, others, 14, constants)
+    pairs = tree_deep._pair_units(patterns, others, 14, slots, constants)
+    np.testing.assert_allclose(table, pairs, atol=1e-14)
+    assert np.abs(table).max() > 0
+
+
+def test_columns_of_more_thresholds_than_short_codes_hold(monkeypatch):
+    ensemble, rows, background = case(5, columns=4, depth=6)
+    wanted = compiled(ensemble, rows, background)
+    monkeypatch.setattr(tree_codes, "MOST_SHORT", 3)
+    flat = tree_codes.flatten(ensemble, places=np.arange(4))
+    assert tree_codes.encode(flat, rows).codes.dtype == np.uint32
+    assert compiled(ensemble, rows, background).tobytes() == wanted.tobytes()
+
+
+def test_batches_of_trees_and_threads_change_no_bit(monkeypatch):
+    ensemble, rows, background = case(6, columns=9, depth=10, trees=40)
+    wanted = compiled(ensemble, rows, background, threads=1)
+    assert compiled(ensemble, rows, background, threads=4).tobytes() == wanted.tobytes()
+    monkeypatch.setattr(tree_compiled, "ROWS_AT_ONCE", 1024)
+    many = np.tile(rows, 60)
+    assert compiled(ensemble, many, background)[: rows.shape[1]].tobytes() == wanted.tobytes()
+
+
+def test_a_path_of_too_many_columns_goes_to_numpy():
+    deep = tree_compiled._comb(depth=40)
+    ensemble = hand_made([deep], columns=40)
+    rows = np.random.default_rng(0).normal(size=(40, 5))
+    with pytest.raises(ensembles.NotApplicable, match="more than 31 columns"):
+        compiled(ensemble, rows, rows)
+    values, base = tree.interventional(ensemble, rows, rows, sources=ensemble.columns, n_features=40)
+    np.testing.assert_allclose(values.sum(axis=1) + base, ensembles.predict(ensemble, rows), atol=1e-12)
+
+
+def test_the_engine_is_chosen_by_sizes_alone(monkeypatch):
+    ensemble, *_ = case(1, columns=4, depth=6)
+    assert not tree_compiled.worthwhile(ensemble, rows=1000)
+    assert tree_compiled.worthwhile(ensemble, rows=10_000_000)
+    monkeypatch.setattr(tree_compiled, "find_spec", lambda name: None)
+    assert not tree_compiled.worthwhile(ensemble, rows=10_000_000)
+
+
+def test_warm_compiles_and_says_what_is_missing(monkeypatch):
+    done = CliRunner().invoke(cli, ["warm", "--json"], standalone_mode=False)
+    assert done.return_value == 0
+    assert json.loads(done.output)["compiled"] is True
+    monkeypatch.setattr(tree_compiled, "find_spec", lambda name: None)
+    without = CliRunner().invoke(cli, ["warm"], standalone_mode=False)
+    assert without.return_value == 1
+    assert "explain-step[fast]" in without.output
