@@ -75,7 +75,8 @@ def repository(where: Path, *, text: bool = True) -> Any:
 
 def _names(status: str) -> tuple[list[str], list[str]]:
     """Return changed and untracked names of ``git status --porcelain -z``."""
-    changed, untracked = [], []
+    changed: list[str] = []
+    untracked: list[str] = []
     entries = iter(status.split("\0"))
     for entry in entries:
         if not entry:
