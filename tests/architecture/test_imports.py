@@ -72,7 +72,8 @@ ROOMS: dict[str, set[str]] = {
         "step",
         "tracking",
     },
-    "exporting": BASE | {"replay_inputs", "replay_recreate", "replay_result", "replaying", "snapshot", "tracking"},
+    "exporting": BASE
+    | {"replay_inputs", "replay_recreate", "replay_result", "replaying", "snapshot", "tracking"},
     "cli_export": BASE | {"cli_base", "exporting"},
     "cli_replay": BASE | {"cli_base", "replay_result", "replaying", "terminal"},
     "cli": BASE
