@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import mlflow
-from train import DATA, STORAGE, new_model, split
+from train import DATA, PICKLE_FREE, STORAGE, new_model, split
 
 import explain_step
 
@@ -36,6 +36,7 @@ def main(store: Path) -> int:
         background=X_train,
         segments=["afam", "single"],
         tracking_uri=uri,
+        allow_pickle=not PICKLE_FREE,  # old MLflow stores nothing else
     )
     mlflow.MlflowClient().set_registered_model_alias("late", "challenger", version)
     snapshot = explain_step.read("models:/late@challenger")

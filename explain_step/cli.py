@@ -121,6 +121,9 @@ def cli(context: click.Context) -> None:
 @click.option("--max-rows", type=click.IntRange(min=1), help="Explain at most this many rows.")
 @click.option("--budget", metavar="SECONDS", help="Time for estimated work, e.g. 60 or 5m.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
+@click.option(
+    "--allow-pickle", is_flag=True, help="Also load models whose format runs code; only if you trust it."
+)
 @click.option("--run-id", help="MLflow run to log to. Default: the run of the model.")
 @click.option(
     "--output-dir",
@@ -134,8 +137,8 @@ def run(
     """Explain MODEL on the rows of DATA (Parquet or CSV).
 
     MODEL is models:/name/1, models:/name@alias, models:/m-…, runs:/…/model, or the directory of an MLflow
-    model. A model in MLflow gets its explanation logged there. A directory is loaded as it is: loading a
-    pickled model runs its code.
+    model. A model in MLflow gets its explanation logged there. A model whose format runs code when it is
+    loaded, such as a pickle, is refused without --allow-pickle.
     """
     options = _options(given)
     arguments = {"config": given["config"], **options}
@@ -189,19 +192,20 @@ def _log(
         run_id=given["run_id"],
         tracking_uri=tracking_uri,
         on_error="raise",
+        allow_pickle=given["allow_pickle"],
         **arguments,
     )
 
 
 def _explain(model: str, data: Path, given: dict[str, Any], *, arguments: dict[str, Any]) -> Snapshot:
     from explain_step import step
-    from explain_step.tracking.loading import describe, load_native
+    from explain_step.tracking import load_directory
 
     place = Path(model)
     if not place.is_dir():
         msg = f"MODEL must be models:/…, runs:/… or the directory of an MLflow model, got {model!r}."
         raise click.UsageError(msg)
-    fitted = load_native(place, describe(place).native or "pyfunc")
+    fitted = load_directory(place, allow_pickle=given["allow_pickle"])
     folder = given["output_dir"] or Path("explanations")
     return step.explain(fitted, str(data), given["target"], directory=folder, **arguments)
 

@@ -109,6 +109,7 @@ def log_explanations(
     config: Config | dict[str, Any] | str | Path | None = None,
     on_error: Literal["mark", "raise"] = "mark",
     tracking_uri: str | None = None,
+    allow_pickle: bool = False,
     **options: Any,
 ) -> LoggedSnapshot:
     """Explain a model and log the snapshot to MLflow, under the logged model and the run, with status tags.
@@ -129,6 +130,9 @@ def log_explanations(
         kept on this machine in both cases, and ``explain-step resume`` finishes it (see ``docs/how-to-resume.md``).
     tracking_uri : str, optional
         MLflow tracking server. Default: MLflow's current one. No global URI is changed.
+    allow_pickle : bool
+        Where the model is given by its URI: also load formats that run code (pickles, custom pyfunc models). Refused
+        otherwise: nobody has vouched for their bytes.
 
     Returns
     -------
@@ -152,6 +156,7 @@ def log_explanations(
         config=config,
         on_error=on_error,
         options=options,
+        allow_pickle=allow_pickle,
     )
 
 
@@ -164,6 +169,7 @@ def log_to(
     config: Config | dict[str, Any] | str | Path | None,
     on_error: Literal["mark", "raise"],
     options: Mapping[str, Any],
+    allow_pickle: bool = False,
 ) -> LoggedSnapshot:
     """Do what `log_explanations` says for what ``ask`` returns; no model means the target's own.
 
@@ -180,8 +186,9 @@ def log_to(
             with tracking.quiet_autologging():
                 parsed, data = config_room.load(config, options)
                 said = _said(data)
-                fitted = tracking.load_model(target) if model is None and target is not None else model
-                explanation = compute(fitted, X, y, config=parsed, **data)
+                if model is None and target is not None:
+                    model = tracking.load_model(target, allow_pickle=allow_pickle)
+                explanation = compute(model, X, y, config=parsed, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
             written = write_snapshot(
                 explanation, ref=facts.ref, directory=None, previous=facts.previous, said=said

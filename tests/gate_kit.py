@@ -119,4 +119,4 @@ def log_explained(url: str, name: str) -> Any:
     X, y = tracking_kit.rows(60)
     with mlflow.start_run():
         tracking_kit.log(tracking_kit.fitted(), registered=name)
-    return explain_step.log_explanations(f"models:/{name}/1", X, y)
+    return explain_step.log_explanations(f"models:/{name}/1", X, y, allow_pickle=True)

@@ -20,8 +20,11 @@ from sklearn.linear_model import LogisticRegression
 
 from explain_step.snapshot import write
 
+MLFLOW = tuple(int(part) for part in mlflow.__version__.split(".")[:2])
+TRUST = [] if MLFLOW >= (3, 14) else ["--allow-pickle"]
+"""Old MLflow stores models as pickles, which the command line loads only where it is told to."""
 pickle_free = pytest.mark.skipif(
-    tuple(int(part) for part in mlflow.__version__.split(".")[:2]) < (3, 16),
+    MLFLOW < (3, 16),
     reason="MLflow below 3.14 stores models as pickles (declared, not verified) and below 3.16 adds no nested files",
 )
 REQUIREMENTS = ["scikit-learn"]

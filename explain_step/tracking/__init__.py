@@ -1,7 +1,7 @@
 """The only client-side room that speaks to MLflow. It takes a client, never sets a global URI.
 
 `resolve` finds run, logged model and versions; `mark` writes status tags; `upload` stores a snapshot; `fetch`
-gets one back; `load_model` loads what a URI names; `model_ref` says which model was explained and how sure
+gets one back; `load_model` loads a target's model; `model_ref` says which model was explained and how sure
 that is; `training_run` judges a run at its end. MLflow itself is imported when one of them is called.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from explain_step.tracking.autologging import quiet_autologging
 from explain_step.tracking.binding import binding, model_digest, model_ref
+from explain_step.tracking.checked import load_directory, load_model
 from explain_step.tracking.deadline import within
 from explain_step.tracking.delivery import deliver, facts_of, find, later_snapshot_id, reach, ref_of
 from explain_step.tracking.fetch import fetch
-from explain_step.tracking.loading import load_model
 from explain_step.tracking.logged import LoggedSnapshot
 from explain_step.tracking.marks import mark, mark_failure, previous_snapshot_id
 from explain_step.tracking.signing import sign
@@ -32,6 +32,7 @@ __all__ = [
     "fetch",
     "find",
     "later_snapshot_id",
+    "load_directory",
     "load_model",
     "mark",
     "mark_failure",

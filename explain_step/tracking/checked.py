@@ -1,22 +1,82 @@
-"""Load a model for a recomputation: from a private copy, after its digest was compared with the recorded one."""
+"""Load a stored model for explaining it: formats that run code only where the caller says so or the digest is known."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from explain_step.digests import directory_digest
 from explain_step.errors import InvalidInput, SnapshotError
+from explain_step.gate import RULES, Policy
 from explain_step.secret_masking import mask_text
-from explain_step.tracking.loading import describe, load_native, unsafe
+from explain_step.tracking.loading import describe, download, in_place, load_native, model_place, unsafe
 from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import FOLDER, open_place
-from explain_step.tracking.target import resolve
+from explain_step.tracking.proven import DIGEST_RULES, load_proven
+from explain_step.tracking.target import Target, resolve
 
 MODEL_URI = re.compile(r"(models|runs):/.+")
+
+
+def load_model(target: Target, *, allow_pickle: bool) -> Any:
+    """Load the model of a target: its native object where possible, else its pyfunc.
+
+    Parameters
+    ----------
+    target : Target
+    allow_pickle : bool
+        Also load formats that run code (pickles, custom pyfunc models) where no verified snapshot has the digest of
+        these files. MLflow's own setting ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false`` is honoured in any case.
+
+    Raises
+    ------
+    InvalidInput
+        There is no model, or no files of one.
+    SnapshotError
+        Loading it would run code, nothing proves its bytes, and ``allow_pickle`` is false.
+    """
+    place = model_place(target)
+    # A pyfunc may read its files later, so a downloaded copy has to outlive this call.
+    directory = in_place(place) or download(place, Path(tempfile.mkdtemp(prefix="explain_step_model_")))
+    try:
+        return load_directory(directory, allow_pickle=allow_pickle)
+    except SnapshotError as refusal:
+        return _load_if_proven(target, refusal)
+
+
+def _load_if_proven(target: Target, refusal: SnapshotError) -> Any:
+    """Load a private copy whose bytes are those of an earlier explanation that verifies, or raise the refusal."""
+    name, version = target.versions[0] if target.versions else (None, None)
+    uri = f"models:/{target.model_id}" if name is None else f"models:/{name}/{version}"
+    try:
+        return load_proven(
+            uri,
+            policy=Policy(version=1),
+            rules=[rule for rule in RULES if rule.code in DIGEST_RULES],
+            on_unproven="raise",
+            flavor="native",
+            allow_pickle=False,
+            tracking_uri=target.client.tracking_uri,
+        )
+    except SnapshotError:
+        raise refusal from None
+
+
+def load_directory(directory: Path, *, allow_pickle: bool) -> Any:
+    """Load the model in a local directory; parameters and errors as for `load_model`."""
+    described = describe(directory)
+    reason = unsafe(described) or model_problem(directory)
+    if reason is not None and not allow_pickle:
+        msg = (
+            f"The model was not loaded: {reason}. Pass allow_pickle=True (--allow-pickle) for files that you trust, or "
+            "the fitted model itself."
+        )
+        raise SnapshotError(msg)
+    return load_native(directory, described.native or "pyfunc")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

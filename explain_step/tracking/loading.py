@@ -15,7 +15,7 @@ import yaml
 
 from explain_step.errors import InvalidInput
 from explain_step.tracking.place import FOLDER, Place, open_place
-from explain_step.tracking.target import Target, resolve
+from explain_step.tracking.target import Target
 
 NATIVE = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavors whose native model is explained; any other model answers through its pyfunc."""
@@ -38,45 +38,10 @@ class Description:
         return next((name for name in NATIVE if name in self.flavors), None)
 
 
-def load_model(source: str | Target, *, tracking_uri: str | None = None) -> Any:
-    """Load the model that a URI or a `Target` names: its native object where possible, else its pyfunc.
-
-    Parameters
-    ----------
-    source : str or Target
-        ``models:/name/3``, ``models:/name@alias``, ``models:/m-<id>``, ``runs:/<id>/<path>``.
-    tracking_uri : str, optional
-        Default: MLflow's current one. It is read, never set.
-
-    Raises
-    ------
-    InvalidInput
-        There is no model, or no files of one.
-
-    Notes
-    -----
-    Loading a model can run code that its files contain, as with MLflow's own ``load_model``; its setting
-    ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false`` is honoured. The evidence beside the model is not
-    downloaded.
-    """
-    target = resolve(model_uri=source, tracking_uri=tracking_uri) if isinstance(source, str) else source
-    place = model_place(target)
-    # A pyfunc may read its files later, so a downloaded copy has to outlive this call.
-    directory = _in_place(place) or _download(place, Path(tempfile.mkdtemp(prefix="explain_step_model_")))
-    described = describe(directory)
-    return load_native(directory, described.native) if described.native else _load_pyfunc(directory)
-
-
 def load_native(directory: Path, flavor: str) -> Any:
     """Load the native model of a flavor from a local directory."""
     loader = import_module(f"mlflow.{flavor}")
     return loader.load_model(str(directory))
-
-
-def _load_pyfunc(directory: Path) -> Any:
-    import mlflow.pyfunc
-
-    return mlflow.pyfunc.load_model(str(directory))
 
 
 def describe(directory: Path) -> Description:
@@ -150,15 +115,15 @@ def model_files(target: Target) -> Iterator[Path]:
 @contextmanager
 def files_at(place: Place) -> Iterator[Path]:
     """Yield a local directory with the model's files at an artifact root."""
-    local = _in_place(place)
+    local = in_place(place)
     if local is not None:
         yield local
         return
     with tempfile.TemporaryDirectory(prefix="explain_step_model_") as folder:
-        yield _download(place, Path(folder))
+        yield download(place, Path(folder))
 
 
-def _in_place(place: Place) -> Path | None:
+def in_place(place: Place) -> Path | None:
     """Return the directory of a local artifact store. Nothing is written to it."""
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
@@ -166,7 +131,8 @@ def _in_place(place: Place) -> Path | None:
     return Path(place.repository.artifact_dir) if local else None
 
 
-def _download(place: Place, destination: Path) -> Path:
+def download(place: Place, destination: Path) -> Path:
+    """Fetch the model's files, without the evidence beside them."""
     for name in place.children():
         if name != FOLDER:
             place.get(name, destination=destination)

@@ -177,3 +177,30 @@ def test_behind_a_server(server_store: Store, tmp_path: Path) -> None:
             log(fitted(), registered="served")
             explain(tmp_path, run_id=run.info.run_id)
         assert explain_step.load_model("models:/served/1").coef_.shape == (1, 3)
+
+
+def test_explaining_by_uri_runs_no_pickle_that_nothing_proves(active_store: Store, tmp_path: Path) -> None:
+    X, y = rows()
+    with mlflow.start_run():
+        info = log(fitted(), registered="mortgage", serialization_format="pickle")
+    place = Path(
+        active_store.client.get_logged_model(info.model_id).artifact_location.removeprefix("file://")
+    )
+    file = next(place.glob("model.*"))
+    whole = file.read_bytes()
+    file.write_bytes(pickle.dumps(Payload(tmp_path / MARK)))
+    with pytest.raises(SnapshotError, match=r"runs code when it is loaded.*--allow-pickle"):
+        explain_step.log_explanations("models:/mortgage/1", X, y, on_error="raise")
+    assert not (tmp_path / MARK).exists()
+    marked = explain_step.log_explanations("models:/mortgage/1", X, y)
+    assert (marked.status, marked.snapshot) == ("failed", None)
+    file.write_bytes(whole)
+    options = {"top_features": 1, "on_error": "raise"}
+    trusted = explain_step.log_explanations("models:/mortgage/1", X, y, allow_pickle=True, **options)
+    # now a snapshot that verifies holds the digest of these bytes
+    again = explain_step.log_explanations("models:/mortgage/1", X, y, seed=1, **options)
+    assert again.id != trusted.id
+    file.write_bytes(pickle.dumps(Payload(tmp_path / MARK)))
+    with pytest.raises(SnapshotError, match="runs code when it is loaded"):
+        explain_step.log_explanations("models:/mortgage/1", X, y, seed=2, **options)
+    assert not (tmp_path / MARK).exists()

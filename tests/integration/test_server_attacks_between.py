@@ -49,7 +49,9 @@ def of_a_run(world: World, model_files: dict[str, bytes]) -> Version:
     assert world.server.api("POST", "model-versions/create", **body).status_code == 200
     X, y = tracking_kit.rows(60)
     with tracking_kit.current_store(world.server.url, world.experiment_id):
-        logged = explain_step.log_explanations(f"models:/{name}/1", X, y, run_id=run.run_id)
+        logged = explain_step.log_explanations(
+            f"models:/{name}/1", X, y, run_id=run.run_id, allow_pickle=True
+        )
     assert logged.status == "complete", logged.reason
     folder = world.server.artifacts / path
     return Version(name=name, version="1", model_id="", run_id=run.run_id, path=path, folder=folder)
@@ -62,7 +64,7 @@ def test_an_explained_model_that_is_not_finished(world: World, model_files: dict
     pending = world.unexplained(fresh(), files=model_files, ready=False)
     X, y = tracking_kit.rows(60)
     with tracking_kit.current_store(world.server.url, world.experiment_id):
-        logged = explain_step.log_explanations(f"models:/{pending.name}/1", X, y)
+        logged = explain_step.log_explanations(f"models:/{pending.name}/1", X, y, allow_pickle=True)
     assert logged.status == "complete", logged.reason
     refused = world.server.alias(pending.name, "1")
     assert refused.status_code == 403

@@ -47,6 +47,7 @@ def test_train_then_explain_an_existing_version(tmp_path: Path) -> None:
     assert version.tags["explain_step.status"] == "complete"
     first = version.tags["explain_step.snapshot_id"]
 
+    # explained before, so that a pickle of old MLflow is proven by its digest
     rows = tmp_path / "rows.parquet"
     pd.read_csv(ROOT / "examples/data/hmda.csv").tail(300).to_parquet(rows)
     mlflow_run(
