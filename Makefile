@@ -7,7 +7,7 @@ DEMO   := demo
 # a file stays on one worker, so that what it sets up is set up once
 WORKERS := -n 2 --dist loadfile
 
-.PHONY: demo test check lint types test-oldest ui clean
+.PHONY: demo test test-slow check lint types test-oldest ui clean
 
 # the lock file holds exact versions and hashes for Python 3.11, 3.12 and 3.13
 $(STAMP): pyproject.toml uv.lock
@@ -24,9 +24,13 @@ ui: $(STAMP)
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(DEMO)/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
 test: $(STAMP) lint types
-	$(BIN)/pytest $(WORKERS)
+	$(BIN)/pytest $(WORKERS) -m "not slow"
 
-check: test test-oldest
+# servers that fail, processes that are killed, whole projects in processes of their own
+test-slow: $(STAMP)
+	$(BIN)/pytest $(WORKERS) -m slow
+
+check: test test-slow test-oldest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -41,7 +45,7 @@ test-oldest: $(STAMP)
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -r requirements/oldest.txt
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --no-deps --editable .
 	# old releases warn about newer transitive ones, so warnings are not errors here; the server gate needs MLflow 3.17
-	.venv-oldest/bin/pytest $(WORKERS) -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py \
+	.venv-oldest/bin/pytest $(WORKERS) -m "not slow" -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py \
 	  --ignore tests/integration/test_mlflow_ui.py --ignore tests/integration/test_gate_in_browser.py \
 	  --ignore-glob 'tests/integration/test_server_*.py' --ignore tests/integration/test_promotion_gated.py
 

@@ -179,6 +179,7 @@ def resumed(act: Callable[..., Any], kept: Path, base: Path, run_id: str) -> dic
         "by_resume": by_resume,
         "again": again,
         "verdicts": [f.verdict for p in stored(base) for f in verify_directory(p)],
+        "failures": [f.message for p in stored(base) for f in verify_directory(p) if f.verdict != "pass"],
         "ids": [p.name for p in stored(base)],
         "tags": [tags.get("explain_step.status"), tags.get("explain_step.snapshot_id")],
         "drafts": [p.name for p in (base / "spool").iterdir()] if (base / "spool").is_dir() else [],

@@ -32,8 +32,9 @@ BATCH_ENTRIES = 1 << 22
 WHOLE_ROWS = 16
 """Up to so many used columns a table entry has a place for each of them."""
 MOST_COLUMNS = 32
-SMALL_WORK = 50_000_000
-"""Leaves times rows below which loading the kernels costs more than they save."""
+SMALL_WORK = 500_000_000
+"""Leaves times rows below which NumPy is used: about ten seconds of a processor. Kernels take a second or two to load,
+and half a minute to compile where they never were."""
 
 
 def available() -> bool:

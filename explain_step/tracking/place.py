@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 FOLDER = "explanations"
 """Folder of the evidence under a logged model (or run), and of the browsable copy under a run."""
 MANIFEST = "manifest.json"
+PARTIAL = ".artifact.uploading."
+"""How MLflow's local store names a file that is being written."""
+PARTIAL_SECONDS = 10.0
+"""Such a file that has not been written to for so long is one of an upload that is dead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +116,19 @@ class Place:
             # what every repository class implements; download_artifacts lists the folder first and draws a progress bar
             bounded(self.repository._download_file, path, str(local))
             return local.read_bytes()
+
+    def remove_partial(self, folder: str) -> None:
+        """Remove what an interrupted upload to a local store has left half-written, once nobody writes it any more.
+
+        MLflow puts a file there under a temporary name, which it neither lists nor removes.
+        """
+        root = self.local_root()
+        for file in () if root is None else sorted((root / folder).rglob(f"{PARTIAL}*")):
+            for _ in range(int(PARTIAL_SECONDS / 0.2)):
+                if not file.exists() or time.time() - file.stat().st_mtime > PARTIAL_SECONDS:
+                    break
+                time.sleep(0.2)
+            file.unlink(missing_ok=True)
 
     def remove(self, path: str) -> bool:
         """Remove a stored file; False where the store cannot."""

@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 import uuid
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ logger = logging.getLogger("explain_step.tracking")
 VARIABLE = "EXPLAIN_STEP_SPOOL"
 ENTRY = "entry.json"
 FORM = 1
+DRAFT_SECONDS = 86_400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +111,7 @@ def keep(snapshot: Snapshot, asked: Asked, *, whole: bool) -> Entry:
     """
     folder = spool_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _sweep(folder)
     name = f"{snapshot.id[:16]}-{uuid.uuid4().hex[:8]}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     later = _for_later(asked)
@@ -129,6 +132,13 @@ def keep(snapshot: Snapshot, asked: Asked, *, whole: bool) -> Entry:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return entry
+
+
+def _sweep(folder: Path) -> None:
+    """Remove copies that were not finished within a day: their process was killed."""
+    for draft in folder.glob(".*"):
+        if draft.is_dir() and time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def entries(folder: Path) -> tuple[Entry, ...]:

@@ -181,6 +181,7 @@ def _put(place: Place, path: Path, name: str) -> None:
 
 def _check(payload: Files, place: Place, *, folder: str) -> None:
     """Compare what the store lists with what was sent; leftovers of an interrupted attempt are removed."""
+    place.remove_partial(folder)
     there = place.sizes(folder)
     for extra in sorted(set(there) - set(payload) - {MANIFEST}):
         if not place.remove(f"{folder}/{extra}"):

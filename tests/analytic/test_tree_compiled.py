@@ -138,9 +138,9 @@ def test_a_path_of_too_many_columns_goes_to_numpy():
 def test_the_engine_is_chosen_by_sizes_alone(monkeypatch):
     ensemble, *_ = case(1, columns=4, depth=6)
     assert not tree_compiled.worthwhile(ensemble, rows=1000)
-    assert tree_compiled.worthwhile(ensemble, rows=10_000_000)
+    assert tree_compiled.worthwhile(ensemble, rows=100_000_000)
     monkeypatch.setattr(tree_compiled, "find_spec", lambda name: None)
-    assert not tree_compiled.worthwhile(ensemble, rows=10_000_000)
+    assert not tree_compiled.worthwhile(ensemble, rows=100_000_000)
 
 
 def test_warm_compiles_and_says_what_is_missing(monkeypatch):

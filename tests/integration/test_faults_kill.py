@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DRIVER = Path(__file__).parents[1] / "kill_driver.py"
 OF_THE_STEP, OF_THE_WAY = 3, 7
 

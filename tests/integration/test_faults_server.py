@@ -23,6 +23,8 @@ from explain_step.snapshot import verify_directory
 from explain_step.tracking import deadline
 from explain_step.tracking.spool import entries
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"task": "binary", "max_rows": 40}
 
 

@@ -23,6 +23,8 @@ from tracking_kit import current_store
 import explain_step
 from explain_step.errors import SnapshotError
 
+pytestmark = pytest.mark.slow
+
 BUCKET, ROOT = "models", "team/root"
 ACCESS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 
