@@ -3,8 +3,8 @@
 Adult census (48,842 real rows, shipped in the wheel of shapiq), category codes as numbers, and one derived column. Each
 engine gets as many rows as it explains in reasonable time; what is compared is processor time of all threads per row,
 measured in the same run, which other work on the machine hardly changes. The kernels are compiled or loaded before the
-clock starts; ``explain-step warm`` does the same for users. Errors are against shap's double-precision C extension, in
-units of the output's standard deviation.
+clock starts; ``explain-step warm`` does the same for users. Errors are in units of the output's standard deviation,
+against shap's double-precision C extension; of XGBoost models shap passes on the single-precision ``pred_contribs``.
 """
 
 from __future__ import annotations
