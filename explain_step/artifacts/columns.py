@@ -115,13 +115,21 @@ class Levels:
 
 
 def levels(series: pd.Series[Any], *, config: Config) -> Levels:
-    """Return the levels of a column: the most frequent `MAX_LEVELS` that may be named, the rest pooled."""
+    """Return the levels of a column: the most frequent `MAX_LEVELS` that may be named, the rest pooled.
+
+    Under ``strict`` the rest has ``min_segment`` rows or none, few missing cells and if need be the smallest level
+    included: what is named and the mean over all rows would otherwise give away the mean of a few.
+    """
     text = np.array([str(t) for t in privacy.level_names(series)], dtype=object)
-    allowed = privacy.publishable_levels(series, config=config)
-    named, ordered = _order(series, allowed[:MAX_LEVELS])
-    pooled = np.isin(text, [*named, privacy.MISSING], invert=True)
+    allowed = privacy.publishable_levels(series, config=config)[:MAX_LEVELS]
+    pooled = np.isin(text, [*allowed, privacy.MISSING], invert=True)
     blank = (text == privacy.MISSING) & series.isna().to_numpy()
     smallest = config.min_segment if privacy.is_strict(config) else 1
+    if blank.sum() < smallest:
+        pooled, blank = pooled | blank, np.zeros_like(blank)
+    while allowed and 0 < pooled.sum() < smallest:
+        pooled |= text == allowed.pop()
+    named, ordered = _order(series, allowed)
     names = list(named)
     names += [privacy.OTHER] if pooled.sum() >= smallest else []
     names += [privacy.MISSING] if blank.sum() >= smallest else []

@@ -62,14 +62,10 @@ class TreeExplainer:
         rows = ensemble.encode(inputs(model, subject.X))
         background = ensemble.encode(inputs(model, subject.background))
         _check(ensemble, rows, subject.response.output, what="explained")
-        _check(ensemble, background, model.predict(subject.background), what="background")
-        values, base = interventional(
-            ensemble,
-            rows,
-            background,
-            sources=raw_sources(model, ensemble),
-            n_features=len(model.feature_names),
-        )
+        theirs = _check(ensemble, background, model.predict(subject.background), what="background")
+        base = theirs.mean(axis=0)
+        sources, n_features = raw_sources(model, ensemble), len(model.feature_names)
+        values = _values(ensemble, rows, background, sources=sources, n_features=n_features)
         return Attributions(
             values=values,
             base_values=np.tile(base, (len(subject.X), 1)),
@@ -103,12 +99,13 @@ def _method(ensemble: Ensemble, *, background_rows: int) -> MethodSpec:
     return MethodSpec(name="tree_interventional", version=VERSION, params=params, exact=True)
 
 
-def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what: str) -> None:
-    """Refuse trees that do not give the model's own answer: a format that was read wrongly must not pass.
+def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what: str) -> FloatArray:
+    """Return the trees' output; refuse trees that do not give the model's own: a format that was read wrongly.
 
     Allowed is `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision.
     """
-    gap = np.abs(_predict(ensemble, encoded) - answer)
+    output = _predict(ensemble, encoded)
+    gap = np.abs(output - answer)
     leaves = sum(np.abs(tree.values).max(initial=0.0) for tree in ensemble.trees)
     size = np.abs(answer).max(initial=0.0)
     allowed = AGREEMENT * size + np.finfo(np.float32).eps * (
@@ -121,6 +118,7 @@ def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what:
             f"{worst:.2g} (allowed: {allowed:.2g}), so the exact values would not be the model's"
         )
         raise NotApplicable(msg)
+    return output
 
 
 def _predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
@@ -171,14 +169,27 @@ def interventional(
     >>> values.ravel().tolist(), base.tolist()
     ([2.0], [4.0])
     """
+    values = _values(ensemble, rows, background, sources=sources, n_features=n_features, threads=threads)
+    return values, _predict(ensemble, background).mean(axis=0)
+
+
+def _values(
+    ensemble: Ensemble,
+    rows: FloatArray,
+    background: FloatArray,
+    *,
+    sources: Sequence[int] | IntArray,
+    n_features: int,
+    threads: int | None = None,
+) -> FloatArray:
+    """Return the values of `interventional`."""
     used, places = np.unique(np.asarray(sources, dtype=np.int64), return_inverse=True)
     values = np.zeros((rows.shape[1], n_features, len(ensemble.offset)))
-    base = _predict(ensemble, background).mean(axis=0)
     start = 0
     for part in _blocks(ensemble, rows, background, places, len(used), threads=threads):
         values[start : start + len(part), used] = part.transpose(0, 2, 1)
         start += len(part)
-    return values, base
+    return values
 
 
 def _blocks(

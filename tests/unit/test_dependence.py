@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from effect_kit import additive_case, attributions_of, model_of, normal_frame, subject_of
 
+from explain_step import privacy
 from explain_step.artifacts import columns, dependence, effects
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
@@ -281,6 +282,28 @@ def test_nothing_to_show_is_not_applicable():
     subject = subject_of(model_of(lambda f: f["x0"], X), X)
     with pytest.raises(NotApplicable, match="no top feature"):
         section(subject, attributions_of(subject, np.zeros((50, 1))))
+
+
+@pytest.mark.parametrize(
+    ("counts", "missing", "named", "other"),
+    [
+        ({"a": 60, "b": 40, "c": 25, "d": 5}, 3, ["a", "b"], 33),  # c goes with the few
+        ({"a": 60, "b": 40, "d": 25}, 0, ["a", "b", "d"], 0),
+        ({"a": 60, "b": 40, "d": 15, "e": 9}, 0, ["a", "b"], 24),  # together they are enough
+        ({"a": 60, "b": 40}, 30, ["a", "b"], 0),  # many missing cells are a level
+        ({"a": 60, "d": 19}, 0, [], 79),
+    ],
+)
+def test_strict_rest_of_the_levels_has_enough_rows_or_none(counts, missing, named, other):
+    cells = [level for level, count in counts.items() for _ in range(count)] + [None] * missing
+    series = pd.Series(cells, dtype=object)
+    found = columns.levels(series, config=Config(privacy="strict"))
+    shown = [name for name in found.names if name not in {privacy.OTHER, privacy.MISSING}]
+    assert shown == named
+    sizes = {name: int((found.codes == i).sum()) for i, name in enumerate(found.names)}
+    assert sizes.get(privacy.OTHER, 0) == other
+    assert (found.codes == -1).sum() in {0, *range(20, 999)}
+    assert (privacy.MISSING in found.names) == (missing >= 20)
 
 
 def test_strict_privacy_publishes_no_row_no_extreme_and_no_rare_level():
