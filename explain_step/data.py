@@ -142,7 +142,7 @@ def subject(
         *caveats,
         *more,
         *_row_caveats(made),
-        *_column_caveats(X),
+        *_column_caveats(X, background=reference),
         *_unread_caveat(whole, X),
         *_repeat_caveat(model, X, response),
         *model_options.label_caveat(config, [*whole.columns, name]),
@@ -311,7 +311,7 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
     return tuple(found)
 
 
-def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
+def _column_caveats(X: pd.DataFrame, *, background: pd.DataFrame) -> tuple[Caveat, ...]:
     empty = X.columns[X.isna().all()].tolist()
     constant = _constant_columns(X)
     infinite = infinite_columns(X)
@@ -330,16 +330,26 @@ def _column_caveats(X: pd.DataFrame) -> tuple[Caveat, ...]:
         )
         found.append(Caveat(code="empty_columns", section=SECTION, message=message, degrades=True))
     if constant and len(X) > 1:
-        message = (
-            f"Columns with a single value in the explained rows: {quoted(constant)}; an attribution of zero "
-            "may only mean that "
-            "they never vary here."
-        )
-        found.append(Caveat(code="constant_columns", section=SECTION, message=message))
+        stuck = [name for name in constant if (background[name] == X[name].iloc[0]).all()]
+        varying = [name for name in constant if name not in stuck]
+        found += [*_constant_caveat(stuck, varies=False), *_constant_caveat(varying, varies=True)]
     if infinite:
         message = f"Columns with infinite values, which the model accepts: {quoted(infinite)}."
         found.append(Caveat(code="infinite_values", section=SECTION, message=message))
     return tuple(found)
+
+
+def _constant_caveat(names: list[str], *, varies: bool) -> tuple[Caveat, ...]:
+    """Say which columns have one value; where the background has no other one either, they are not explained."""
+    where = "in the explained rows" if varies else "in the explained and the background rows"
+    so = (
+        "their attributions compare that value with the background's, and there is no curve"
+        if varies
+        else "their attribution is zero for that reason alone, and what the model does with them is not seen here"
+    )
+    message = f"Columns with a single value {where}: {quoted(names)}; {so}."
+    caveat = Caveat(code="constant_columns", section=SECTION, message=message, degrades=not varies)
+    return (caveat,) if names else ()
 
 
 def _unread_caveat(whole: pd.DataFrame, X: pd.DataFrame) -> tuple[Caveat, ...]:

@@ -375,7 +375,11 @@ def test_caveats_of_degenerate_data():
     assert len(one.X) == 1
     _, caveats = data.subject(model, pd.DataFrame({"a": [np.nan] * 3}), config=NOTHING)
     assert "empty_columns" in {c.code for c in caveats if c.degrades}
-    assert "constant_columns" in codes(data.subject(model, pd.DataFrame({"a": [1.0] * 3}), config=NOTHING)[1])
+    constant = pd.DataFrame({"a": [1.0] * 3})
+    _, caveats = data.subject(model, constant, config=NOTHING)
+    assert "constant_columns" in {c.code for c in caveats if c.degrades}
+    _, caveats = data.subject(model, constant, config=NOTHING, background=pd.DataFrame({"a": [1.0, 2.0]}))
+    assert "constant_columns" in {c.code for c in caveats if not c.degrades}
 
 
 def test_one_class_in_the_labels_degrades():
