@@ -26,7 +26,7 @@ ui: $(STAMP)
 test: $(STAMP) lint types
 	$(BIN)/pytest $(WORKERS) -m "not slow"
 
-# servers that fail, processes that are killed, whole projects in processes of their own
+# servers that are attacked or fail, processes that are killed, whole projects in processes of their own
 test-slow: $(STAMP)
 	$(BIN)/pytest $(WORKERS) -m slow
 

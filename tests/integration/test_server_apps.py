@@ -15,6 +15,8 @@ import pytest
 import server_kit
 from server_kit import Gated
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from gate_kit import World
     from postgres import Postgres

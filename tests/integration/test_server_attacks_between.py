@@ -20,7 +20,7 @@ from explain_step.server import places, registry_store
 if TYPE_CHECKING:
     from gate_kit import Version, World
 
-pytestmark = tracking_kit.pickle_free
+pytestmark = [pytest.mark.slow, tracking_kit.pickle_free]
 
 
 def fresh(prefix: str = "between") -> str:
