@@ -76,7 +76,7 @@ def test_additive_functions_are_recovered_from_every_background_row() -> None:
     )
     truth = np.stack([g(X[:, j]) - np.mean(g(B[:, j])) for j, g in enumerate(parts)], axis=1)
     assert np.allclose(found.values[:, :, 0], truth, atol=1e-10)
-    assert (found.values[:, 5] == 0).all(), "a column without effect gets exactly zero"
+    assert np.abs(found.values[:, 5]).max() < 1e-15, "a column without effect gets nothing but rounding"
 
 
 def test_estimates_agree_with_exact_values_within_their_standard_errors() -> None:
