@@ -113,9 +113,11 @@ def _store(files: Files, place: Place, *, folder: str) -> bytes:
             if marks.unreachable(error):
                 raise
             stored = _standing(ours, place, folder=folder)
-            if stored is None:
+            if stored is not None:
+                return stored
+            # a store that writes in place, as old MLflow does, may have shown another step's half-written file
+            if not isinstance(error, SnapshotError) or attempt == ATTEMPTS - 1:
                 raise
-            return stored
         time.sleep(PAUSE * (attempt + 1) * os.urandom(1)[0] / 64)
     msg = f"{place.location}/{folder} does not hold what was sent, after {ATTEMPTS} attempts."
     raise SnapshotError(msg)

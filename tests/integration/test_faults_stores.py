@@ -14,7 +14,6 @@ from typing import Any
 import mlflow
 import pytest
 import snapshot_kit
-import tracking_kit
 from s3_stub import Bucket, bucket
 from tracking_kit import Store, fitted, hand_made, log, tree
 
@@ -224,10 +223,6 @@ def test_two_steps_on_one_version_end_with_one_whole_snapshot(
     assert tree(place) in (tree(first.path), tree(second.path))
 
 
-@pytest.mark.skipif(
-    tracking_kit.MLFLOW < (3, 16),
-    reason="older MLflow gives up on a SQLite file that others write to; such a snapshot stays in the spool",
-)
 def test_many_steps_at_once_lose_nothing(store: Store, spool: Path, tmp_path: Path) -> None:
     """Eight runs on one SQLite file, each with an own snapshot, and two of them explained twice at once."""
     runs = [store.client.create_run(store.experiment_id).info.run_id for _ in range(8)]
