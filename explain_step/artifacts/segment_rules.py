@@ -20,6 +20,7 @@ from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray, IntArray
 
 Origin = Literal["declared", "sensitive", "found"]
+Rule = Literal["numbers", "days", "years", "levels"]
 FEW = 6
 """A numeric column with more distinct values than this is cut into quartiles."""
 MOST_LEVELS = 12
@@ -28,6 +29,8 @@ MOST_CELLS = 40
 """Cells of one intersection; the smallest beyond are pooled."""
 QUARTILES = (0.25, 0.5, 0.75)
 YES, NO = "yes", "no"
+OTHER_CELLS = "other combinations"
+MOST_STRATA = 100
 TIMES = " \u00d7 "
 """Joins the parts of an intersection and of its levels."""
 
@@ -142,6 +145,22 @@ def partition(
     )
 
 
+def strata(frame: pd.DataFrame, *, config: Config) -> IntArray | None:
+    """Return one code per row: its levels in all declared segments and sensitive columns; None without any.
+
+    Declarations are crossed in their order as long as there are at most `MOST_STRATA` combinations.
+    """
+    codes = None
+    for declaration in (*config.segments, *config.sensitive):
+        made = partition(declaration, frame, config=config, origin="declared")
+        crossed = made.codes if codes is None else codes * len(made.levels) + made.codes
+        numbered = np.unique(crossed, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        if codes is not None and int(numbered.max(initial=0)) >= MOST_STRATA:
+            break
+        codes = numbered
+    return codes
+
+
 def _cut(text: str, frame: pd.DataFrame, *, config: Config) -> tuple[tuple[str, ...], IntArray]:
     if text in frame.columns:
         return cut_column(frame[text], config=config)
@@ -161,32 +180,47 @@ def cut_column(series: pd.Series[Any], *, config: Config) -> tuple[tuple[str, ..
     >>> cut_column(pd.Series(range(1000)), config=Config())[0]
     ('below 250', '[250, 500)', '[500, 750)', '750 or more')
     """
+    kind, edges = rule(series, config=config)
+    if kind in ("levels", "years"):
+        return _as_levels(series.dt.year.astype("Int64") if kind == "years" else series, config=config)
+    return _binned(plain_numbers(series, kind=kind), edges, bin_labels(edges, kind=kind))
+
+
+def rule(series: pd.Series[Any], *, config: Config) -> tuple[Rule, FloatArray]:
+    """Return how a column is cut, and the edges where it is cut into bins.
+
+    Numbers and days are cut at quartiles; dates of a few years by year, all else by level.
+    """
     if pd.api.types.is_datetime64_any_dtype(series):
-        return _cut_dates(series, config=config)
+        if 1 < series.dt.year.nunique() <= FEW:
+            return "years", np.empty(0)
+        days = plain_numbers(series, kind="days")
+        known = days[np.isfinite(days)]
+        if len(known) == 0:
+            return "levels", np.empty(0)
+        return "days", _inner(np.floor(np.quantile(known, QUARTILES)), days)
     if privacy.is_numeric(series) and series.nunique() > FEW:
-        numbers = np.asarray(
-            pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64
-        )
-        edges = _inner(privacy.quantile_edges(series, quantiles=QUARTILES, config=config), numbers)
-        return _binned(numbers, edges, [privacy.bin_label(i, edges) for i in range(len(edges) + 1)])
-    return _as_levels(series, config=config)
+        edges = privacy.quantile_edges(series, quantiles=QUARTILES, config=config)
+        return "numbers", _inner(edges, plain_numbers(series, kind="numbers"))
+    return "levels", np.empty(0)
 
 
-def _cut_dates(series: pd.Series[Any], *, config: Config) -> tuple[tuple[str, ...], IntArray]:
-    """Cut dates by year, or at quartile days where they are all of one year or of many."""
-    if 1 < series.dt.year.nunique() <= FEW:
-        return _as_levels(series.dt.year.astype("Int64"), config=config)
+def plain_numbers(series: pd.Series[Any], *, kind: Rule) -> FloatArray:
+    """Return a column as floats, dates (kind ``days``) as days since 1970; missing is NaN."""
+    if kind != "days":
+        return np.asarray(pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     plain = series.dt.tz_convert("UTC").dt.tz_localize(None) if series.dt.tz is not None else series
     since = (plain - pd.Timestamp("1970-01-01")) / pd.Timedelta(days=1)
-    days = np.asarray(since.to_numpy(dtype=np.float64), dtype=np.float64)
-    known = days[np.isfinite(days)]
-    if len(known) == 0:
-        return _as_levels(series, config=config)
-    edges = _inner(np.floor(np.quantile(known, QUARTILES)), days)
+    return np.asarray(since.to_numpy(dtype=np.float64), dtype=np.float64)
+
+
+def bin_labels(edges: FloatArray, *, kind: Rule) -> list[str]:
+    """Return the names of the bins of numbers or days, open at both ends."""
+    if kind != "days" or len(edges) == 0:
+        return [privacy.bin_label(i, edges) for i in range(len(edges) + 1)]
     dates = [str((pd.Timestamp("1970-01-01") + pd.Timedelta(days=float(e))).date()) for e in edges]
     middle = [f"{a} to before {b}" for a, b in pairwise(dates)]
-    ends = [f"before {dates[0]}", *middle, f"from {dates[-1]}"] if dates else [privacy.bin_label(0, edges)]
-    return _binned(days, edges, ends)
+    return [f"before {dates[0]}", *middle, f"from {dates[-1]}"]
 
 
 def _inner(edges: FloatArray, numbers: FloatArray) -> FloatArray:
@@ -251,7 +285,7 @@ def _cross(
         kept = np.sort(np.lexsort((used, -counts))[: MOST_CELLS - 1])
         new = np.full(len(used), len(kept))
         new[kept] = np.arange(len(kept))
-        pooled = (*(names[i] for i in kept), "other combinations")
+        pooled = (*(names[i] for i in kept), OTHER_CELLS)
         return pooled, new[codes.ravel()].astype(np.int64), ()
     return tuple(names), codes.ravel().astype(np.int64), _margins(cells)
 

@@ -55,6 +55,16 @@ def withheld(
         return ()
     codes = np.stack([p.codes if rows is None else p.codes[rows] for p in partitions], axis=1)
     atoms, sizes = np.unique(codes, axis=0, return_counts=True)
+    return withheld_of(partitions, atoms, sizes=sizes, smallest=smallest)
+
+
+def withheld_of(
+    partitions: Sequence[Partition], atoms: IntArray, *, sizes: IntArray, smallest: int
+) -> tuple[BoolArray, ...]:
+    """Return what `withheld` does, for m combinations of levels (m, partitions) and the rows of each (m,).
+
+    The codes of the partitions are not looked at.
+    """
     cells = [(i, level) for i, p in enumerate(partitions) for level in range(len(p.levels))]
     member = np.stack([atoms[:, i] == level for i, level in cells]).astype(np.float64)
     counts = member @ sizes

@@ -27,6 +27,7 @@ AUTOMATIC = 8
 """Columns used when no segment is declared."""
 BINNED = 3
 """Numeric columns cut into quartiles where fewer columns than this have few levels."""
+BY_OUTPUT = "model output"
 
 
 def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
@@ -55,21 +56,21 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         There is nothing to cut by.
     """
     check(config, list(subject.frame.columns))
-    partitions, caveats = _partitions(subject, attributions, config=config)
+    found, caveats = partitions(subject, attributions, config=config)
     artifacts: list[Artifact] = []
-    if partitions:
+    if found:
         view = view_of(subject, attributions, config=config)
-        cells = cells_of(partitions, subject, view, config=config, seeds=seeds)
+        cells = cells_of(found, subject, view, config=config, seeds=seeds)
         artifacts.append(table_artifact(cells, subject, attributions, view=view, config=config, seeds=seeds))
         undefined = _undefined_metric(cells, subject, config=config)
         caveats = [*caveats, *_cell_caveats(cells, config=config), *undefined]
-        rates = rates_artifact(partitions, subject, attributions, config=config)
+        rates = rates_artifact(found, subject, attributions, config=config)
         artifacts.extend([rates] if rates is not None else [])
     if not config.segments:
         search, said = search_artifact(subject, attributions, config=config, seeds=seeds)
         artifacts.extend([search] if search is not None else [])
         caveats.extend(said)
-    if not partitions and not artifacts:
+    if not found and not artifacts:
         raise NotApplicable(_why_none(subject, config=config))
     if subject.y is None:
         caveats.append(
@@ -91,9 +92,10 @@ def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
     return Caveat(code=code, section=SECTION, message=message, degrades=degrades)
 
 
-def _partitions(
+def partitions(
     subject: Subject, attributions: Attributions, *, config: Config
 ) -> tuple[list[Partition], list[Caveat]]:
+    """Return how the rows are cut, declared cuts first, and what was left out."""
     frame, columns = subject.frame, list(subject.frame.columns)
     wanted: dict[str, tuple[SegmentDeclaration, Any]] = {}
     for declaration in config.segments:
@@ -103,15 +105,15 @@ def _partitions(
     if not config.segments:
         for name in _automatic(subject, attributions, config=config):
             wanted.setdefault(name, (name, "found"))
-    partitions: list[Partition] = []
+    made: list[Partition] = []
     caveats: list[Caveat] = []
     for name, (declaration, origin) in wanted.items():
         if read_columns(declaration, columns) & privacy.hidden(config):
             text = f"Segment {name!r} is not reported: it reads a column listed in 'redact'."
             caveats.append(_caveat("segment_redacted", text))
         else:
-            partitions.append(partition(declaration, frame, config=config, origin=origin))
-    shown = _worth_showing(partitions, config=config)
+            made.append(partition(declaration, frame, config=config, origin=origin))
+    shown = _worth_showing(made, config=config)
     if not shown and not config.segments:
         shown = _worth_showing([_by_output(subject)], config=config)
     return shown, caveats
@@ -121,7 +123,7 @@ def _by_output(subject: Subject) -> Partition:
     """Cut the rows at the median of the model's output: a segment that few rows and odd columns allow."""
     output = subject.response.output[:, 0]
     upper = output > np.median(output)
-    name = f"model output ({subject.model.output_names[0]})"
+    name = f"{BY_OUTPUT} ({subject.model.output_names[0]})"
     return Partition(
         name=name,
         levels=("up to its median", "above its median"),

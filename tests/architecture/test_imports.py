@@ -20,7 +20,19 @@ LAZY = {
 }
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
 
-BASE = {"types", "errors", "canonical", "digests", "config", "seeds", "secret_masking", "dataset"}
+BASE = {
+    *(
+        "types",
+        "errors",
+        "canonical",
+        "canonical_columns",
+        "digests",
+        "config",
+        "seeds",
+        "secret_masking",
+        "dataset",
+    ),
+}
 MATHS = {"intervals", "metrics", "quantity", "privacy"}
 MODELS = {
     *("models", "model_answers", "model_boosters", "model_callables", "model_families", "model_inputs"),
@@ -38,7 +50,8 @@ ROOMS: dict[str, set[str]] = {
     "report": {"types", "errors"},
     "snapshot": BASE,
     "gate": BASE,
-    "compute": BASE | MATHS | MODELS | {"explainers", "artifacts", "scores"},
+    "streaming": BASE | MATHS | MODELS | {"explainers", "artifacts"},
+    "compute": BASE | MATHS | MODELS | {"explainers", "artifacts", "scores", "streaming"},
     "pages": BASE | MATHS | {"compute", "report", "snapshot"},
     "tracking": BASE
     | MATHS
@@ -54,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
     "resuming": BASE | {"pages", "report", "snapshot", "tracking"},
     "cli_resume": BASE | {"cli_base", "resuming", "terminal", "tracking"},
     "cli_sign": BASE | {"cli_base", "snapshot", "tracking"},
+    "cli_verify": BASE | {"cli_base", "snapshot", "terminal", "tracking"},
     "cli_warm": BASE | {"cli_base", "explainers"},
     "cli_gate": BASE | {"cli_base", "gate", "promotion", "snapshot", "terminal", "tracking"},
     "replay_result": BASE | {"gate", "snapshot"},
@@ -85,6 +99,7 @@ ROOMS: dict[str, set[str]] = {
         "cli_replay",
         "cli_resume",
         "cli_sign",
+        "cli_verify",
         "cli_warm",
         "step",
         "tracking",

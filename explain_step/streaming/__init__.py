@@ -1,0 +1,31 @@
+"""Aggregates of any number of rows in bounded memory: a plan from a sample, totals of blocks, tables of all rows.
+
+::
+
+    sample ─▶ explanation ─▶ plan_of() ─┐
+    block of rows ─▶ of_block() ─▶ Totals ─▶ merge() ─▶ overlay(): the sample's tables with the numbers of all rows
+
+Totals of blocks merge in any order to the same numbers, up to rounding, and travel as bytes without pickles: the blocks
+can be on one machine or on many.
+"""
+
+from explain_step.streaming.moments import Moments
+from explain_step.streaming.overlay import overlay
+from explain_step.streaming.plan import Curve, Cut, Plan, Segment
+from explain_step.streaming.planning import plan_of
+from explain_step.streaming.totals import Totals, from_bytes, merge, of_block, to_bytes
+
+__all__ = [
+    "Curve",
+    "Cut",
+    "Moments",
+    "Plan",
+    "Segment",
+    "Totals",
+    "from_bytes",
+    "merge",
+    "of_block",
+    "overlay",
+    "plan_of",
+    "to_bytes",
+]
