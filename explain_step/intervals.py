@@ -236,8 +236,18 @@ def separated_pairs(
     mean = w @ values
     centred = (values - mean) * w[:, None]
     cov = centred.T @ centred
+    return separated_means(mean, cov, n=n, level=level)
+
+
+def separated_means(
+    mean: FloatArray, covariance: FloatArray, *, n: int, level: float = LEVEL
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Return what `separated_pairs` does, from d means over n rows and the covariance (d, d) of the means."""
+    d = len(mean)
+    separated = np.zeros((d, d), dtype=bool)
     difference = mean[:, None] - mean[None, :]
-    error = np.sqrt(np.maximum(np.diag(cov)[:, None] + np.diag(cov)[None, :] - 2 * cov, 0.0))
+    own = np.diag(covariance)
+    error = np.sqrt(np.maximum(own[:, None] + own[None, :] - 2 * covariance, 0.0))
     floor = 1e-12 * max(float(np.abs(mean).max()), 1e-300)
     t = np.where(np.abs(difference) <= floor, 0.0, difference / np.maximum(error, floor))
     upper = np.triu_indices(d, 1)

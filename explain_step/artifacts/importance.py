@@ -23,6 +23,7 @@ from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntAr
 MEAN_OVER_OUTPUTS = "(mean over outputs)"
 FULL_RANKS = 1000
 """Up to this many features every pair is compared; the features after these are ranked as one block."""
+TIED = "tied_ranks"
 CUMULATED = 10
 """So many leading features have the share that they and all larger ones hold together."""
 WIDE = 20_000_000
@@ -367,13 +368,7 @@ def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
         found.append(Caveat(code="few_rows", section="importance", message=text))
     if not np.abs(attributions.values).max() > 0:
         return found  # the explainers say so, and why
-    main = table[table["output"] == table["output"].iloc[-1]]
-    top = main[main["mean_abs_shap"] > 0].head(5)
-    tied = top[top["rank_high"] > top["rank_low"]]
-    if len(tied):
-        tied_names = names(list(tied["feature"]))
-        text = f"Among the first five, ranks are not settled for {tied_names}: the rows cannot tell them from others."
-        found.append(Caveat(code="tied_ranks", section="importance", message=text))
+    found += ties(table)
     if "mean_standard_error" in table:
         noisy = (table["mean_standard_error"] > 0) & (table["ci_low"] <= 0)
         weak = list(dict.fromkeys(table.loc[noisy, "feature"]))
@@ -381,3 +376,15 @@ def _caveats(attributions: Attributions, table: pd.DataFrame) -> list[Caveat]:
             text = f"Estimation noise alone could explain the importance of {names(weak)}: its interval begins at zero."
             found.append(Caveat(code="monte_carlo_noise", section="importance", message=text))
     return found
+
+
+def ties(table: pd.DataFrame) -> list[Caveat]:
+    """Name the leading features whose ranks the rows do not settle."""
+    main = table[table["output"] == table["output"].iloc[-1]]
+    top = main[main["mean_abs_shap"] > 0].head(5)
+    tied = top[top["rank_high"] > top["rank_low"]]
+    if tied.empty:
+        return []
+    tied_names = names(list(tied["feature"]))
+    text = f"Among the first five, ranks are not settled for {tied_names}: the rows cannot tell them from others."
+    return [Caveat(code=TIED, section="importance", message=text)]

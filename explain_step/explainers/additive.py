@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 
 from explain_step.types import Attributions, FloatArray, Subject
 
+ZERO = 1e-14
+"""Values below this, relative to the outputs, are rounding: some forty units in the last place."""
 DOUBLE, SINGLE = (1e-6, 1e-12), (1e-5, 1e-6)
 """Largest additivity error relative to the outputs and to the sums' terms: in double precision, in single precision."""
 
@@ -30,3 +34,21 @@ def terms(attributions: Attributions) -> FloatArray:
     """Return the largest sum of the absolute terms of a row: (outputs,). Rounding errors are parts of it."""
     sums = np.abs(attributions.base_values) + np.abs(attributions.values).sum(axis=1)
     return np.asarray(np.where(np.isfinite(sums), sums, 0.0).max(axis=0, initial=0.0))
+
+
+def without_dust(attributions: Attributions) -> Attributions:
+    """Return the attributions with zeros for the features that nothing but rounding sets apart from zero.
+
+    Sums over coalitions leave a few units in the last place of the outputs where a feature has no effect; they would be
+    ranked and drawn like effects.
+    """
+    dust = np.abs(attributions.values).max(axis=0, initial=0.0) <= ZERO * terms(attributions)
+    if not (dust & (attributions.values != 0).any(axis=0)).any():
+        return attributions
+    error, parts = attributions.standard_error, attributions.parts
+    return dataclasses.replace(
+        attributions,
+        values=np.where(dust, 0.0, attributions.values),
+        standard_error=None if error is None else np.where(dust, 0.0, error),
+        parts=None if parts is None else np.where(dust, 0.0, parts),
+    )

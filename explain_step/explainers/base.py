@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import pandas as pd
 
 from explain_step.config import Config
 from explain_step.seeds import Seeds
-from explain_step.types import Attributions, Subject
+from explain_step.types import Attributions, FloatArray, MethodSpec, Subject
 
 
 class Explainer(Protocol):
@@ -26,4 +30,35 @@ class Explainer(Protocol):
         ------
         NotApplicable
             It turned out on the way that it cannot; the next explainer is asked.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An exact explainer against a fixed background: explains any rows, block by block.
+
+    Attributes
+    ----------
+    values : callable
+        Raw rows (a DataFrame of n rows) to values of shape (n, n_features, n_outputs).
+    base : ndarray of shape (n_outputs,)
+    method : MethodSpec
+    """
+
+    values: Callable[[pd.DataFrame], FloatArray]
+    base: FloatArray
+    method: MethodSpec
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """An exact explainer that can do what does not depend on the rows once, for many blocks of them."""
+
+    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
+        """Return the explainer of ``subject``'s model against its background, for about ``rows`` rows.
+
+        Raises
+        ------
+        NotApplicable
+            As `Explainer.explain`.
         """

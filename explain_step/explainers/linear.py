@@ -8,7 +8,7 @@ come from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 
 from explain_step.config import Config
 from explain_step.explainers import masking
+from explain_step.explainers.base import Prepared
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FittedModel, FloatArray, MethodSpec, Subject
 
@@ -47,31 +48,35 @@ class Linear:
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return exact attributions of all rows, in closed form."""
         model = subject.model
-        weights = _weights(model)
-        shown = _derived(model, subject.X)
-        reference = _derived(model, subject.background)
-        centre = np.asarray(reference.mean(axis=0), dtype=np.float64).ravel()
-        values = np.empty((len(subject.X), len(model.feature_names), len(weights)))
-        for k, (coef, _) in enumerate(weights):
-            folded = _folding(model, coef)
-            values[:, :, k] = _product(shown, folded) - centre @ folded
-        base = np.array([centre @ coef + intercept for coef, intercept in weights])
+        ready = self.prepare(subject, rows=len(subject.X))
+        values = ready.values(subject.X)
         return Attributions(
             values=values,
-            base_values=np.tile(base, (len(values), 1)),
+            base_values=np.tile(ready.base, (len(values), 1)),
             feature_names=model.feature_names,
             output_names=model.output_names,
             output_space=model.output_space,
             rows=np.arange(len(values), dtype=np.int64),
-            method=MethodSpec(
-                name=self.name,
-                version=VERSION,
-                params={
-                    "rows": len(values),
-                    "background_rows": len(subject.background),
-                    "derived": len(centre),
-                },
-            ),
+            method=replace(ready.method, params={**ready.method.params, "rows": len(values)}),
+        )
+
+    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
+        """Return the closed form against the background; ``rows`` does not matter."""
+        del rows
+        model = subject.model
+        weights = _weights(model)
+        centre = np.asarray(_derived(model, subject.background).mean(axis=0), dtype=np.float64).ravel()
+        folded = [_folding(model, coef) for coef, _ in weights]
+
+        def explained(X: pd.DataFrame) -> FloatArray:
+            shown = _derived(model, X)
+            return np.stack([_product(shown, f) - centre @ f for f in folded], axis=2)
+
+        params = {"background_rows": len(subject.background), "derived": len(centre)}
+        return Prepared(
+            values=explained,
+            base=np.array([centre @ coef + intercept for coef, intercept in weights]),
+            method=MethodSpec(name=self.name, version=VERSION, params=params),
         )
 
 

@@ -7,7 +7,7 @@ on blocks of rows: the trees are summed in `CHUNKS` parts, the parts in their or
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -27,8 +27,10 @@ CHUNKS = 16
 """The trees are summed in this many parts, then the parts in order, whatever the number of threads."""
 ROWS_AT_ONCE, VALUES_AT_ONCE = 1 << 16, 1 << 23
 """Rows and attributions held per part of the sum; further rows are done block by block."""
-BATCH_ENTRIES = 1 << 22
-"""Table entries made together: 32 MiB."""
+BATCH_ENTRIES, HELD_ENTRIES = 1 << 22, 1 << 24
+"""Table entries made together: 32 MiB; and most of those that are held for further rows: 128 MiB."""
+SMALL_BLOCK = 1 << 14
+"""Rows held per part of the sum where the tables are held: a block then costs nothing beside its rows."""
 WHOLE_ROWS = 16
 """Up to so many used columns a table entry has a place for each of them."""
 MOST_COLUMNS = 32
@@ -63,6 +65,28 @@ class Program:
     deep: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Trees that rows go through together; ``tables`` are None where they are made anew for every block of rows."""
+
+    programs: tuple[Program, ...]
+    starts: IntArray
+    tables: FloatArray | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An ensemble against a background, ready for any number of rows; see `prepare`."""
+
+    flat: FlatEnsemble
+    others: Coding | None
+    parts: tuple[tuple[Batch, ...], ...]
+    row_columns: int
+    n_used: int
+    outputs: int
+    held: bool
+
+
 def shapley_values(
     ensemble: Ensemble,
     rows: FloatArray,
@@ -88,26 +112,58 @@ def shapley_values(
     NotApplicable
         A path has more distinct columns than fit a packed pattern.
     """
+    prepared = prepare(ensemble, background, places=places, n_used=n_used, hold=False)
+    yield from values_of(prepared, rows, threads=threads)
+
+
+def prepare(
+    ensemble: Ensemble, background: FloatArray | None, *, places: IntArray, n_used: int, hold: bool = True
+) -> Prepared:
+    """Return what does not depend on the rows: codes of the background, programs and, with ``hold``, tables.
+
+    Tables of more than `HELD_ENTRIES` entries are not held, and made anew for every block of rows.
+
+    Raises
+    ------
+    NotApplicable
+        As `shapley_values`.
+    """
     flat = tree_codes.flatten(ensemble, places=places)
     others = None if background is None else tree_codes.encode(flat, background)
-    outputs = len(ensemble.offset)
     padded = -(-n_used // 8) * 8
     row_columns = padded if padded <= WHOLE_ROWS else 0
     programs = [_compile(flat, tree, row_columns=row_columns) for tree in range(len(ensemble.trees))]
+    held = hold and sum(p.entries for p in programs) <= HELD_ENTRIES
+
+    def batch(some: list[Program]) -> Batch:
+        starts = _sizes(flat, some)
+        tables = _tables(flat, some, starts, others=others, row_columns=row_columns) if held else None
+        return Batch(programs=tuple(some), starts=starts, tables=tables)
+
     parts = tree_codes.chunks(len(programs), parts=CHUNKS)
-    block = max(1024, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, padded * outputs)))
+    with ThreadPoolExecutor(max_workers=processors()) as pool:
+        made = [[pool.submit(batch, some) for some in _batches(programs[a:b])] for a, b in parts]
+        done = tuple(tuple(one.result() for one in part) for part in made)
+    return Prepared(
+        flat=flat, others=others, parts=done, row_columns=row_columns, n_used=n_used,
+        outputs=len(ensemble.offset), held=held,
+    )  # fmt: skip
+
+
+def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
+    """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
+    padded, outputs = -(-prepared.n_used // 8) * 8, prepared.outputs
+    most = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE
+    block = max(1024, min(most, VALUES_AT_ONCE // max(1, padded * outputs)))
     with ThreadPoolExecutor(max_workers=threads or processors()) as pool:
         for start in range(0, rows.shape[1], block):
-            coding = tree_codes.encode(flat, rows[:, start : start + block])
+            coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])
             shape = (coding.codes.shape[1], outputs, padded)
-            work = [
-                pool.submit(_sum, flat, programs[a:b], coding, others, row_columns=row_columns, shape=shape)
-                for a, b in parts
-            ]
+            work = [pool.submit(_sum, prepared, part, coding, shape=shape) for part in prepared.parts]
             total = np.zeros(shape)
             for done in work:
                 total += done.result()
-            yield total[:, :, :n_used]
+            yield total[:, :, : prepared.n_used]
 
 
 def warm() -> None:
@@ -182,21 +238,17 @@ def _compile(flat: FlatEnsemble, tree: int, *, row_columns: int) -> Program:
 
 
 def _sum(
-    flat: FlatEnsemble,
-    programs: list[Program],
-    coding: Coding,
-    others: Coding | None,
-    *,
-    row_columns: int,
-    shape: tuple[int, int, int],
+    prepared: Prepared, part: tuple[Batch, ...], coding: Coding, *, shape: tuple[int, int, int]
 ) -> FloatArray:
     """Return the summed values of some trees."""
     sums = np.zeros(shape)
-    for batch in _batches(programs):
-        _add_groups(sums, flat, batch, coding, others, row_columns=row_columns)
-        for program in batch:
+    for batch in part:
+        _add_groups(sums, prepared, batch, coding)
+        for program in batch.programs:
             if program.deep:
-                _add_deep(sums, flat, program, coding, others, row_columns=row_columns)
+                _add_deep(
+                    sums, prepared.flat, program, coding, prepared.others, row_columns=prepared.row_columns
+                )
     return sums
 
 
@@ -212,37 +264,48 @@ def _batches(programs: list[Program]) -> Iterator[list[Program]]:
         yield batch
 
 
-def _add_groups(
-    sums: FloatArray,
-    flat: FlatEnsemble,
-    batch: list[Program],
-    coding: Coding,
-    others: Coding | None,
-    *,
-    row_columns: int,
-) -> None:
-    from explain_step.explainers import tree_kernels
-
-    first = batch[0].tree
+def _sizes(flat: FlatEnsemble, programs: list[Program]) -> IntArray:
+    """Return where each tree's nodes, operations, splits, columns, entries and outputs begin in a batch's arrays."""
     sizes = [
         (
             *(len(flat.left[_nodes(flat, p.tree)]), len(p.operations), len(p.splits), len(p.columns)),
             *(p.entries, _width(flat, p.tree)),
         )
-        for p in batch
+        for p in programs
     ]
-    starts = np.concatenate([np.zeros((1, 6), np.int64), np.cumsum(np.array(sizes, dtype=np.int64), axis=0)])
+    return np.concatenate([np.zeros((1, 6), np.int64), np.cumsum(np.array(sizes, dtype=np.int64), axis=0)])
+
+
+def _tables(
+    flat: FlatEnsemble,
+    programs: Iterable[Program],
+    starts: IntArray,
+    *,
+    others: Coding | None,
+    row_columns: int,
+) -> FloatArray:
     tables = np.zeros(starts[-1, 4])
-    for program, begin in zip(batch, starts[:, 4], strict=False):
+    for program, begin in zip(programs, starts[:, 4], strict=False):
         _fill(tables[begin : begin + program.entries], flat, program, others=others, row_columns=row_columns)
-    nodes = slice(flat.start[first], flat.start[batch[-1].tree + 1])
-    outputs = slice(flat.output_start[first], flat.output_start[batch[-1].tree + 1])
+    return tables
+
+
+def _add_groups(sums: FloatArray, prepared: Prepared, batch: Batch, coding: Coding) -> None:
+    from explain_step.explainers import tree_kernels
+
+    flat, programs, row_columns = prepared.flat, batch.programs, prepared.row_columns
+    tables = batch.tables
+    if tables is None:
+        tables = _tables(flat, programs, batch.starts, others=prepared.others, row_columns=row_columns)
+    first, last = programs[0].tree, programs[-1].tree
+    nodes = slice(flat.start[first], flat.start[last + 1])
+    outputs = slice(flat.output_start[first], flat.output_start[last + 1])
     tree_kernels.add_batch(
-        sums, starts,
-        np.concatenate([p.operations for p in batch]),
-        np.concatenate([p.splits for p in batch]),
-        np.concatenate([p.columns for p in batch]),
-        tables, flat.outputs[outputs], np.array([p.levels for p in batch]), row_columns,
+        sums, batch.starts,
+        np.concatenate([p.operations for p in programs]),
+        np.concatenate([p.splits for p in programs]),
+        np.concatenate([p.columns for p in programs]),
+        tables, flat.outputs[outputs], np.array([p.levels for p in programs]), row_columns,
         flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes],
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ can be on one machine or on many.
 """
 
 from explain_step.streaming.moments import Moments
-from explain_step.streaming.overlay import overlay
+from explain_step.streaming.overlay import caveats, overlay
 from explain_step.streaming.plan import Curve, Cut, Plan, Segment
 from explain_step.streaming.planning import plan_of
 from explain_step.streaming.totals import Totals, from_bytes, merge, of_block, to_bytes
@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "Segment",
     "Totals",
+    "caveats",
     "from_bytes",
     "merge",
     "of_block",

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from explain_step.artifacts import importance
 from explain_step.config import Config
+from explain_step.streaming.of_curves import dependence
+from explain_step.streaming.of_segments import SAID, segment_caveats, segments
+from explain_step.streaming.of_views import view
 from explain_step.streaming.plan import Plan
 from explain_step.streaming.totals import Totals
-from explain_step.types import Artifact
+from explain_step.types import Artifact, Caveat
+
+SECTION = "attributions"
+VIEWS = {"importance": "feature", "importance_groups": "group", "importance_clusters": "cluster"}
 
 
 def overlay(
     artifacts: Sequence[Artifact], plan: Plan, totals: Totals, *, config: Config
 ) -> tuple[Artifact, ...]:
-    """Return the sample's artifacts, with the numbers of all rows where `totals` has them; ``meta`` says which.
+    """Return the sample's artifacts, with the numbers of all rows where ``totals`` has them; ``meta`` says which.
+
+    ``meta["rows_of"]`` names what is of all rows and what is of the sample; ``meta["quantity"]["rows"]`` counts the rows
+    behind the attributions of the table.
 
     Parameters
     ----------
@@ -25,8 +36,58 @@ def overlay(
         Of all rows.
     config : Config
     """
-    del plan, config
-    return tuple(
-        replace(a, meta={**a.meta, "quantity": {**a.meta.get("quantity", {}), "rows_given": totals.rows}})
-        for a in artifacts
+    return tuple(_of_all(a, plan, totals, config=config) for a in artifacts)
+
+
+def _of_all(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) -> Artifact:
+    rows = totals.rows
+    if artifact.name in VIEWS:
+        found = view(artifact, plan, totals, label=VIEWS[artifact.name])
+    elif artifact.name == "dependence":
+        found = dependence(artifact, plan, totals, config=config)
+    elif artifact.name == "segments" and totals.atoms is not None:
+        found = segments(artifact, plan, totals, config=config)
+    else:
+        said = f"everything here is of a seeded sample of {plan.sample_rows:,} of the {rows:,} rows"
+        found, rows = replace(artifact, meta={**artifact.meta, "rows_of": said}), plan.sample_rows
+    return replace(found, meta={**found.meta, "quantity": counted(found.meta, rows=rows, given=totals.rows)})
+
+
+def counted(meta: Any, *, rows: int, given: int) -> dict[str, Any]:
+    """Return the quantity in ``meta`` with its numbers of rows."""
+    return {**meta.get("quantity", {}), "rows": rows, "rows_given": given}
+
+
+def caveats(
+    said: Sequence[Caveat], artifacts: Sequence[Artifact], plan: Plan, totals: Totals, *, config: Config
+) -> tuple[Caveat, ...]:
+    """Return the sample's caveats with those on ranks and segments as all rows have them, and one on the two kinds of rows.
+
+    Parameters
+    ----------
+    said : sequence of Caveat
+        Of the sample's explanation.
+    artifacts : sequence of Artifact
+        What `overlay` returned.
+    """
+    tables = {a.name: a for a in artifacts}
+    counted_anew = "segments" in tables and totals.atoms is not None
+    gone = {importance.TIED, "few_rows", *(SAID if counted_anew else ())}
+    found = [c for c in said if c.code not in gone]
+    found += importance.ties(tables["importance"].table) if "importance" in tables else []
+    found += segment_caveats(tables["segments"].table, plan, config=config) if counted_anew else []
+    return (*found, streamed(plan, totals))
+
+
+def streamed(plan: Plan, totals: Totals) -> Caveat:
+    """Return the caveat that says what is of all rows, and what of the sample."""
+    kept = [*plan.kept, *(["every segment"] if plan.segments and totals.atoms is None else [])]
+    text = (
+        f"All {totals.rows:,} rows are explained and checked; importance, the mean contributions along inputs and the "
+        f"importance in segments are of all of them. Everything else (performance, the loss when inputs are shuffled, "
+        f"interactions, examples, scores, other curves, where bins are cut) is of a seeded sample of "
+        f"{plan.sample_rows:,} of them, spread over the model's output."
     )
+    if kept:
+        text += f" So are the numbers of {', '.join(map(repr, kept))}."
+    return Caveat(code="rows_streamed", section=SECTION, message=text)

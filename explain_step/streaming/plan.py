@@ -63,7 +63,7 @@ class Segment:
     cuts: tuple[Cut, ...]
     cells: tuple[tuple[int, ...], ...]
     rest: int | None
-    origin: str
+    origin: segment_rules.Origin
     columns: tuple[str, ...]
     margins: tuple[tuple[int, ...], ...] = ()
 

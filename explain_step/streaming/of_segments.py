@@ -1,0 +1,220 @@
+"""Importance in segments, of all rows: levels are withheld by the counts of all rows, performance stays the sample's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from explain_step import intervals, privacy
+from explain_step.artifacts import segment_statistics
+from explain_step.artifacts.segment_rules import Partition
+from explain_step.artifacts.segment_statistics import Difference
+from explain_step.artifacts.segment_suppression import withheld_of
+from explain_step.artifacts.segment_table import ALL, COLUMNS, TEXT, typed
+from explain_step.config import Config
+from explain_step.streaming import moments
+from explain_step.streaming.moments import Moments
+from explain_step.streaming.plan import Plan, Segment
+from explain_step.streaming.totals import Totals
+from explain_step.types import Artifact, Caveat, FloatArray
+
+SECTION = "segments"
+SAID = ("empty_segment", "segments_withheld", "segment_wholly_withheld", "segments_few_explained")
+"""Caveats that depend on how many rows there are."""
+METRIC = tuple(name for name in COLUMNS if name.startswith("metric"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Level:
+    """One level of one segment with the numbers of all rows."""
+
+    segment: Segment
+    name: str
+    n: int
+    hidden: bool
+    mean: FloatArray
+    half: FloatArray
+    gap: Difference | None
+    family: tuple[str, int]
+
+
+def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) -> Artifact:
+    """Return the table ``segments`` with the counts and importance of all rows, and what is withheld by these counts.
+
+    ``n`` and ``n_explained`` count all rows. A metric is the sample's; it is missing where the sample withheld the level.
+    """
+    old = artifact.table
+    kept = old[old["segment"].isin(plan.kept)]
+    levels = _levels(plan, totals, config=config)
+    adjusted = _adjusted(levels)
+    records = _overall(old, plan, totals)
+    for level in levels:
+        records += _records(level, old, plan, adjusted=adjusted, config=config)
+    parts = [typed(records, COLUMNS, text=TEXT), *([kept] if len(kept) else [])]
+    meta = {
+        **artifact.meta,
+        "interval": f"95 %, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
+        f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch. Metric: as of the sample. "
+        + str(artifact.meta.get("interval", "")),
+        "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
+        "metric differences of the sample; the two levels of a cut in two are one test. Intervals are not adjusted.",
+        "rows_of": f"n and importance: of all {totals.rows:,} rows; where columns are cut, and metric: of a seeded sample "
+        f"of {plan.sample_rows:,} of them"
+        + (f"; so is all of {', '.join(map(repr, plan.kept))}" if len(kept) else ""),
+        "withheld_levels": sum(level.hidden and level.n > 0 for level in levels),
+        "empty_levels": sum(level.n == 0 for level in levels),
+    }
+    return replace(artifact, table=pd.concat(parts, ignore_index=True), meta=meta)
+
+
+def _levels(plan: Plan, totals: Totals, *, config: Config) -> list[_Level]:
+    """Return every level of every segment; a last one, `privacy.OTHER`, for rows that the sample had none like."""
+    assert totals.atoms is not None
+    assert totals.sizes is not None
+    partitions = [
+        Partition(
+            name=s.name,
+            levels=(*s.levels, privacy.OTHER),
+            codes=np.zeros(0, dtype=np.int64),
+            origin=s.origin,
+            columns=frozenset(s.columns),
+            margins=s.margins,
+        )
+        for s in plan.segments
+    ]
+    gone = withheld_of(partitions, totals.atoms, sizes=totals.sizes, smallest=config.min_segment)
+    found = []
+    for segment, counts, hidden in zip(plan.segments, totals.segments, gone, strict=True):
+        names = (*segment.levels, privacy.OTHER)[: len(counts.n) - int(counts.n[-1] == 0)]
+        found += [_level(segment, counts, names, g, hidden=bool(hidden[g])) for g in range(len(names))]
+    return found
+
+
+def _level(segment: Segment, counts: Moments, names: Sequence[str], g: int, *, hidden: bool) -> _Level:
+    one = counts.take(slice(g, g + 1))
+    others = counts.take(np.array([i for i in range(len(counts.n)) if i != g], dtype=np.int64))
+    inside, outside = _statistics(one), _statistics(moments.pooled(others))
+    n = int(one.n[0])
+    reach = stats.t.ppf(0.5 + intervals.LEVEL / 2, max(n - 1, 1)) * one.error()[0]
+    return _Level(
+        segment=segment,
+        name=names[g],
+        n=n,
+        hidden=hidden,
+        mean=inside.mean,
+        half=np.asarray(reach),
+        gap=None if hidden or outside.n == 0 else segment_statistics.welch(inside, outside),
+        family=(segment.name, 0 if len(names) == 2 else g),
+    )
+
+
+def _statistics(found: Moments) -> segment_statistics.Moments:
+    """Return the moments of one group as `segment_statistics.moments` gives them."""
+    n = int(found.n[0])
+    blank = np.full(found.mean.shape[1], np.nan)
+    if n == 0 or not found.weight[0] > 0:
+        return segment_statistics.Moments(mean=blank, error=blank, n=n)
+    error = found.error()[0] * np.sqrt(n / (n - 1)) if n > 1 else blank
+    return segment_statistics.Moments(mean=found.mean[0], error=error, n=n)
+
+
+def _adjusted(levels: Sequence[_Level]) -> dict[tuple[Any, ...], float]:
+    raw = {
+        (*level.family, i): float(p)
+        for level in levels
+        if level.gap is not None
+        for i, p in enumerate(level.gap.p)
+    }
+    return dict(zip(raw, intervals.holm(list(raw.values())).tolist(), strict=True))
+
+
+def _overall(old: pd.DataFrame, plan: Plan, totals: Totals) -> list[dict[str, Any]]:
+    """Return the rows of the whole data: importance from the moments of the single features."""
+    records = [{str(k): v for k, v in r.items()} for r in old[old["segment"] == ALL].to_dict("records")]
+    view = totals.views[0]
+    half = stats.t.ppf(0.5 + intervals.LEVEL / 2, max(totals.rows - 1, 1)) * view.error()
+    for record in records:
+        k, j = plan.outputs.index(record["output"]), plan.features.index(record["feature"])
+        mean = view.mean[k, j]
+        record |= {"n": totals.rows, "n_explained": totals.rows}
+        record |= {"mean_abs_shap": mean, "ci_low": mean - half[k, j], "ci_high": mean + half[k, j]}
+    return records
+
+
+def _records(
+    level: _Level,
+    old: pd.DataFrame,
+    plan: Plan,
+    *,
+    adjusted: dict[tuple[Any, ...], float],
+    config: Config,
+) -> list[dict[str, Any]]:
+    same = old[(old["segment"] == level.segment.name) & (old["level"] == level.name)]
+    metric = {name: same[name].iloc[0] for name in METRIC} if len(same) else {}
+    head: dict[str, Any] = {
+        "segment": level.segment.name,
+        "level": level.name,
+        "sensitive": bool(set(level.segment.columns) & set(config.sensitive)),
+        "origin": level.segment.origin,
+        "metric": old["metric"].iloc[0],
+    }
+    if level.hidden:
+        why = f"under {config.min_segment} rows, or would reveal a segment that is"
+        empty = level.n == 0
+        return [head | {"withheld": "no rows" if empty else why, "n": 0.0 if empty else np.nan}]
+    head |= metric | {"n": level.n, "n_explained": level.n}
+    return [
+        {
+            **head,
+            "output": plan.outputs[k],
+            "feature": plan.features[j],
+            "mean_abs_shap": level.mean[i],
+            "ci_low": level.mean[i] - level.half[i],
+            "ci_high": level.mean[i] + level.half[i],
+            **_difference(level, i, adjusted),
+        }
+        for i, (k, j) in enumerate(plan.pairs)
+    ]
+
+
+def _difference(level: _Level, i: int, adjusted: dict[tuple[Any, ...], float]) -> dict[str, Any]:
+    gap = level.gap
+    if gap is None:
+        return {}
+    return {
+        "difference": gap.value[i],
+        "difference_ci_low": gap.low[i],
+        "difference_ci_high": gap.high[i],
+        "p_adjusted": adjusted.get((*level.family, i)),
+    }
+
+
+def segment_caveats(table: pd.DataFrame, plan: Plan, *, config: Config) -> list[Caveat]:
+    """Return the caveats `SAID` as the counts of all rows have them."""
+    declared = [s.name for s in plan.segments if s.origin == "declared"]
+    heads = table.drop_duplicates(["segment", "level"])
+    found = []
+    for head in heads[heads["n"] == 0].to_dict("records"):
+        text = f"Segment {head['segment']!r} selects no row."
+        found.append(_caveat("empty_segment", text, degrades=head["origin"] == "declared"))
+    hidden = heads[heads["withheld"].notna() & heads["n"].isna()]
+    if len(hidden):
+        text = (
+            f"{len(hidden)} segment level(s) are withheld: they have under {config.min_segment} rows, or would reveal "
+            "by subtraction a group that has."
+        )
+        found.append(_caveat("segments_withheld", text))
+    shown = set(heads.loc[heads["withheld"].isna(), "segment"])
+    for name in (n for n in declared if n not in shown):
+        text = f"Every level of segment {name!r} is withheld: declare a coarser one, or lower 'min_segment'."
+        found.append(_caveat("segment_wholly_withheld", text, degrades=True))
+    return found
+
+
+def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
+    return Caveat(code=code, section=SECTION, message=message, degrades=degrades)
