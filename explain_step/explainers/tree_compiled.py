@@ -190,8 +190,13 @@ def _comb(*, depth: int) -> Tree:
 
 
 def processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processors that this process may use, at most ``OMP_NUM_THREADS``.
+
+    Spark sets that variable for its Python workers, of which there is one per task.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    return min(here, int(most)) if most.isdigit() and int(most) else here
 
 
 def predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
