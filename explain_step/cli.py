@@ -13,7 +13,6 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,7 @@ from explain_step.cli_gate import gate, promote, review
 from explain_step.cli_replay import replay
 from explain_step.cli_resume import resume
 from explain_step.cli_sign import keygen, sign
+from explain_step.cli_verify import verify
 from explain_step.cli_warm import warm
 from explain_step.errors import (
     BindingError,
@@ -120,6 +120,11 @@ def cli(context: click.Context) -> None:
 )
 @click.option("--max-rows", type=click.IntRange(min=1), help="Explain at most this many rows.")
 @click.option("--budget", metavar="SECONDS", help="Time for estimated work, e.g. 60 or 5m.")
+@click.option(
+    "--precision",
+    type=float,
+    help="Estimated work goes on until leading intervals are within this part of the largest mean, e.g. 0.05.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 @click.option(
     "--allow-pickle", is_flag=True, help="Also load models whose format runs code; only if you trust it."
@@ -165,6 +170,7 @@ PLAIN_OPTIONS = (
     "privacy",
     "max_rows",
     "budget",
+    "precision",
     "seed",
 )
 LIST_OPTIONS = ("segments", "metrics", "redact")
@@ -291,52 +297,9 @@ def _summary_of(shot: Snapshot, *, top: int) -> dict[str, Any]:
     )
 
 
-@cli.command()
-@click.argument("source")
-@click.option(
-    "--allowed-keys",
-    type=click.Path(exists=True, dir_okay=False),
-    help="File of key ids whose signatures count.",
-)
-@common
-def verify(
-    source: str, *, allowed_keys: str | None, as_json: bool, tracking_uri: str | None, verbose: bool
-) -> int:
-    """Check every byte of a snapshot against its manifest; exit code 1 when anything differs.
-
-    SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. Each missing, extra or
-    changed file is named. Digests that stand beside the files (L0) show accidents, not a writer who changes
-    both; a signature by an allowed key (L2) does.
-    """
-    from explain_step import snapshot
-    from explain_step.snapshot.signing import load_allowed_keys
-
-    keys = () if allowed_keys is None else load_allowed_keys(allowed_keys)
-    with working(verbose=verbose), _fetched(source, tracking_uri, unread=True) as path:
-        findings = snapshot.verify_directory(path, allowed_keys=keys)
-    passed = all(finding.verdict == "pass" for finding in findings)
-    if as_json:
-        plain = [asdict(finding) for finding in findings]
-        print_json({"source": source, "verified": passed, "findings": plain})
-        return YES if passed else NO
-    from explain_step.terminal import clean
-
-    for finding in findings:
-        mark = click.style(finding.verdict, fg="green" if finding.verdict == "pass" else "red")
-        click.echo(f"{mark}  {finding.code}  {clean(finding.message)}")
-    return YES if passed else NO
-
-
 @contextmanager
-def _fetched(source: str, tracking_uri: str | None, *, unread: bool = False) -> Iterator[Path]:
-    """Give the directory of a source; what had to be downloaded is removed at the end.
-
-    ``unread``: a plain directory is given as it is, even without a manifest: verify says what is wrong.
-    """
-    path = Path(source)
-    if unread and path.is_dir() and not list(path.glob("*/manifest.json")):
-        yield path
-        return
+def _fetched(source: str, tracking_uri: str | None) -> Iterator[Path]:
+    """Give the directory of a source; what had to be downloaded is removed at the end."""
     from explain_step import tracking
 
     with tempfile.TemporaryDirectory(prefix="explain_step_fetched_") as folder:
@@ -347,7 +310,7 @@ def _print_status(status: str, reason: str) -> None:
     click.echo(f"{click.style(status, fg=COLOURS.get(status), bold=True)}: {reason}")
 
 
-for command in (keygen, sign, replay, export, gate, promote, review, audit, resume, warm):
+for command in (verify, keygen, sign, replay, export, gate, promote, review, audit, resume, warm):
     cli.add_command(command)
 
 

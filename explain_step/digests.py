@@ -12,7 +12,8 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from explain_step.canonical import canonical_json, plain_json
+from explain_step.canonical import canonical_json
+from explain_step.canonical_columns import Arrays, Column, Floats, column_of, exact_floats, mixed
 from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray, IntArray
 
 FRAME_ALGORITHM = "frame-v1"
 TABLE_ALGORITHM = "table-v1"
 DIRECTORY_ALGORITHM = "directory-v1"
+ROWSET_ALGORITHM = "rowset-v2"
 SIGNIFICANT_DIGITS = 6
 """Digits of a number that enter `table_digest`."""
 ABSOLUTE_STEP = -9
 """Numbers are told apart in steps of at least 10**-9: below is rounding noise of quantities near one ..."""
 COLUMN_DIGITS = 7
 """... and of about 10**-7 of the largest number of their column: the rest is cancellation noise."""
-_TEXT_MODULES = frozenset({"datetime", "decimal", "uuid", "fractions", "ipaddress", "pathlib"})
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -131,7 +133,7 @@ def frame_digest(frame: pd.DataFrame) -> str:
     >>> frame_digest(a) == frame_digest(a.astype("string"))
     True
     """
-    return _columns_digest(frame, algorithm=FRAME_ALGORITHM, floats=_exact_floats)
+    return _columns_digest(frame, algorithm=FRAME_ALGORITHM, floats=exact_floats, plain=False)
 
 
 def table_digest(table: pd.DataFrame) -> str:
@@ -143,7 +145,7 @@ def table_digest(table: pd.DataFrame) -> str:
     can still fall on either side of it; with noise of 1e-16 in numbers near one that happens to about one
     number in 10**9. The exact bytes of every table are held by the file digests of the manifest, not by this.
     """
-    return _columns_digest(table, algorithm=TABLE_ALGORITHM, floats=_rounded_floats)
+    return _columns_digest(table, algorithm=TABLE_ALGORITHM, floats=_rounded_floats, plain=True)
 
 
 def rounded(values: Any) -> list[str]:
@@ -164,78 +166,108 @@ def rounded(values: Any) -> list[str]:
     ]
 
 
-_Floats = Callable[[FloatArray], tuple[bytes, ...]]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameDigests:
+    """Digests of one frame, made in one pass.
+
+    Attributes
+    ----------
+    whole : str
+        `frame_digest` of the frame.
+    columns : tuple of str
+        `frame_digest` of each column as a frame of its own, by position.
+    rowset : str, optional
+        The same for the same rows in any order; how often a row occurs counts. None where it was not asked for.
+    """
+
+    whole: str
+    columns: tuple[str, ...]
+    rowset: str | None = None
 
 
-def _columns_digest(frame: pd.DataFrame, *, algorithm: str, floats: _Floats) -> str:
-    whole = hashlib.sha256()
-    header: list[Any] = [algorithm, len(frame)]
-    parts: list[str] = []
+def frame_digests(frame: pd.DataFrame, *, rowset: bool = False) -> FrameDigests:
+    """Return the digest of a frame, one per column and, where asked for, one that ignores the order of the rows.
+
+    Parameters
+    ----------
+    frame : DataFrame of n rows
+    rowset : bool
+        The order-free digest (``rowset-v2``): the rows are sorted by a 64-bit number of their values and digested
+        as `frame_digest` does, so that other rows have another digest by the strength of SHA-256. Should two unlike
+        rows share that number (about one in 40 million frames of a million rows), their order would count. All columns are
+        held at once: about as much memory as the frame.
+
+    Raises
+    ------
+    InvalidInput
+        A column holds Python objects that have no canonical form.
+
+    Examples
+    --------
+    >>> a = pd.DataFrame({"x": [1, 2], "y": ["u", None]})
+    >>> b = frame_digests(a.iloc[::-1], rowset=True)
+    >>> b.rowset == frame_digests(a, rowset=True).rowset, b.whole == frame_digest(a)
+    (True, False)
+    """
+    held: list[Column] = []
+    parts: list[_Part] = []
+    keys = np.zeros(len(frame), dtype=np.uint64)
     for position in range(frame.shape[1]):
-        column = frame.iloc[:, position]
-        try:
-            logical, buffers = _column(column, algorithm=algorithm, floats=floats)
-        except InvalidInput as error:
-            msg = f"Column {frame.columns[position]!r} cannot be digested: {error}"
-            raise InvalidInput(msg) from error
-        header.append([_name(frame.columns[position]), logical])
-        one = hashlib.sha256()
-        for buffer in buffers:
-            one.update(struct.pack("<q", len(buffer)))
-            one.update(buffer)
-        parts.append(one.hexdigest())
-    whole.update(canonical_json([header, parts]))
-    return whole.hexdigest()
+        column = _canonical(frame, position)
+        parts.append(_part(frame.columns[position], column))
+        if rowset:
+            keys = mixed(keys, column.keys())
+            held.append(column)
+    order = np.argsort(keys) if rowset else None
+    moved = [] if order is None else [_part(p.label, c.take(order)) for p, c in zip(parts, held, strict=True)]
+    return FrameDigests(
+        whole=_joined(FRAME_ALGORITHM, parts, rows=len(frame)),
+        columns=tuple(_joined(FRAME_ALGORITHM, [part], rows=len(frame)) for part in parts),
+        rowset=_joined(ROWSET_ALGORITHM, moved, rows=len(frame)) if rowset else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    label: Any
+    logical: str
+    sha256: str
+
+
+def _columns_digest(frame: pd.DataFrame, *, algorithm: str, floats: Floats, plain: bool) -> str:
+    parts = [
+        _part(frame.columns[k], _canonical(frame, k, floats=floats, plain=plain))
+        for k in range(frame.shape[1])
+    ]
+    return _joined(algorithm, parts, rows=len(frame))
+
+
+def _canonical(
+    frame: pd.DataFrame, position: int, *, floats: Floats = exact_floats, plain: bool = False
+) -> Column:
+    try:
+        return column_of(frame.iloc[:, position], floats=floats, plain=plain)
+    except InvalidInput as error:
+        msg = f"Column {frame.columns[position]!r} cannot be digested: {error}"
+        raise InvalidInput(msg) from error
+
+
+def _part(label: Any, column: Column) -> _Part:
+    one = hashlib.sha256()
+    for buffer in column.buffers():
+        one.update(struct.pack("<q", len(buffer)))
+        one.update(buffer)
+    return _Part(label=label, logical=column.logical, sha256=one.hexdigest())
+
+
+def _joined(algorithm: str, parts: Sequence[_Part], *, rows: int) -> str:
+    header = [algorithm, rows, *([_name(part.label), part.logical] for part in parts)]
+    return sha256_bytes(canonical_json([header, [part.sha256 for part in parts]]))
 
 
 def _name(label: Any) -> str:
     text = label if isinstance(label, str) else f"{type(label).__name__}:{label}"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _column(column: pd.Series[Any], *, algorithm: str, floats: _Floats) -> tuple[str, tuple[bytes, ...]]:
-    """Return logical type and canonical buffers of one column."""
-    dtype: Any = column.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        return _category(column, algorithm=algorithm, floats=floats)
-    if isinstance(dtype, pd.SparseDtype):
-        column = pd.Series(np.asarray(column))
-        dtype = column.dtype
-    missing = column.isna().to_numpy(dtype=bool)
-    validity = np.packbits(missing, bitorder="little").tobytes()
-    kind = getattr(dtype, "kind", "O")
-    if kind == "b":
-        flat = column.to_numpy(dtype=bool, na_value=False) if missing.any() else column.to_numpy(dtype=bool)
-        return "bool", (validity, np.packbits(flat, bitorder="little").tobytes())
-    if kind in "iu":
-        return _integers(column, kind, validity=validity, widen=algorithm == TABLE_ALGORITHM)
-    if kind == "f" and dtype.itemsize <= 8:
-        flat = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        logical = "float64" if algorithm == TABLE_ALGORITHM else f"float{dtype.itemsize * 8}"
-        return logical, (validity, *floats(flat))
-    if kind in "mM":
-        return _times(column, kind, missing=missing, validity=validity)
-    return _objects(column, missing=missing, validity=validity)
-
-
-def _integers(
-    column: pd.Series[Any], kind: str, *, validity: bytes, widen: bool
-) -> tuple[str, tuple[bytes, ...]]:
-    dtype: Any = column.dtype
-    wide = "<i8" if kind == "i" else "<u8"
-    flat = (
-        column.to_numpy(dtype=np.dtype(wide), na_value=0)
-        if column.hasnans
-        else column.to_numpy(np.dtype(wide))
-    )
-    if widen:
-        return "integer", (validity, flat.astype("<i8").tobytes())
-    return f"{'int' if kind == 'i' else 'uint'}{dtype.itemsize * 8}", (validity, flat.tobytes())
-
-
-def _exact_floats(values: FloatArray) -> tuple[bytes, ...]:
-    flat = np.where(np.isnan(values), 0.0, values) + 0.0  # adding zero turns -0.0 into 0.0
-    return (flat.astype("<f8").tobytes(),)
 
 
 def _floor(values: FloatArray) -> int:
@@ -248,10 +280,10 @@ def _floor(values: FloatArray) -> int:
     return max(ABSOLUTE_STEP, exponent - COLUMN_DIGITS)
 
 
-def _rounded_floats(values: FloatArray) -> tuple[bytes, ...]:
+def _rounded_floats(values: FloatArray) -> Arrays:
     mantissa, exponent = _quantised(values, floor=_floor(values))
-    infinite = np.where(np.isinf(values), np.sign(values), 0).astype("<i1")
-    return mantissa.astype("<i8").tobytes(), exponent.astype("<i2").tobytes(), infinite.tobytes()
+    infinite = np.where(np.isinf(values), np.sign(values), 0).astype(np.int8)
+    return mantissa.astype(np.int64), exponent.astype(np.int16), infinite
 
 
 def _quantised(values: npt.NDArray[np.float64], *, floor: int) -> tuple[IntArray, IntArray]:
@@ -274,79 +306,3 @@ def _scaled(values: FloatArray, power: IntArray) -> FloatArray:
     half = power // 2
     result = values * np.power(10.0, half) * np.power(10.0, power - half)
     return np.asarray(result, dtype=np.float64)
-
-
-def _category(column: pd.Series[Any], *, algorithm: str, floats: _Floats) -> tuple[str, tuple[bytes, ...]]:
-    dtype: Any = column.dtype
-    levels, level_buffers = _column(pd.Series(dtype.categories), algorithm=algorithm, floats=floats)
-    decoded = column.astype(dtype.categories.dtype if not column.hasnans else object)
-    logical, buffers = _column(decoded, algorithm=algorithm, floats=floats)
-    if logical == "text" and levels != "text":
-        logical = levels  # nothing but missing values: the levels tell the type
-    if dtype.ordered:
-        return f"ordered<{logical}>", (*buffers, *level_buffers)
-    return f"category<{logical}>", buffers
-
-
-def _times(
-    column: pd.Series[Any], kind: str, *, missing: npt.NDArray[np.bool_], validity: bytes
-) -> tuple[str, tuple[bytes, ...]]:
-    """Seconds and nanoseconds: independent of the unit the column happens to be stored in."""
-    zone = getattr(column.dtype, "tz", None) or getattr(
-        getattr(column.dtype, "pyarrow_dtype", None), "tz", None
-    )
-    if zone is not None:
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-    flat = column.to_numpy()
-    if flat.dtype.kind != kind:
-        flat = flat.astype(f"{kind}8[ns]")
-    unit = np.datetime_data(flat.dtype)[0]
-    counts = np.where(missing, 0, flat.view("i8"))
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    seconds, rest = np.divmod(counts, per_second)
-    nanos = rest * (10**9 // per_second)
-    name = "timestamp" if kind == "M" else "duration"
-    logical = f"{name}[{zone}]" if zone is not None else name
-    return logical, (validity, seconds.astype("<i8").tobytes(), nanos.astype("<i4").tobytes())
-
-
-def _objects(
-    column: pd.Series[Any], *, missing: npt.NDArray[np.bool_], validity: bytes
-) -> tuple[str, tuple[bytes, ...]]:
-    values = column.to_numpy(dtype=object)
-    known = values[~missing].tolist()
-    if all(type(v) is str for v in known):
-        return "text", (validity, *_text_buffers(known))
-    if all(type(v) is bool or type(v) is np.bool_ for v in known):
-        flat = np.zeros(len(values), dtype=bool)
-        flat[~missing] = np.array(known, dtype=bool)
-        return "bool", (validity, np.packbits(flat, bitorder="little").tobytes())
-    return "object", (validity, *_text_buffers([_tagged(v) for v in known]))
-
-
-def _text_buffers(texts: list[str]) -> tuple[bytes, bytes]:
-    """Lengths in UTF-8 bytes, and the bytes: no separator that a value could imitate."""
-    encoded = [t.encode("utf-8", "surrogatepass") for t in texts]
-    return np.fromiter(map(len, encoded), dtype="<i8", count=len(encoded)).tobytes(), b"".join(encoded)
-
-
-def _tagged(value: Any) -> str:
-    """One Python object as text that tells its type: ``int:1`` is not ``str:1``."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return f"str:{value}"
-    if isinstance(value, bytes):
-        return f"bytes:{value.hex()}"
-    if isinstance(value, bool | int):
-        return f"{type(value).__name__}:{int(value)}"
-    if isinstance(value, float | complex):
-        return f"{type(value).__name__}:{value!r}"
-    if isinstance(value, np.ndarray | list | tuple | set | frozenset | Mapping):
-        return f"json:{canonical_json(plain_json(value)).decode('utf-8')}"
-    module = type(value).__module__.partition(".")[0]
-    if module in _TEXT_MODULES or module == "pandas":
-        return f"{type(value).__name__}:{value}"
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    msg = f"it holds {kind} objects; convert them to numbers or text."
-    raise InvalidInput(msg)

@@ -214,8 +214,12 @@ def read(source: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
 
 
 def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Finding, ...]:
-    """Check every byte of a snapshot against its manifest; each missing, extra or changed file is a failing finding."""
-    return snapshot.verify_directory(tracking.fetch(source, tracking_uri=tracking_uri))
+    """Check every byte of a snapshot against its manifest; each missing, extra or changed file is a failing finding.
+
+    Of a source in MLflow also the registry's digest of the manifest, and that the snapshot is that of the model. The
+    ``evidence`` of a pass has the level of trust and what is lacking for the others.
+    """
+    return tracking.verify(source, tracking_uri=tracking_uri)
 
 
 def _said(data: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from explain_step.digests import sha256_bytes, sha256_file
@@ -58,6 +59,7 @@ def bundle(
     files: dict[str, Path | str] = dict(texts)
     for name, folder in folders.items():
         files.update(_below(folder, name=name, leave_out=leave_out.get(name, frozenset())))
+    _check_names(files)
     sums = "".join(f"{_digest(files[name])}  {name}\n" for name in sorted(files))
     files[SUMS] = sums
     (_zip if target.suffix == ".zip" else _folder)(target, files)
@@ -68,6 +70,10 @@ def _below(folder: Path, *, name: str, leave_out: frozenset[str]) -> Iterator[tu
     for at, directories, names in os.walk(folder):
         directories.sort()
         top = Path(at) == folder
+        linked = [d for d in directories if (Path(at) / d).is_symlink() and not (top and d in leave_out)]
+        if linked:
+            msg = f"A bundle holds regular files only; {str(Path(at) / linked[0])!r} is a link."
+            raise InvalidInput(msg)
         for entry in sorted(names):
             path = Path(at) / entry
             relative = path.relative_to(folder)
@@ -79,6 +85,20 @@ def _below(folder: Path, *, name: str, leave_out: frozenset[str]) -> Iterator[tu
             yield f"{name}/{relative.as_posix()}", path
         if top:
             directories[:] = [d for d in directories if d not in leave_out]
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names that are another file, or another line of the digests, where the bundle is unpacked."""
+    seen: dict[str, str] = {}
+    for name in names:
+        odd = any(ord(c) < 32 or c in '\\:*?"<>|\x7f' or "\ud800" <= c <= "\udfff" for c in name)
+        if odd or any(part in ("", ".", "..") or part[-1] in ". " for part in name.split("/")):
+            msg = f"A bundle is unpacked on any system; the file name {name!r} cannot be: rename it in the model."
+            raise InvalidInput(msg)
+        twin = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if twin != name:
+            msg = f"{name!r} and {twin!r} are one file on some systems; rename one of them in the model."
+            raise InvalidInput(msg)
 
 
 def _digest(content: Path | str) -> str:

@@ -14,6 +14,7 @@ Schema version
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ TRUST_LEVEL = (
 ALGORITHMS = {"files": "sha256", "frames": "frame-v1", "tables": "table-v1", "directory": "directory-v1"}
 MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_FILES = 10_000
+MAX_DEPTH = 60
+"""Of lists and objects in each other; a manifest has about ten."""
 SAFE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,150}[a-z0-9_-])?")
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
@@ -185,7 +188,13 @@ def parse(data: bytes) -> dict[str, Any]:
         msg = f"{MANIFEST} must have at most {MAX_MANIFEST_BYTES} bytes, got {len(data)}."
         raise SnapshotError(msg)
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+        _check_depth(value, MAX_DEPTH)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
         msg = f"{MANIFEST} is not strict JSON: {str(error) or type(error).__name__}."
         raise SnapshotError(msg) from error
@@ -208,6 +217,24 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _no_constant(name: str) -> Any:
     msg = f"{name} is not JSON"
     raise ValueError(msg)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"{text[:80]} is no number of 64 bits"
+        raise ValueError(msg)
+    return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left < 0:
+        msg = f"lists and objects are nested more than {MAX_DEPTH} deep"
+        raise ValueError(msg)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        if isinstance(item, dict | list):
+            _check_depth(item, left - 1)
 
 
 def check_schema(manifest: Mapping[str, Any]) -> None:

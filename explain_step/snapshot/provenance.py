@@ -145,13 +145,13 @@ def code(
     }
 
 
-def data(subject: Subject) -> dict[str, Any]:
+def data(subject: Subject, *, digest: str | None = None) -> dict[str, Any]:
     """Return what the explained rows are: digests, numbers of rows and the types of the columns.
 
-    No value of any row is in it.
+    No value of any row is in it. ``digest`` is that of the frame, where it is known already.
     """
     return {
-        "digest": frame_digest(subject.frame),
+        "digest": digest or frame_digest(subject.frame),
         "labels_digest": None
         if subject.y is None
         else frame_digest(pd.DataFrame(_two_dimensional(subject.y))),

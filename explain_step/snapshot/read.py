@@ -146,14 +146,20 @@ def read_directory(path: str | Path) -> Snapshot:
     root = Path(path)
     manifest = read_manifest(root)
     digests = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    tables = {
-        name: read_parquet(_checked_bytes(root, f"tables/{name}.parquet", digests=digests))
-        for name in manifest["tables"]
-    }
+    tables = {name: _table(root, f"tables/{name}.parquet", digests=digests) for name in manifest["tables"]}
     try:
         return _assemble(manifest, root=root, tables=tables)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         msg = f"{root / MANIFEST} is malformed: {error}."
+        raise SnapshotError(msg) from error
+
+
+def _table(root: Path, name: str, *, digests: Mapping[str, str]) -> pd.DataFrame:
+    data = _checked_bytes(root, name, digests=digests)
+    try:
+        return read_parquet(data)
+    except Exception as error:  # a forger's bytes raise anything in a parser
+        msg = f"{name} of snapshot {str(root)!r} cannot be read as a table: {error}"
         raise SnapshotError(msg) from error
 
 
@@ -167,7 +173,12 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise SnapshotError(msg) from error
     manifest = parse(data)
     check_schema(manifest)
-    if seal(manifest)["manifest_digest"] != manifest["manifest_digest"] or dump(manifest) != data:
+    try:
+        sealed = seal(manifest)["manifest_digest"]
+    except InvalidInput as error:
+        msg = f"{place} holds what no manifest holds: {error}"
+        raise SnapshotError(msg) from error
+    if sealed != manifest["manifest_digest"] or dump(manifest) != data:
         msg = f"{place} was changed after it was written: its digest or its form is not the written one."
         raise SnapshotError(msg)
     return manifest

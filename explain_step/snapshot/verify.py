@@ -14,17 +14,20 @@ VER007 a file has other bytes
 VER008 a link or a special file
 VER009 the tables do not give the snapshot id, or a table does not have its digest
 VER010 a file in ``signatures/`` is not a signature that holds for the manifest
+VER011 the registry notes another digest of the manifest
+VER012 the snapshot was made for another logged model or run
+VER013 the model's files are not those that were explained
+VER014 the snapshot before this one is not what the chain says
 ====== ==========================================================================
 
-Digests beside the files (level L0) show accidents only and say nothing about who wrote them; a signature by a
-key that the caller lists (level L2) does.
+What a pass proves has levels (`explain_step.snapshot.trust`). Digests beside the files (L0) show accidents only.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -36,11 +39,21 @@ from explain_step.errors import ExplainStepError, SnapshotError
 from explain_step.snapshot.manifest import MANIFEST, check_schema, dump, identity_of, parse, seal
 from explain_step.snapshot.signing import SIGNATURES, AllowedKey, signatures_of, trusted
 from explain_step.snapshot.tables import read_parquet
+from explain_step.snapshot.timestamps import TimestampFound
+from explain_step.snapshot.trust import Noted, Trust, trust_of
 from explain_step.types import Finding, SignatureFound
+
+MAX_DEPTH = 6
+"""Folders below a snapshot that are looked into; its own files are at most one deep."""
 
 
 def verify_directory(
-    path: str | Path, *, allowed_keys: tuple[AllowedKey, ...] = (), today: date | None = None
+    path: str | Path,
+    *,
+    allowed_keys: tuple[AllowedKey, ...] = (),
+    today: date | None = None,
+    noted: Noted | None = None,
+    timestamp: Callable[[bytes], TimestampFound] | None = None,
 ) -> tuple[Finding, ...]:
     """Return what is wrong with a snapshot, each file at fault by name; one ``pass`` if nothing is.
 
@@ -55,13 +68,18 @@ def verify_directory(
         Keys whose signatures count; the passing finding says which level they reach.
     today : date, optional
         For keys that expire.
+    noted : Noted, optional
+        What a registry notes of the snapshot. Another digest of the manifest is a finding.
+    timestamp : callable, optional
+        Bytes of the manifest to what a time stamp says of them (`explain_step.snapshot.timestamps`).
 
     Returns
     -------
     tuple of Finding
-        ``evidence["path"]`` is the relative path of the file at fault.
+        ``evidence["path"]`` is the relative path of the file at fault. Of a pass, ``level`` is the level of trust that is
+        reached, and ``lacking`` says for each of the others why it is not.
     """
-    return examine(path, allowed_keys=allowed_keys, today=today).findings
+    return examine(path, allowed_keys=allowed_keys, today=today, noted=noted, timestamp=timestamp).findings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +109,14 @@ def examine(
     allowed_keys: tuple[AllowedKey, ...] = (),
     today: date | None = None,
     thorough: bool = True,
+    noted: Noted | None = None,
+    timestamp: Callable[[bytes], TimestampFound] | None = None,
 ) -> Examined:
     """Verify a snapshot and return what was read with what was found.
 
     Parameters
     ----------
-    path, allowed_keys, today
+    path, allowed_keys, today, noted, timestamp
         As for `verify_directory`.
     thorough : bool
         False saves what costs most and what no forger needs: the digests of the tables, which the snapshot id
@@ -116,11 +136,19 @@ def examine(
         findings.extend(_identity(root, manifest, compute=thorough))
     signatures = signatures_of(root) if not findings else ()
     findings.extend(_signatures(signatures))
-    trust = trusted(signatures, allowed_keys, today=today or datetime.now(UTC).date())
+    digest = sha256_bytes(data)
+    findings.extend(_noted(noted, digest))
+    judged = trusted(signatures, allowed_keys, today=today or datetime.now(UTC).date())
+    trust = trust_of(
+        noted=noted,
+        signatures=judged,
+        listed=bool(allowed_keys),
+        timestamp=None if timestamp is None else timestamp(data),
+    )
     return Examined(
-        findings=tuple(findings) or (_passed(manifest, trust),),
+        findings=tuple(findings) or (_passed(manifest, trust, signatures=judged),),
         manifest=manifest,
-        manifest_sha256=sha256_bytes(data),
+        manifest_sha256=digest,
         signatures=signatures,
     )
 
@@ -129,14 +157,13 @@ def _fail(code: str, message: str, *, path: str, **evidence: Any) -> Finding:
     return Finding(code=code, verdict="fail", message=message, evidence={"path": path, **evidence})
 
 
-def _passed(manifest: Mapping[str, Any], trust: tuple[Mapping[str, Any], ...]) -> Finding:
+def _passed(
+    manifest: Mapping[str, Any], trust: Trust, *, signatures: tuple[Mapping[str, Any], ...]
+) -> Finding:
     n = len(manifest["files"])
-    owners = sorted({str(t["owner"]) for t in trust if t["counts"]})
-    level = "L2" if owners else "L0"
-    said = f"signed by {', '.join(owners)} (L2)" if owners else "self-consistent only (L0)"
-    unlisted = [str(t["key_id"])[:12] for t in trust if not t["counts"]]
-    if unlisted:
-        said += f"; not counted: a signature by {', '.join(unlisted)}… ({trust[0]['reason']})"
+    said = trust.words
+    if signatures and "L2" in trust.lacking:
+        said += f"; {trust.lacking['L2']}"
     return Finding(
         code="VER000",
         verdict="pass",
@@ -144,10 +171,20 @@ def _passed(manifest: Mapping[str, Any], trust: tuple[Mapping[str, Any], ...]) -
         evidence={
             "snapshot_id": manifest["snapshot_id"],
             "files": n,
-            "level": level,
-            "signatures": [dict(t) for t in trust],
+            "level": trust.level,
+            "lacking": dict(trust.lacking),
+            "signatures": [dict(s) for s in signatures],
         },
     )
+
+
+def _noted(noted: Noted | None, digest: str) -> Iterator[Finding]:
+    if noted is not None and noted.sha256 is not None and noted.sha256.strip().lower() != digest:
+        message = (
+            f"{noted.where} notes a manifest with SHA-256 {noted.sha256[:12]}…, this one has {digest[:12]}…: "
+            "one of the two was changed"
+        )
+        yield _fail("VER011", message, path=MANIFEST, noted=noted.sha256, sha256=digest)
 
 
 def _signatures(found: tuple[SignatureFound, ...]) -> Iterator[Finding]:
@@ -206,6 +243,8 @@ def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
         if stat.S_ISDIR(mode):
             if not any(path.startswith(f"{name}/") for path in named):
                 yield _fail("VER006", f"{name}/ is a directory that the manifest does not name", path=name)
+        elif mode == 0:
+            yield _fail("VER007", f"{name} cannot be read", path=name)
         elif not stat.S_ISREG(mode):
             yield _fail("VER008", f"{name} is a link or a special file, not a regular file", path=name)
         elif name not in named:
@@ -224,14 +263,22 @@ def _of_signatures(name: str, mode: int) -> bool:
 
 
 def _walk(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield relative path and mode of everything below ``root``, in order, following no link."""
-    with os.scandir(root) as scanned:
-        entries = sorted(scanned, key=lambda e: e.name)
+    """Yield relative path and mode of everything below ``root``, in order, following no link.
+
+    Of what lies deeper than `MAX_DEPTH` only the uppermost folder is named. A folder that cannot be read has
+    mode 0.
+    """
+    try:
+        with os.scandir(root) as scanned:
+            entries = sorted(scanned, key=lambda e: e.name)
+    except OSError:
+        yield prefix.rstrip("/") or ".", 0
+        return
     for entry in entries:
         name = f"{prefix}{os.fsencode(entry.name).decode('utf-8', 'backslashreplace')}"
         mode = entry.stat(follow_symlinks=False).st_mode
         yield name, mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode) and prefix.count("/") < MAX_DEPTH:
             yield from _walk(Path(entry.path), f"{name}/")
 
 
@@ -260,7 +307,7 @@ def _identity(root: Path, manifest: Mapping[str, Any], *, compute: bool) -> Iter
             path = f"tables/{name}.parquet"
             try:
                 digests[name] = table_digest(read_parquet((root / path).read_bytes()))
-            except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            except Exception as error:  # noqa: BLE001 - a forger's bytes raise anything in a parser
                 yield _fail("VER009", f"{path} cannot be read as a table: {error}", path=path)
                 return
             if digests[name] != named:

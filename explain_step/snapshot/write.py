@@ -14,7 +14,7 @@ import pandas as pd
 
 from explain_step.canonical import canonical_json, plain_json
 from explain_step.config import Config
-from explain_step.digests import sha256_bytes
+from explain_step.digests import FrameDigests, frame_digests, sha256_bytes
 from explain_step.errors import SnapshotError
 from explain_step.secret_masking import masked
 from explain_step.snapshot import provenance
@@ -31,7 +31,7 @@ from explain_step.snapshot.manifest import (
     seal,
     snapshot_id,
 )
-from explain_step.snapshot.provenance_origin import origin, row_digests
+from explain_step.snapshot.provenance_origin import ROWSET_CELLS, origin, row_digests
 from explain_step.snapshot.read import ATTRIBUTIONS, Snapshot, read_directory, read_manifest
 from explain_step.snapshot.summary import summarise
 from explain_step.snapshot.tables import (
@@ -184,7 +184,9 @@ def _content(parts: SnapshotParts) -> _Content:
             parts.attributions, subject=parts.subject, seed=parts.config.seed
         )
     digests = digests_of(tables)
-    data = {**provenance.data(parts.subject), "origin": _data_origin(parts)}
+    frame = parts.subject.frame
+    found = frame_digests(frame, rowset=frame.size <= ROWSET_CELLS)
+    data = {**provenance.data(parts.subject, digest=found.whole), "origin": _data_origin(parts, found)}
     identity = snapshot_id(
         model=asdict(parts.model),
         data=data,
@@ -239,10 +241,13 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
     yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
 
 
-def _data_origin(parts: SnapshotParts) -> dict[str, Any]:
+def _data_origin(parts: SnapshotParts, found: FrameDigests) -> dict[str, Any]:
     """Return what is known of the rows beside their content: outside the id."""
     hidden = None if parts.config.privacy == "strict" else parts.config.redact
-    return {"dataset": parts.dataset, **row_digests(parts.subject.frame, hidden=hidden)}
+    return {
+        "dataset": parts.dataset,
+        **row_digests(found, list(parts.subject.frame.columns), hidden=hidden),
+    }
 
 
 def figure_path(figure: Figure) -> str:

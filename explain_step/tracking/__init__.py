@@ -20,6 +20,7 @@ from explain_step.tracking.spool import Asked, asked_for
 from explain_step.tracking.target import Target, resolve
 from explain_step.tracking.training_run import training_run
 from explain_step.tracking.upload import upload
+from explain_step.tracking.verifying import verify
 
 __all__ = [
     "Asked",
@@ -46,5 +47,6 @@ __all__ = [
     "sign",
     "training_run",
     "upload",
+    "verify",
     "within",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -17,6 +18,7 @@ from explain_step.canonical import canonical_json, plain_json
 from explain_step.digests import (
     directory_digest,
     frame_digest,
+    frame_digests,
     rounded,
     sha256_bytes,
     sha256_file,
@@ -293,6 +295,48 @@ def test_odd_names_and_empty_frames_have_digests() -> None:
 def test_python_objects_without_a_canonical_form_are_refused_by_column() -> None:
     with pytest.raises(InvalidInput, match=r"Column 'thing' .*builtins\.object objects; convert"):
         frame_digest(pd.DataFrame({"thing": [object()]}))
+
+
+def test_dates_of_arrow_are_dates() -> None:
+    days = [datetime.date(2020, 1, 1), None, datetime.date(1969, 12, 31)]
+    stored = pd.DataFrame({"d": pd.Series(days, dtype=pd.ArrowDtype(pa.date32()))})
+    assert frame_digest(stored) == frame_digest(pd.DataFrame({"d": pd.Series(days, dtype=object)}))
+
+
+def test_a_category_is_its_levels_however_it_is_stored() -> None:
+    texts = ["b", None, "a", "b"]
+    plain = pd.DataFrame({"c": pd.Categorical(texts)})
+    arrow = pa.array(texts).dictionary_encode()
+    dictionary = pd.DataFrame({"c": pd.Series(arrow.to_pandas())})
+    assert frame_digest(dictionary) == frame_digest(plain)
+    numbers = pd.DataFrame({"c": pd.Categorical([2, None, 1, 2])})
+    assert frame_digest(numbers) != frame_digest(plain)
+
+
+def test_one_cell_at_any_row_of_any_column_counts() -> None:
+    rng = np.random.default_rng(3)
+    n = 200_000
+    frame = pd.DataFrame(
+        {
+            "i": rng.integers(9, size=n),
+            "f": rng.normal(size=n),
+            "s": rng.choice(["a", "b", "c"], size=n),
+            "b": rng.random(n) < 0.5,
+            "t": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(99, size=n), unit="s"),
+            "c": pd.Categorical(rng.choice(["x", "y"], size=n)),
+        }
+    )
+    base = frame_digests(frame, rowset=True)
+    other = {"i": 99, "f": 0.5, "s": "z", "t": pd.Timestamp("1999-01-01")}
+    for row in (0, n // 2, n - 1):
+        for k, name in enumerate(frame.columns):
+            changed = frame.copy()
+            value = other.get(name, not frame["b"][row] if name == "b" else "xy".replace(frame["c"][row], ""))
+            changed.loc[row, name] = value
+            found = frame_digests(changed, rowset=True)
+            assert found.whole != base.whole
+            assert found.rowset != base.rowset
+            assert [i for i in range(6) if found.columns[i] != base.columns[i]] == [k]
 
 
 def test_frame_digest_leaves_the_frame_as_it_was() -> None:

@@ -18,11 +18,11 @@ from snapshot_kit import frame, parts, subject
 import explain_step
 from explain_step.config import Config
 from explain_step.dataset import described, purpose
-from explain_step.digests import frame_digest
+from explain_step.digests import frame_digest, frame_digests
 from explain_step.secret_masking import mask_lines
 from explain_step.snapshot import provenance, write
 from explain_step.snapshot.provenance_code import DIFF_BYTES, lock, repository
-from explain_step.snapshot.provenance_origin import row_digests, rowset_digest
+from explain_step.snapshot.provenance_origin import row_digests
 
 LOG_KEYS = {"schema_version", "seq", "ts", "step", "event", "wall_s", "cpu_s", "rss_bytes", "rows", "status"}
 
@@ -142,6 +142,10 @@ def test_ordinary_code_stays(text: str) -> None:
     assert mask_lines(text) == text
 
 
+def _rowset(X: pd.DataFrame) -> str | None:
+    return frame_digests(X, rowset=True).rowset
+
+
 def test_rows_in_another_order_or_storage_have_the_same_set_digest() -> None:
     rng = np.random.default_rng(0)
     X = pd.DataFrame(
@@ -149,29 +153,40 @@ def test_rows_in_another_order_or_storage_have_the_same_set_digest() -> None:
     )
     X.loc[3, "a"] = np.nan
     X["c"] = X["c"].astype(object).where(X.index != 5, None)
-    digest = rowset_digest(X)
-    assert rowset_digest(X.sample(frac=1, random_state=1)) == digest
-    stored = X.assign(c=X["c"].astype("string"), b=X["b"].astype("Int64"))
-    assert rowset_digest(stored) == digest
-    assert rowset_digest(X.assign(c=X["c"].astype("category"))) == digest
+    X["t"] = pd.to_datetime(rng.integers(0, 9, size=50), unit="D").where(X.index != 7)
+    X["k"] = pd.Categorical(rng.choice(["x", "y"], 50), ordered=True)
+    digest = _rowset(X)
+    assert _rowset(X.sample(frac=1, random_state=1)) == digest
+    stored = X.assign(c=X["c"].astype("string"), b=X["b"].astype("Int64"), t=X["t"].astype("datetime64[ns]"))
+    assert _rowset(stored.sample(frac=1, random_state=2)) == digest
     for changed in (
         X.iloc[:-1],
         pd.concat([X, X.tail(1)]),
         X.rename(columns={"a": "z"}),
         X.assign(b=X["b"] + 1),
+        X.assign(b=X["b"].astype("int32")),
+        X.assign(k=X["k"].cat.reorder_categories(["y", "x"])),
     ):
-        assert rowset_digest(changed) != digest
+        assert _rowset(changed) != digest
     swapped = X.assign(a=X["a"].to_numpy()[::-1])
-    assert rowset_digest(swapped) != digest
+    assert _rowset(swapped) != digest
+
+
+def test_rows_that_repeat_count_and_an_empty_frame_has_a_set_digest() -> None:
+    twice = pd.DataFrame({"s": ["a", "b", "a"]})
+    assert _rowset(twice) == _rowset(twice.iloc[[0, 2, 1]])
+    assert _rowset(twice) != _rowset(pd.DataFrame({"s": ["a", "b", "b"]}))
+    assert _rowset(twice.iloc[:0]) != _rowset(pd.DataFrame())
 
 
 def test_columns_have_digests_but_not_the_hidden_ones() -> None:
     X = frame(20)
-    found = row_digests(X, hidden=("town",))
+    found = row_digests(frame_digests(X, rowset=True), list(X.columns), hidden=("town",))
     assert found["column_digests"] == {"income": frame_digest(X[["income"]])}
-    assert row_digests(X, hidden=None)["column_digests"] == {"value": None, "reason": "privacy is strict"}
-    large = pd.DataFrame(np.zeros((300_001, 1)), columns=["a"])
-    assert "cells" in row_digests(large, hidden=())["rowset_digest"]["reason"]
+    assert found["rowset_algorithm"] == "rowset-v2"
+    private = row_digests(frame_digests(X), list(X.columns), hidden=None)
+    assert private["column_digests"] == {"value": None, "reason": "privacy is strict"}
+    assert "cells" in private["rowset_digest"]["reason"]
 
 
 def test_who_where_and_why_stay_outside_the_id(tmp_path, monkeypatch) -> None:
@@ -255,7 +270,7 @@ def test_capture_costs_a_fraction_of_a_second(project) -> None:
     started, children = time.process_time(), os.times()
     provenance.environment()
     provenance.code(seed=0, argv=[str(project / "train.py")])
-    row_digests(X.frame, hidden=())
+    row_digests(frame_digests(X.frame, rowset=True), list(X.frame.columns), hidden=())
     after = os.times()
     git_time = after.children_user + after.children_system - children.children_user - children.children_system
     assert time.process_time() - started + git_time < 0.5 * max(1.0, len(provenance.distributions()) / 100)

@@ -1,0 +1,153 @@
+"""Verify a snapshot where it is stored: its bytes, the registry's note of them, whose it is, and the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explain_step.errors import ExplainStepError
+from explain_step.snapshot.chain import chain
+from explain_step.snapshot.trust import Noted
+from explain_step.snapshot.verify import examine
+from explain_step.tracking.binding import model_digest
+from explain_step.tracking.fetch import local_directory, locate
+from explain_step.tracking.marks import PREFIX
+from explain_step.tracking.place import FOLDER, MANIFEST, Place
+from explain_step.tracking.target import resolve_source
+from explain_step.types import Finding
+
+if TYPE_CHECKING:
+    from explain_step.snapshot.signing import AllowedKey
+    from explain_step.snapshot.timestamps import TimestampFound
+    from explain_step.tracking.target import Target
+
+Before = Callable[[str], bytes | None]
+"""The id of a snapshot to the bytes of its manifest, or None where it is not kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stored:
+    directory: Path
+    before: Before
+    target: Target | None = None
+    noted: Noted | None = None
+
+
+def verify(
+    source: str | Path,
+    *,
+    allowed_keys: tuple[AllowedKey, ...] = (),
+    timestamp: Callable[[bytes], TimestampFound] | None = None,
+    today: date | None = None,
+    tracking_uri: str | None = None,
+) -> tuple[Finding, ...]:
+    """Check every byte of a snapshot and, where MLflow names it, that it belongs to what names it.
+
+    Parameters
+    ----------
+    source : path or str
+        A snapshot directory, ``runs:/<id>``, ``models:/name/3``, ``models:/name@alias``, ``models:/m-<id>``. Of a
+        directory only the bytes, the signatures and the snapshot before it, where it lies beside, can be checked.
+    allowed_keys, timestamp, today
+        As for `explain_step.snapshot.verify_directory`.
+    tracking_uri : str, optional
+        Default: MLflow's current one. It is read, never set.
+
+    Raises
+    ------
+    SnapshotError
+        There is no snapshot.
+    """
+    with _stored(source, tracking_uri=tracking_uri) as stored:
+        found = examine(
+            stored.directory,
+            allowed_keys=allowed_keys,
+            today=today,
+            noted=stored.noted,
+            timestamp=timestamp,
+        )
+        if found.manifest is None or any(f.code in ("VER003", "VER004") for f in found.findings):
+            return found.findings
+        more = tuple(_belongs(found.manifest, stored.target))
+        previous, broken = chain(found.manifest, stored.before)
+    findings = (*found.findings, *more, *broken)
+    if any(f.verdict == "fail" for f in findings):
+        return tuple(f for f in findings if f.verdict == "fail")
+    (passed,) = found.findings
+    return (replace(passed, evidence={**passed.evidence, "previous": previous}),)
+
+
+@contextmanager
+def _stored(source: str | Path, *, tracking_uri: str | None) -> Iterator[_Stored]:
+    path = Path(source)
+    plain = path.is_dir() and not list(
+        path.glob(f"*/{MANIFEST}")
+    )  # without a manifest too: verify says what is wrong
+    directory = path if plain else local_directory(source)
+    if directory is not None:
+        yield _Stored(directory=directory, before=_beside(directory))
+        return
+    target = resolve_source(str(source), tracking_uri=tracking_uri)
+    place, folder = locate(str(source), tracking_uri=tracking_uri)
+    with place.copied(folder) as copy:
+        yield _Stored(directory=copy, before=_kept(place), target=target, noted=_note(target, str(source)))
+
+
+def _beside(directory: Path) -> Before:
+    def read(identity: str) -> bytes | None:
+        place = directory.absolute().parent / identity / MANIFEST
+        return place.read_bytes() if place.is_file() and not place.is_symlink() else None
+
+    return read
+
+
+def _kept(place: Place) -> Before:
+    def read(identity: str) -> bytes | None:
+        folder = f"{FOLDER}/{identity}"
+        return place.read(f"{folder}/{MANIFEST}") if MANIFEST in place.children(folder) else None
+
+    return read
+
+
+def _note(target: Target, source: str) -> Noted:
+    """Return the digest of the manifest that the asked version, logged model or run notes."""
+    key = f"{PREFIX}manifest_sha256"
+    if source.startswith("models:/") and target.versions:
+        name, version = target.versions[0]
+        tags = target.client.get_model_version(name, version).tags or {}
+        if tags.get(key) or target.model_id is None:
+            return Noted(sha256=tags.get(key), where=f"version models:/{name}/{version}")
+    if target.model_id is not None:
+        tags = target.client.get_logged_model(target.model_id).tags or {}
+        return Noted(sha256=tags.get(key), where=f"logged model {target.model_id}")
+    tags = target.client.get_run(target.run_id).data.tags
+    return Noted(sha256=tags.get(key), where=f"run {target.run_id}")
+
+
+def _belongs(manifest: Mapping[str, Any], target: Target | None) -> Iterator[Finding]:
+    """Hold what the snapshot was made for against what MLflow says, as the gate does."""
+    if target is None:
+        return
+    model = manifest["model"]
+    key, actual = ("run_id", target.run_id) if target.model_id is None else ("model_id", target.model_id)
+    if model.get(key) != actual:
+        message = f"the snapshot was made for {key} {model.get(key)}, this one is {actual}"
+        yield _fail("VER012", message, claimed=model.get(key), actual=actual)
+    if model.get("digest") is None:
+        return
+    try:
+        found = model_digest(target)
+    except ExplainStepError as error:
+        yield _fail("VER013", f"the model's files cannot be digested: {error}")
+        return
+    if found != model["digest"]:
+        digests = f"digest {str(found)[:12]}…, the snapshot says {model['digest'][:12]}…"
+        yield _fail("VER013", f"the model's files are not those that were explained ({digests})")
+
+
+def _fail(code: str, message: str, **evidence: Any) -> Finding:
+    return Finding(code=code, verdict="fail", message=message, evidence={"path": MANIFEST, **evidence})
