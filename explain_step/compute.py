@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,10 @@ from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, Score, Section, Status, Subject
 
 T = TypeVar("T")
+LEFT = 0.05
+"""Part of the budget that the stages may share however much was spent before them."""
+SHARES = {"attributions": 10, "importance": 3, "dependence": 3, "interactions": 2, "scores": 2}
+"""The stages that ask the model about rows of their own making, and the parts of the budget they may spend."""
 CALLERS_FAULT = (InvalidInput,)
 """Errors of the caller's arguments: raised at once, not recorded as a missing section."""
 
@@ -85,6 +89,38 @@ class Journal:
             )
 
 
+@dataclass(slots=True)
+class Purse:
+    """The budget of the step: each stage may spend its share of what is left, so that all together keep to it."""
+
+    config: Config
+    spent: float = 0.0
+    waiting: dict[str, int] = field(default_factory=lambda: dict(SHARES))
+
+    def for_stage(self, name: str) -> Config:
+        """Return the options with the stage's budget; a stage without a share may not need one."""
+        share = self.waiting.get(name)
+        if share is None:
+            return self.config
+        left = max(self.config.budget - self.spent, LEFT * self.config.budget)
+        allowed = left * share / sum(self.waiting.values())
+        return self.config.model_copy(update={"budget": allowed})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Config]:
+        """Give the stage its options and count the seconds that it takes."""
+        began = time.perf_counter()
+        try:
+            yield self.for_stage(name)
+        finally:
+            if self.waiting.pop(name, None) is not None:
+                self.spent += time.perf_counter() - began
+
+    def refund(self, seconds: float) -> None:
+        """Take back what was exact work, which has no budget."""
+        self.spent -= seconds
+
+
 def compute(
     model: Any,
     X: Any,
@@ -126,18 +162,23 @@ def compute(
         )
         privacy.check(config, [*subject.frame.columns, subject.target_name])
         segment_rules.check(config, list(subject.frame.columns))
-    with journal.stage("attributions", rows=len(subject.X)):
-        attributions, more = explainers.explain(subject, config=config, seeds=seeds)
+        subject = replace(subject, strata=segment_rules.strata(subject.frame, config=config))
+    purse = Purse(config)
+    with journal.stage("attributions", rows=len(subject.X)), purse.stage("attributions") as given:
+        attributions, more = explainers.explain(subject, config=given, seeds=seeds)
+    if attributions.method.exact:
+        purse.refund(purse.spent)
     missing: dict[str, str] = {}
     sections = _sections(
-        builders, subject, attributions, config=config, seeds=seeds, journal=journal, missing=missing
+        builders, subject, attributions, purse=purse, seeds=seeds, journal=journal, missing=missing
     )
-    found = _attempt(
-        "scores",
-        lambda: scores.score(subject, attributions, config=config, seeds=seeds),
-        journal=journal,
-        missing=missing,
-    )
+    with purse.stage("scores") as given:
+        found = _attempt(
+            "scores",
+            partial(scores.score, subject, attributions, config=given, seeds=seeds),
+            journal=journal,
+            missing=missing,
+        )
     artifacts = [artifact for section in sections for artifact in section.artifacts]
     if found:
         artifacts.append(scores.to_artifact(found, quantity(subject, attributions)))
@@ -184,15 +225,16 @@ def _sections(
     subject: Subject,
     attributions: Attributions,
     *,
-    config: Config,
+    purse: Purse,
     seeds: Seeds,
     journal: Journal,
     missing: dict[str, str],
 ) -> list[Section]:
     made = []
     for builder in builders:
-        build = partial(builder.build, subject, attributions, config=config, seeds=seeds)
-        section = _attempt(builder.name, build, journal=journal, missing=missing)
+        with purse.stage(builder.name) as given:
+            build = partial(builder.build, subject, attributions, config=given, seeds=seeds)
+            section = _attempt(builder.name, build, journal=journal, missing=missing)
         made += [] if section is None else [section]
     return made
 

@@ -33,6 +33,10 @@ RULES: dict[str, tuple[str, str]] = {
     "sensitive": COLUMNS,
     "max_rows": ("be a whole number of rows, at least 1", "leave it out to explain every row"),
     "budget": ("be a finite number of seconds above 0", "write 60, '60s', '5m' or '1h'"),
+    "precision": (
+        "be a part above 0 and below 1",
+        "write for instance 0.05, or leave it out for a fixed number of predictions",
+    ),
     "seed": ("be a whole number from 0 to 4294967295", DEFAULT),
     "feature_groups": (
         "map names of groups to lists of column names (text)",
@@ -71,7 +75,11 @@ class Config(BaseModel):
     max_rows : int, optional
         Explain at most this many rows (a seeded sample); what was cut is said in the report.
     budget : float, optional
-        Seconds for estimated (black-box) work. Exact work has no budget.
+        Seconds for estimated (black-box) work, all stages together. Exact work has no budget.
+    precision : float, optional
+        Estimated values of more rows, then more draws for each, until half the 95 % interval of the mean |value| of
+        each of the first ``top_features`` columns is at most this part of the largest mean; ends earlier where the
+        budget is spent or all rows are done. Without it the number of predictions is fixed.
     seed : int
         Seed of everything random.
     feature_groups : dict of str to tuple of str
@@ -115,6 +123,7 @@ class Config(BaseModel):
     sensitive: tuple[str, ...] = ()
     max_rows: int | None = Field(default=None, ge=1)
     budget: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    precision: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**32)
     feature_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     feature_labels: dict[str, str] = Field(default_factory=dict)
@@ -144,7 +153,7 @@ class Config(BaseModel):
     def _plain_label(cls, value: Any) -> Any:
         return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
-    @field_validator("max_rows", "budget", "seed", "min_segment", "top_features", mode="before")
+    @field_validator("max_rows", "budget", "precision", "seed", "min_segment", "top_features", mode="before")
     @classmethod
     def _no_truth_value(cls, value: Any) -> Any:
         if isinstance(value, bool):

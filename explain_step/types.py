@@ -180,6 +180,8 @@ class Subject:
         Name of the label.
     response : Response
         The model's answer on ``X``, computed once.
+    strata : ndarray of int of shape (n,), optional
+        The declared segment of each row: a sample of rows holds every segment in proportion.
     """
 
     model: FittedModel
@@ -192,6 +194,7 @@ class Subject:
     row_ids: npt.NDArray[Any]
     target_name: str
     response: Response
+    strata: IntArray | None = None
 
     def take(self, rows: IntArray) -> Subject:
         """Return the subject restricted to the given row positions."""
@@ -206,6 +209,7 @@ class Subject:
             row_ids=self.row_ids[rows],
             target_name=self.target_name,
             response=self.response.take(rows),
+            strata=None if self.strata is None else self.strata[rows],
         )
 
 

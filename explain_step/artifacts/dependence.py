@@ -13,6 +13,7 @@ from explain_step.artifacts import columns, effect_checks, effects, predicting
 from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
+from explain_step.explainers import masking
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntArray, Section, Subject
@@ -23,7 +24,8 @@ ICE_LINES = 20
 POINTS = 1_000
 DENSITY_BINS = 30
 SMALLEST_BIN = 10
-BUDGET_SHARE = 0.5
+FEWEST_REFERENCE, FEWEST_LOCAL = 50, 100
+"""A slow model is asked about fewer rows than these constants allow, down to so many."""
 MORE_COLUMNS = ("level", "line", "x_low", "x_high")
 INTERVAL = (
     "95 %, each point for itself. shap: mean of the attributions of the explained rows in a bin (studentised "
@@ -83,17 +85,20 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     order = ranking(attributions, weights=rows.explained.weights)
     chosen, excluded = _choose(rows, order)
     done: dict[str, _Effect] = {}
-    watch = predicting.Stopwatch(BUDGET_SHARE * config.budget)
+    watch = predicting.Stopwatch(config.budget)
+    rows, shortened = _in_time(rows, features=len(chosen))
     for feature in chosen:
-        if done and watch.spent():
-            excluded[feature] = f"{BUDGET_SHARE * config.budget:g} s of the budget were spent"
+        if done and watch.spent(done=len(done)):
+            excluded[feature] = f"{config.budget:.3g} s of the budget were not enough"
             continue
         done[feature] = _effect(rows, feature)
     if not done:
         msg = "no top feature has a curve: " + "; ".join(f"{f}: {r}" for f, r in list(excluded.items())[:5])
         raise NotApplicable(msg)
     artifacts, caveats = _assemble(rows, done, excluded=excluded)
-    caveats += effect_checks.cut_short(len(done), of=len(chosen), seconds=BUDGET_SHARE * config.budget)
+    caveats += effect_checks.cut_short(
+        len(done), of=len(chosen), seconds=config.budget, reference=len(rows.reference) if shortened else None
+    )
     caveats += effect_checks.sparse(rows.explained.X.iloc[rows.local], list(done), config=config)
     return Section(artifacts=tuple(artifacts), caveats=caveats)
 
@@ -112,6 +117,25 @@ def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds
         config=config,
         seeds=seeds,
     )
+
+
+def _in_time(rows: _Rows, *, features: int) -> tuple[_Rows, bool]:
+    """Return the rows, fewer of them where the budget does not reach for all features, and whether it does not."""
+    size, local = len(rows.reference), len(rows.local)
+    whole = max(features, 1) * (columns.POINTS * size + 2 * local)
+    model, budget = rows.explained.model, rows.config.budget
+    fits = masking.affordable(model, rows.reference, rows=whole, seconds=budget)
+    if fits >= whole:
+        return rows, False
+    rng, part = rows.seeds.rng("dependence", "fewer"), fits / whole
+    kept = rng.choice(size, min(size, max(int(part * size), FEWEST_REFERENCE)), replace=False)
+    near = rng.choice(local, min(local, max(int(part * local), FEWEST_LOCAL)), replace=False)
+    fewer = replace(
+        rows,
+        reference=rows.reference.iloc[np.sort(kept)].reset_index(drop=True),
+        local=rows.local[np.sort(near)],
+    )
+    return fewer, True
 
 
 def _choose(rows: _Rows, order: IntArray) -> tuple[list[str], dict[str, str]]:
@@ -160,15 +184,13 @@ def _of_numbers(rows: _Rows, feature: str) -> _Effect:
     curve, ends = _shap_by_value(rows, feature, values=values, grid=grid, discrete=discrete, rng=rng)
     m = len(rows.reference)
     settings = [columns.cast(np.full(m, x), series) for x in grid]
-    pdp, lines = effects.partial_dependence(
-        rows.explained.model, rows.reference, feature, settings=settings, rng=rng
-    )
+    local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
+    steps = effects.local_steps(local, feature, edges=grid, weights=rows.local_weights)
+    answers, ends_of = _ask(rows, feature, settings=settings, steps=steps)
+    pdp, lines = effects.partial_dependence(answers, rng=rng)
     near = effects.nearest(values, grid)
     count = np.bincount(near[near >= 0], minlength=len(grid)).astype(np.float64)
-    local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
-    ale = effects.accumulated_local_effects(
-        rows.explained.model, local, feature, edges=grid, rng=rng, weights=rows.local_weights
-    )
+    ale = None if steps is None else effects.accumulated_local_effects(steps, *ends_of, rng=rng)
     parts = [
         _frame(rows, feature, "shap", curve, extra={"x_low": ends[0], "x_high": ends[1]}),
         _frame(rows, feature, "pdp", pdp, x=grid, count=count),
@@ -231,34 +253,48 @@ def _of_levels(rows: _Rows, feature: str) -> _Effect:
         _phi(rows, feature), found.codes, groups=len(found.names), weights=rows.explained.weights, rng=rng
     )
     names = np.array(found.names, dtype=object)
-    m, model = len(rows.reference), rows.explained.model
+    m = len(rows.reference)
     known = [i for i, s in enumerate(found.samples) if s is not None]
     settings = [columns.filled(series, found.samples[i], times=m) for i in known]
-    pdp, lines = effects.partial_dependence(model, rows.reference, feature, settings=settings, rng=rng)
+    steps = _steps_of_levels(rows, feature, found=found) if len(known) == len(found.names) == 2 else None
+    answers, ends_of = _ask(rows, feature, settings=settings, steps=steps)
+    pdp, lines = effects.partial_dependence(answers, rng=rng)
     x = np.array(known, dtype=np.float64)
     parts = [
         _frame(rows, feature, "shap", curve, extra={"level": names}),
         _frame(rows, feature, "pdp", pdp, x=x, count=curve.count[known], extra={"level": names[known]}),
         _ice(rows, feature, lines, x=x, rng=rng, level=names[known]),
     ]
-    if len(known) == 2 and len(found.names) == 2:
-        local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
-        ends = [columns.filled(series, found.samples[i], times=len(local)) for i in known]
-        ale = effects.two_level_effect(
-            model,
-            local,
-            feature,
-            settings=ends,
-            codes=found.codes[rows.local],
-            rng=rng,
-            weights=rows.local_weights,
-        )
+    if steps is not None:
+        ale = effects.accumulated_local_effects(steps, *ends_of, rng=rng)
         parts.append(_frame(rows, feature, "ale", ale, count=curve.count, extra={"level": names}))
     meta = {"kind": "levels", "discrete": True, "ordered": found.ordered}
     if len(found.names) > 2:
         meta["ale"] = "not defined: accumulated local effects need an order of the levels"
     table = pd.concat([p for p in parts if len(p)], ignore_index=True)
     return _Effect(table=table, points=None, meta=meta, caveats=())
+
+
+def _steps_of_levels(rows: _Rows, feature: str, *, found: columns.Levels) -> effects.Steps:
+    series = rows.explained.X[feature]
+    local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
+    return effects.level_steps(
+        local,
+        feature,
+        settings=[columns.filled(series, s, times=len(local)) for s in found.samples],
+        codes=found.codes[rows.local],
+        weights=rows.local_weights,
+    )
+
+
+def _ask(
+    rows: _Rows, feature: str, *, settings: list[Any], steps: effects.Steps | None
+) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Return the outputs behind partial dependence and behind the local steps, asked for in one call."""
+    frames = effects.set_frames(rows.reference, feature, settings=settings)
+    local = () if steps is None else steps.frames
+    answers = predicting.predict_all(rows.explained.model, [*frames, *local])
+    return answers[: len(frames)], answers[len(frames) :]
 
 
 def _frame(

@@ -16,12 +16,13 @@ AGREEMENT = 0.9
 SPARSE = 0.25
 
 
-def cut_short(made: int, *, of: int, seconds: float) -> tuple[Caveat, ...]:
-    """Return a caveat where the budget ended before every feature had its curves."""
-    if made == of:
+def cut_short(made: int, *, of: int, seconds: float, reference: int | None = None) -> tuple[Caveat, ...]:
+    """Return a caveat where the budget ended before every feature had its curves, or left fewer rows for them."""
+    if made == of and reference is None:
         return ()
-    spent = f"{seconds:g} s of the budget were spent. Raise the option budget for the rest."
-    text = f"Dependence has curves of {made} of {of} features: {spent}"
+    rows = "" if reference is None else f", and partial dependence rests on {reference} reference rows"
+    spent = f"{seconds:.3g} s of the budget were not enough. Raise the option budget for the rest."
+    text = f"Dependence has curves of {made} of {of} features{rows}: {spent}"
     return (Caveat(code="dependence_budget", section="dependence", message=text, degrades=True),)
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from explain_step import intervals
 from explain_step.artifacts import columns, predicting
-from explain_step.types import FittedModel, FloatArray, IntArray
+from explain_step.types import FloatArray, IntArray
 
 STUDENT_ROWS = 500
 """Bins with more rows use the Student interval: within a bin attributions are nearly normal."""
@@ -103,23 +103,27 @@ def _mean(
     return mean, mean - half, mean + half
 
 
-def partial_dependence(
-    model: FittedModel,
-    reference: pd.DataFrame,
-    feature: str,
-    *,
-    settings: list[object],
-    rng: np.random.Generator,
-) -> tuple[Curve, FloatArray]:
-    """Return the mean prediction of the reference rows with ``feature`` set to each value.
-
-    Friedman 2001, doi:10.1214/aos/1013203451. All settings are asked for together.
+def set_frames(reference: pd.DataFrame, feature: str, *, settings: list[object]) -> list[pd.DataFrame]:
+    """Return the reference rows (m) with ``feature`` set to each of g values: what partial dependence asks about.
 
     Parameters
     ----------
     reference : DataFrame of m rows
     settings : list of g arrays
         Each a pandas array of m equal values in the column's dtype.
+    """
+    return [predicting.edited(reference, {feature: s}) for s in settings]
+
+
+def partial_dependence(answers: list[FloatArray], *, rng: np.random.Generator) -> tuple[Curve, FloatArray]:
+    """Return the mean prediction of the reference rows with a feature set to each value.
+
+    Friedman 2001, doi:10.1214/aos/1013203451.
+
+    Parameters
+    ----------
+    answers : list of g arrays of shape (m, k)
+        The model's outputs on `set_frames`.
 
     Returns
     -------
@@ -128,10 +132,8 @@ def partial_dependence(
     lines : ndarray of shape (m, g, k)
         The single rows' curves (individual conditional expectation).
     """
-    m, g = len(reference), len(settings)
-    answers = predicting.predict_all(model, (predicting.edited(reference, {feature: s}) for s in settings))
     lines = np.stack(answers, axis=1)
-    k = lines.shape[2]
+    m, g, k = lines.shape
     mean, low, high = intervals.mean_interval(lines.reshape(m, g * k), rng=rng, resamples=RESAMPLES)
     curve = Curve(
         x=np.arange(g, dtype=np.float64),
@@ -143,22 +145,30 @@ def partial_dependence(
     return curve, lines
 
 
-def accumulated_local_effects(
-    model: FittedModel,
-    rows: pd.DataFrame,
-    feature: str,
-    *,
-    edges: FloatArray,
-    rng: np.random.Generator,
-    weights: FloatArray | None = None,
-) -> Curve | None:
-    """Return the accumulated local effect of a numeric or date column.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """The steps of n rows across their bins: what an accumulated local effect asks about.
 
-    Apley and Zhu 2020, doi:10.1111/rssb.12377.
-    Each row's prediction changes between the two edges around its own value, with its other columns kept;
-    the changes are averaged per bin, accumulated, and centred to mean zero over the rows. The interval is a
-    percentile bootstrap over rows. None where fewer than two edges or rows with a value and a weight exist.
+    Attributes
+    ----------
+    frames : tuple of DataFrame
+        The rows with the feature at the lower and at the upper end of their bins.
+    codes, values, weights : ndarray of shape (n,)
+        Bin, value of the feature, and sample weight (optional) of each row.
+    edges : ndarray of shape (bins + 1,)
     """
+
+    frames: tuple[pd.DataFrame, pd.DataFrame]
+    codes: IntArray
+    edges: FloatArray
+    values: FloatArray
+    weights: FloatArray | None
+
+
+def local_steps(
+    rows: pd.DataFrame, feature: str, *, edges: FloatArray, weights: FloatArray | None = None
+) -> Steps | None:
+    """Return the steps of a numeric or date column; None below two edges or rows with a value and a weight."""
     values = columns.numbers(rows[feature])
     counted = ~np.isnan(values) & (True if weights is None else weights > 0)
     rows, values = rows[counted], values[counted]
@@ -168,29 +178,52 @@ def accumulated_local_effects(
     # downwards
     codes = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
     low, high = (columns.cast(edges[codes + side], rows[feature]) for side in (0, 1))
-    below, above = predicting.predict_all(
-        model, [predicting.edited(rows, {feature: low}), predicting.edited(rows, {feature: high})]
+    return Steps(
+        frames=(predicting.edited(rows, {feature: low}), predicting.edited(rows, {feature: high})),
+        codes=codes,
+        edges=edges,
+        values=values,
+        weights=None if weights is None else weights[counted],
     )
-    weights = None if weights is None else weights[counted]
-    return accumulated(above - below, codes, edges=edges, values=values, rng=rng, weights=weights)
 
 
-def two_level_effect(
-    model: FittedModel,
+def level_steps(
     rows: pd.DataFrame,
     feature: str,
     *,
     settings: list[object],
     codes: IntArray,
-    rng: np.random.Generator,
     weights: FloatArray | None = None,
+) -> Steps:
+    """Return the steps of a two-level column: one bin, from the first level to the second."""
+    below, above = set_frames(rows, feature, settings=settings)
+    return Steps(
+        frames=(below, above),
+        codes=np.zeros(len(rows), dtype=np.int64),
+        edges=np.array([0.0, 1.0]),
+        values=codes.astype(np.float64),
+        weights=weights,
+    )
+
+
+def accumulated_local_effects(
+    steps: Steps, below: FloatArray, above: FloatArray, *, rng: np.random.Generator
 ) -> Curve:
-    """Return the accumulated local effect of a two-level column: one bin, the mean change across it."""
-    below, above = predicting.predict_all(model, (predicting.edited(rows, {feature: s}) for s in settings))
-    values = codes.astype(np.float64)
-    edges = np.array([0.0, 1.0])
-    bins = np.zeros(len(rows), dtype=np.int64)
-    return accumulated(above - below, bins, edges=edges, values=values, rng=rng, weights=weights)
+    """Return the accumulated local effect from the model's outputs (n, k) on the frames of the steps.
+
+    Apley and Zhu 2020, doi:10.1111/rssb.12377.
+    Each row's prediction changes between the two edges around its own value, with its other columns kept;
+    the changes are averaged per bin, accumulated, and centred to mean zero over the rows. The interval is a
+    percentile bootstrap over rows.
+    """
+    return accumulated(
+        above - below,
+        steps.codes,
+        edges=steps.edges,
+        values=steps.values,
+        rng=rng,
+        weights=steps.weights,
+    )
 
 
 def accumulated(

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from explain_step import intervals, privacy
@@ -13,6 +14,7 @@ from explain_step.artifacts import columns, predicting
 from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
+from explain_step.explainers import masking
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
 from explain_step.types import (
@@ -27,7 +29,9 @@ from explain_step.types import (
 FEATURES = 8
 ROWS = 300
 CONTEXTS = 8
-BUDGET_SHARE = 0.25
+FEWEST = 20
+"""A slow model is asked about fewer rows than `ROWS`, down to this many."""
+FEWEST_FEATURES = 3
 ROUNDING = 1e-6
 """Departures below this share of the largest output are the rounding of single-precision models."""
 SURFACE_ROWS = 200
@@ -68,8 +72,11 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     rng = seeds.rng("interactions")
     n = len(explained.X)
     rows = np.sort(rng.choice(n, ROWS, replace=False)) if n > ROWS else np.arange(n)
+    watch = predicting.Stopwatch(config.budget)
+    planned = (len(rows), len(top))
+    rows, top = _in_time(explained, rows, top, config=config, seeds=seeds)
     sample = explained.take(rows.astype(np.int64))
-    departures = _departures(sample, top, rng=rng, watch=predicting.Stopwatch(BUDGET_SHARE * config.budget))
+    departures = _departures(sample, top, rng=rng, watch=watch)
     table = _table(departures, top, explained=explained, sample=sample, rng=rng)
     meta = {"quantity": quantity(subject, attributions), "rows": len(rows), "contexts": len(departures)}
     main = Artifact(
@@ -79,14 +86,38 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         meta=meta | {"method": METHOD, "interval": INTERVAL, "features": [_name(subject, j) for j in top]},
     )
     surface = _surface(explained, table, config=config, seeds=seeds, meta=meta)
-    short = len(departures) < CONTEXTS
-    text = f"Interactions used {len(departures)} of {CONTEXTS} background rows per row: the budget was spent."
+    short = len(departures) < CONTEXTS or (len(rows), len(top)) != planned
+    text = (
+        f"Interactions of {len(top)} of {planned[1]} leading features rest on {len(rows)} of {planned[0]} rows and "
+        f"{len(departures)} of {CONTEXTS} background rows each: "
+        f"{config.budget:.3g} s of the budget were not enough."
+    )
     caveats = (
         (Caveat(code="interaction_budget", section="dependence", message=text, degrades=True),)
         if short
         else ()
     )
     return Section(artifacts=(main, *surface), caveats=caveats)
+
+
+def _in_time(
+    explained: Subject, rows: npt.NDArray[np.intp], top: list[int], *, config: Config, seeds: Seeds
+) -> tuple[npt.NDArray[np.intp], list[int]]:
+    """Return the rows and features: fewer rows, then fewer features, where the budget does not reach for all."""
+    whole = CONTEXTS * _sets(len(top)) * len(rows)
+    fits = masking.affordable(explained.model, explained.X, rows=whole, seconds=config.budget)
+    if fits >= whole:
+        return rows, top
+    size = min(len(rows), max(fits // (CONTEXTS * _sets(len(top))), FEWEST))
+    features = len(top)
+    while features > FEWEST_FEATURES and 2 * _sets(features) * size > fits:
+        features -= 1
+    return np.sort(seeds.rng("interactions", "fewer").choice(rows, size, replace=False)), top[:features]
+
+
+def _sets(features: int) -> int:
+    """Return how many rows are predicted for one row and one context: nothing, each feature, each pair."""
+    return 1 + features + features * (features - 1) // 2
 
 
 def _name(subject: Subject, position: int) -> str:
@@ -107,7 +138,7 @@ def _departures(
     floor = ROUNDING * float(np.abs(sample.response.output).max(initial=0.0))
     out: list[FloatArray] = []
     for _ in range(CONTEXTS):
-        if watch.spent() and len(out) >= 2:
+        if len(out) >= 2 and watch.spent(done=len(out)):
             break
         base = sample.background.iloc[rng.integers(0, len(sample.background), len(sample.X))].reset_index(
             drop=True

@@ -12,6 +12,7 @@ from scipy import stats
 from explain_step.artifacts import predicting
 from explain_step.config import Config
 from explain_step.errors import NotApplicable, PredictionFailed
+from explain_step.explainers import masking
 from explain_step.intervals import LEVEL
 from explain_step.metrics import Metric, choose_metrics
 from explain_step.seeds import Seeds
@@ -22,7 +23,8 @@ MAX_FEATURES = 50
 REPEATS = 5
 GROUPS = 20
 FEWEST_ROWS = 10
-BUDGET_SHARE = 0.25
+ENOUGH_ROWS, FEWEST_SHUFFLED = 200, 50
+"""A slow model is asked about fewer rows, down to the first number; below the second there is no importance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +64,8 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
 
     Rows are a seeded sample of at most `MAX_ROWS`; `REPEATS` shuffles, the same for every column, so that a
     column's number does not depend on the others. All shuffles of a column are one prediction call. Columns
-    are taken in ``order``, at most `MAX_FEATURES`, until a quarter of ``config.budget`` is spent.
+    are taken in ``order``, at most `MAX_FEATURES`. Where ``config.budget`` seconds are not enough, there are fewer
+    rows, down to `ENOUGH_ROWS`, then fewer columns.
 
     Parameters
     ----------
@@ -75,6 +78,14 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     rng = seeds.rng("permutation_importance")
     n = len(subject.X)
     rows = np.sort(rng.choice(n, MAX_ROWS, replace=False)) if n > MAX_ROWS else np.arange(n)
+    wanted = [int(j) for j in order[:MAX_FEATURES]]
+    planned, watch = len(rows), predicting.Stopwatch(config.budget)
+    size = _rows_in_time(subject, len(rows), features=len(wanted), budget=config.budget)
+    if size < min(FEWEST_SHUFFLED, len(rows)):
+        cut = _cut((0, len(wanted)), (0, planned), budget=config.budget)
+        return _none(d, "the budget is not enough to ask the model about shuffled rows", caveats=cut)
+    if size < len(rows):
+        rows = np.sort(seeds.rng("permutation_importance", "fewer").choice(rows, size, replace=False))
     sample = subject.take(rows.astype(np.int64))
     metric, baseline = _metric(sample, config=config)
     if metric is None:
@@ -83,11 +94,9 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     groups = np.arange(len(rows)) % min(GROUPS, len(rows))
     judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
-    watch = predicting.Stopwatch(BUDGET_SHARE * config.budget)
-    wanted = [int(j) for j in order[:MAX_FEATURES]]
     skipped: list[int] = []
-    for j in wanted:
-        if watch.spent():
+    for place, j in enumerate(wanted):
+        if watch.spent(done=place):
             skipped.append(j)
             continue
         try:
@@ -102,11 +111,22 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
         metric=metric.name,
         baseline=baseline,
         rows=len(rows),
-        caveats=_cut(len(skipped), len(wanted), config=config),
+        caveats=_cut((len(wanted) - len(skipped), len(wanted)), (len(rows), planned), budget=config.budget),
     )
 
 
-def _none(d: int, reason: str, *, metric: str | None = None) -> Permutation:
+def _rows_in_time(subject: Subject, rows: int, *, features: int, budget: float) -> int:
+    """Return how many rows can be shuffled for all features within the budget, or for one with the fewest rows."""
+    whole = REPEATS * rows * features
+    fits = masking.affordable(subject.model, subject.X, rows=whole, seconds=budget)
+    return (
+        rows
+        if fits >= whole
+        else min(rows, max(fits // (REPEATS * features), min(ENOUGH_ROWS, fits // REPEATS)))
+    )
+
+
+def _none(d: int, reason: str, *, metric: str | None = None, caveats: tuple[Caveat, ...] = ()) -> Permutation:
     blank = np.full(d, np.nan)
     text = f"Permutation importance is missing: {reason}."
     caveat = Caveat(code="no_permutation_importance", section="importance", message=text)
@@ -118,18 +138,17 @@ def _none(d: int, reason: str, *, metric: str | None = None) -> Permutation:
         baseline=None,
         rows=0,
         reason=reason,
-        caveats=(caveat,),
+        caveats=(caveat, *caveats),
     )
 
 
-def _cut(skipped: int, wanted: int, *, config: Config) -> tuple[Caveat, ...]:
-    if not skipped:
+def _cut(features: tuple[int, int], rows: tuple[int, int], *, budget: float) -> tuple[Caveat, ...]:
+    """Return what the budget cut: (reached, planned) features and rows."""
+    if features[0] == features[1] and rows[0] == rows[1]:
         return ()
-    seconds = BUDGET_SHARE * config.budget
     text = (
-        f"Permutation importance has {wanted - skipped} of {wanted} features: {seconds:g} s of the budget "
-        "were used up. "
-        "Raise the option budget for the rest."
+        f"Permutation importance has {features[0]} of {features[1]} features, from {rows[0]:,} of {rows[1]:,} rows: "
+        f"{budget:.3g} s of the budget were not enough. Raise the option budget for the rest."
     )
     return (Caveat(code="permutation_budget", section="importance", message=text, degrades=True),)
 

@@ -19,11 +19,13 @@ class Stopwatch:
     """A time budget, looked at between fixed pieces of work; it never changes the pieces themselves."""
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+        self._begin = time.perf_counter()
+        self._end = self._begin + seconds
 
-    def spent(self) -> bool:
-        """Return whether the budget is used up."""
-        return time.monotonic() > self._end
+    def spent(self, *, done: int = 0) -> bool:
+        """Return whether the budget is used up, or would be by one more piece like the ``done`` ones."""
+        now = time.perf_counter()
+        return now + ((now - self._begin) / done if done else 0.0) > self._end
 
 
 def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -63,17 +65,28 @@ def predict(model: FittedModel, frame: pd.DataFrame, *, block: int) -> FloatArra
 
 
 def predict_all(model: FittedModel, frames: Iterable[pd.DataFrame]) -> list[FloatArray]:
-    """Return the outputs of several frames of equal columns, asked for in as few calls as `CHUNK` allows."""
+    """Return the outputs of several frames of equal columns, asked for in as few calls as `CHUNK` allows.
+
+    Frames whose columns have other dtypes are asked for in a call of their own: stacking would change their values.
+    """
     waiting: list[pd.DataFrame] = []
     answers: list[FloatArray] = []
     rows = 0
     for frame in frames:
-        if waiting and rows + len(frame) > CHUNK:
+        if waiting and (rows + len(frame) > CHUNK or not _alike(waiting[0], frame)):
             answers.extend(_ask(model, waiting))
             waiting, rows = [], 0
         waiting.append(frame)
         rows += len(frame)
     return answers + (_ask(model, waiting) if waiting else [])
+
+
+def _alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Return whether the frames can be stacked: equal dtypes, or categories, which `_ask` makes equal."""
+    return all(
+        a == b or (isinstance(a, pd.CategoricalDtype) and isinstance(b, pd.CategoricalDtype))
+        for a, b in zip(one.dtypes, other.dtypes, strict=True)
+    )
 
 
 def _ask(model: FittedModel, frames: list[pd.DataFrame]) -> list[FloatArray]:

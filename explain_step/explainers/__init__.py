@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import masking
+from explain_step.explainers import additive, growing, masking
 from explain_step.explainers.base import Explainer
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.linear import LINEAR
+from explain_step.explainers.masking import Clock
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.explainers.sampling import spread_rows
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
-from explain_step.types import Attributions, Caveat, FloatArray, Subject
+from explain_step.types import Attributions, Caveat, Subject
 
 __all__ = ["EXPLAINERS", "Explainer", "choose", "explain"]
 
 EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, ENUMERATION, PERMUTATION)
 SECTION = "attributions"
-ZERO = 1e-14
-"""Values below this, relative to the outputs, are rounding: some forty units in the last place."""
-TOO_NOISY = 0.5
-"""Estimates whose standard error is more than this part of a typical value degrade the explanation."""
-DOUBLE, SINGLE = (1e-6, 1e-12), (1e-5, 1e-6)
-"""Largest additivity error relative to the outputs and to the sums' terms: in double precision, in single precision."""
+SHORT, LEFT = 0.01, 0.25
+"""Parts of the budget: what is not worth counting, and what an explainer has whatever was spent before it."""
 
 
 def choose(subject: Subject, *, explainers: tuple[Explainer, ...] = EXPLAINERS) -> Explainer:
@@ -83,14 +78,20 @@ def explain(
         The model raised, or returned something that cannot be explained.
     """
     n = len(subject.X)
-    rows = spread_rows(subject.response.output, config.max_rows or n, rng=seeds.rng("explain", "rows"))
+    rows = spread_rows(
+        subject.response.output,
+        config.max_rows or n,
+        rng=seeds.rng("explain", "rows"),
+        strata=subject.strata,
+    )
     part = subject if len(rows) == n else subject.take(rows)
     left = explainers
     caveats: tuple[Caveat, ...] = ()
+    clock = Clock(config.budget)
     while True:
         explainer, reasons = _ask(part, left)
         try:
-            found = explainer.explain(part, config=config, seeds=seeds)
+            found = explainer.explain(part, config=_remaining(config, clock), seeds=seeds)
             problem = not_additive(part, found)
         except NotApplicable as error:
             problem = str(error)
@@ -98,51 +99,25 @@ def explain(
             break
         caveats = (*caveats, _fallback(explainer, problem))
         left = left[left.index(explainer) + 1 :]
-    given = dataclasses.replace(_without_dust(found), rows=rows[found.rows])
+    given = dataclasses.replace(additive.without_dust(found), rows=rows[found.rows])
     return given, (*caveats, *_facts(subject, given, reasons=reasons))
 
 
-def not_additive(subject: Subject, attributions: Attributions) -> str | None:
-    """Return why the values do not sum to output minus base value on every row, or None where they do.
+def _remaining(config: Config, clock: Clock) -> Config:
+    """Return the options with what earlier explainers left of the budget; something is always left."""
+    spent = clock.spent()
+    if spent < SHORT * config.budget:
+        return config
+    return config.model_copy(update={"budget": max(config.budget - spent, LEFT * config.budget)})
 
-    The largest error allowed is a part of the size of the outputs, and a much smaller part of the sums' terms, whose
-    rounding stays when they cancel: `DOUBLE`, or `SINGLE` for a model that answers in single precision, as boosters do.
-    """
-    output = subject.response.output[attributions.rows]
-    error = np.abs(attributions.base_values + attributions.values.sum(axis=1) - output)
-    single = bool((output == output.astype(np.float32)).all())
-    of_output, of_terms = SINGLE if single else DOUBLE
-    allowed = of_output * np.abs(output).max(axis=0, initial=0.0) + of_terms * _terms(attributions)
-    # written so that NaN fails
-    wrong = int((~(error <= allowed)).any(axis=1).sum())
-    if not wrong:
+
+def not_additive(subject: Subject, attributions: Attributions) -> str | None:
+    """Return why the values do not sum to output minus base value on every row, or None; see `additive.errors`."""
+    error, wrong = additive.errors(subject, attributions)
+    if not wrong.any():
         return None
     size = f"error up to {error.max():.2g}"
-    return f"the values of {wrong} of {len(output)} rows do not sum to the output ({size})"
-
-
-def _terms(attributions: Attributions) -> FloatArray:
-    """Return the largest sum of the absolute terms of a row: (outputs,). Rounding errors are parts of it."""
-    sums = np.abs(attributions.base_values) + np.abs(attributions.values).sum(axis=1)
-    return np.asarray(np.where(np.isfinite(sums), sums, 0.0).max(axis=0, initial=0.0))
-
-
-def _without_dust(attributions: Attributions) -> Attributions:
-    """Return the attributions with zeros for the features that nothing but rounding sets apart from zero.
-
-    Sums over coalitions leave a few units in the last place of the outputs where a feature has no effect; they would be
-    ranked and drawn like effects.
-    """
-    dust = np.abs(attributions.values).max(axis=0, initial=0.0) <= ZERO * _terms(attributions)
-    if not (dust & (attributions.values != 0).any(axis=0)).any():
-        return attributions
-    error, parts = attributions.standard_error, attributions.parts
-    return dataclasses.replace(
-        attributions,
-        values=np.where(dust, 0.0, attributions.values),
-        standard_error=None if error is None else np.where(dust, 0.0, error),
-        parts=None if parts is None else np.where(dust, 0.0, parts),
-    )
+    return f"the values of {int(wrong.sum())} of {len(error)} rows do not sum to the output ({size})"
 
 
 def _fallback(explainer: Explainer, problem: str) -> Caveat:
@@ -190,7 +165,8 @@ def _sampled(subject: Subject, attributions: Attributions) -> Caveat | None:
     rows, given = len(attributions.rows), len(subject.X)
     if rows == given:
         return None
-    how = "a seeded sample, spread over the model's output"
+    over = "the model's output" if subject.strata is None else "the declared segments and the model's output"
+    how = f"a seeded sample, spread over {over}"
     message = f"{rows:,} of the {given:,} given rows are explained: {how}."
     return Caveat(code="rows_sampled", section=SECTION, message=message)
 
@@ -201,7 +177,11 @@ def _estimated(
     """Return what must be said about estimates: how precise they are, and what they stand for."""
     if attributions.method.exact:
         return ()
-    return (_imprecise(subject, attributions, reasons), _part_of_background(attributions))
+    return (
+        _imprecise(subject, attributions, reasons),
+        _wide(attributions),
+        _part_of_background(attributions),
+    )
 
 
 def _imprecise(subject: Subject, attributions: Attributions, reasons: dict[str, str]) -> Caveat:
@@ -211,16 +191,38 @@ def _imprecise(subject: Subject, attributions: Attributions, reasons: dict[str, 
         or reasons.get(model.family)
         or f"{model.model_class or 'the model'} can only be asked to predict"
     )
-    size = float(np.sqrt(np.mean(attributions.values**2)))
     error = attributions.standard_error
-    noise = float(np.sqrt(np.mean(error**2))) / size if error is not None and size > 0 else 0.0
+    noise = 0.0 if error is None else growing.noise(attributions.values, error)
     message = (
         f"Attributions are estimated by {attributions.method.name} sampling, with a standard error per value "
         f"(typically {noise:.1%} of a value's size); an exact method does not apply: {why}."
     )
-    if noise > TOO_NOISY:
+    if noise > growing.TOO_NOISY:
         message += " That is too imprecise for small effects; fewer columns or a smaller max_rows help."
-    return Caveat(code="estimated", section=SECTION, message=message, degrades=noise > TOO_NOISY)
+    return Caveat(code="estimated", section=SECTION, message=message, degrades=noise > growing.TOO_NOISY)
+
+
+WHY_WIDE = {
+    "budget": "the time budget was spent",
+    "rows": "all rows that may be explained are, and more draws for each would not help enough",
+    "predictions": "the largest number of predictions was reached",
+}
+
+
+def _wide(attributions: Attributions) -> Caveat | None:
+    """Return what kept the intervals from being as narrow as they were asked to be."""
+    facts = attributions.method.params
+    why = WHY_WIDE.get(str(facts.get("ended_by")))
+    if facts.get("precision") is None or why is None:
+        return None
+    reached = facts["precision_reached"]
+    now = "is not known" if reached is None else f"is within {reached:.1%}"
+    message = (
+        f"Intervals of the leading columns were asked to be within {facts['precision']:.1%} of the largest importance; "
+        f"the widest {now}: {why}."
+    )
+    degrades = facts["ended_by"] != "rows"
+    return Caveat(code="precision_missed", section=SECTION, message=message, degrades=degrades)
 
 
 def _part_of_background(attributions: Attributions) -> Caveat | None:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.explainers.masking import BoolArray, Pool
-from explain_step.explainers.walks import Sample
+from explain_step.explainers.walks import Sample, is_balanced
 from explain_step.types import FloatArray, IntArray
 
 MAX_BINS = 16
@@ -55,7 +55,7 @@ def adjust(sample: Sample, *, pool: Pool, start: FloatArray, active: BoolArray) 
     """
     n, pairs, d, _ = sample.contributions.shape
     bins = min(MAX_BINS, n * pairs // WALKS_PER_BIN)
-    if pairs < 2 or bins < 2 or pairs % len(start) == 0:
+    if pairs < 2 or bins < 2 or is_balanced(sample, len(start)):
         return sample, start
     contributions, left = sample.contributions.copy(), start.copy()
     for j in range(d):

@@ -25,6 +25,9 @@ CALL_ROWS = 200_000
 CALL_CELLS = 8_000_000
 """Largest prediction call: this many rows, and not more cells than this (64 MB of float64)."""
 PIECE_CELLS = 50_000
+PROBES = (32, 128, 512, 2048, 8192)
+FALLS = 0.7
+"""A larger probe is asked for only while the time per row falls below this part of what it was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +61,17 @@ class Pool:
         """Return the mean number of columns in which an explained and a background row differ, rounded up."""
         differing = 0.0
         for column in self.codes.T:
-            counts = np.zeros((2, int(column.max()) + 2))
-            np.add.at(counts[0], column[: self.n] + 1, 1.0)
-            np.add.at(counts[1], column[self.n :] + 1, 1.0)
-            differing += 1.0 - float(counts[0] @ counts[1]) / (self.n * self.m)
+            size = int(column.max()) + 2
+            shown, others = (
+                np.bincount(part + 1, minlength=size).astype(np.float64)
+                for part in (column[: self.n], column[self.n :])
+            )
+            differing += 1.0 - float(shown @ others) / (self.n * self.m)
         return int(np.ceil(differing))
+
+
+def _now() -> float:
+    return time.perf_counter()
 
 
 @dataclass(slots=True)
@@ -70,12 +79,18 @@ class Clock:
     """The time budget of estimated work, in seconds. It only ever cuts; it never makes a call larger."""
 
     budget: float
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=_now)
+    earlier: int = 0
+    """Rows predicted by this clock before the work at hand."""
+
+    def spent(self) -> float:
+        """Return the seconds since the start."""
+        return _now() - self.started
 
     def allows(self, work: int, *, done: int) -> bool:
-        """Return whether ``work`` more rows would end in time, at the speed of the ``done`` ones."""
-        spent = time.perf_counter() - self.started
-        expected = spent * work / done if done else 0.0
+        """Return whether ``work`` more rows would end in time, at the speed of those that are done."""
+        spent, known = self.spent(), self.earlier + done
+        expected = spent * work / known if known else 0.0
         return spent + expected <= self.budget
 
 
@@ -176,8 +191,31 @@ def predict(model: FittedModel, frame: pd.DataFrame) -> FloatArray:
     return output
 
 
-def calls(total: int, columns: int) -> Iterator[slice]:
+def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: float) -> int:
+    """Return how many of ``rows`` predicted rows fit into ``seconds``: all of them, unless the model is slow.
+
+    A few rows of ``frame`` are predicted to see. Where their time does not suffice, more rows are, as long as that
+    lowers the time per row, so that neither the cost of a single call nor a busy moment decides.
+    """
+    fastest = np.inf
+    for size in PROBES:
+        part = frame.iloc[np.arange(min(size, rows)) % len(frame)]
+        began = _now()
+        predict(model, part)
+        each = (_now() - began) / max(len(part), 1)
+        settled = each > FALLS * fastest
+        fastest = min(fastest, each)
+        if fastest * rows <= seconds or size >= rows:
+            return rows
+        if settled:
+            break
+    return int(seconds / fastest)
+
+
+def calls(total: int, columns: int, *, stop: int = 0) -> Iterator[slice]:
     """Return the calls that cover ``total`` rows: the sizes grow from small to the largest, by counts alone.
+
+    One call ends at row ``stop``.
 
     Examples
     --------
@@ -187,8 +225,9 @@ def calls(total: int, columns: int) -> Iterator[slice]:
     largest = max(1, min(CALL_ROWS, CALL_CELLS // max(columns, 1)))
     start, size = 0, min(FIRST_CALL, largest)
     while start < total:
-        yield slice(start, min(start + size, total))
-        start, size = start + size, min(2 * size, largest)
+        end = min(start + size, stop if start < stop else total)
+        yield slice(start, end)
+        start, size = end, min(2 * size, largest)
 
 
 def evaluate(
@@ -220,10 +259,12 @@ def evaluate(
     """
     done = 0
     outputs = np.empty((len(rows), len(pool.model.output_names)))
-    for part in calls(len(rows), len(pool.names)):
+    for part in calls(len(rows), len(pool.names), stop=min(at_least, len(rows))):
         if clock is not None and done >= at_least and not clock.allows(part.stop - part.start, done=done):
             break
         frame = mixed(pool, rows, partners, masks, part=part)
         outputs[part] = predict(pool.model, frame)
         done = part.stop
+    if clock is not None:
+        clock.earlier += done
     return outputs[:done]

@@ -1,4 +1,4 @@
-"""Seeded choice of rows: spread evenly over the model's output, so that few rows stand for many."""
+"""Seeded choice of rows: spread evenly over segments and the model's output, so that few rows stand for many."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def output_order(output: FloatArray) -> IntArray:
     return np.argsort(output[:, widest], kind="stable").astype(np.int64)
 
 
-def spread_rows(output: FloatArray, size: int, *, rng: np.random.Generator) -> IntArray:
+def spread_rows(
+    output: FloatArray, size: int, *, rng: np.random.Generator, strata: IntArray | None = None
+) -> IntArray:
     """Return ``size`` distinct row positions, ascending, by systematic sampling along the sorted output.
 
     Every row has the same chance ``size / n`` to be drawn (Madow and Madow 1944,
@@ -32,6 +34,8 @@ def spread_rows(output: FloatArray, size: int, *, rng: np.random.Generator) -> I
     size : int
         With ``size >= n`` all rows are returned.
     rng : Generator
+    strata : ndarray of int of shape (n,), optional
+        Segment of each row: each gets its share of the drawn rows, up to one row, spread over its outputs.
 
     Examples
     --------
@@ -42,8 +46,10 @@ def spread_rows(output: FloatArray, size: int, *, rng: np.random.Generator) -> I
     if size >= n:
         return np.arange(n, dtype=np.int64)
     steps = (np.arange(size) + rng.random()) * (n / size)
-    drawn = output_order(output)[np.minimum(steps.astype(np.int64), n - 1)]
-    return np.sort(drawn)
+    order = output_order(output)
+    if strata is not None:
+        order = order[np.argsort(strata[order], kind="stable")]
+    return np.sort(order[np.minimum(steps.astype(np.int64), n - 1)])
 
 
 def stratified_partners(output: FloatArray, *, rows: int, draws: int, rng: np.random.Generator) -> IntArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from explain_step.explainers.masking import BoolArray
-from explain_step.explainers.walks import Sample
+from explain_step.explainers.walks import Sample, is_balanced
 from explain_step.types import FloatArray
 
 SHRINKAGE = 0.25
@@ -70,7 +70,7 @@ def settle(sample: Sample, *, start: FloatArray, end: FloatArray, active: BoolAr
     changes = [
         change - slope * drift[:, q::PARTS].mean(axis=1)[:, None, :] for q, change in enumerate(changes)
     ]
-    if pairs % len(start) == 0 and pairs >= 2 * len(start):
+    if pairs >= 2 * len(start) and is_balanced(sample, len(start)):
         within = _within_partner(sample, len(start))
         residual, degrees = (within**2).sum(axis=1), pairs - len(start)
         # residuals are smaller than errors, as much as their degrees of freedom are fewer than the pairs

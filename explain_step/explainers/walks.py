@@ -29,12 +29,15 @@ class Walks:
         Explained row, number of the pair within the row, background row.
     order : ndarray of int of shape (u, d)
         Columns in the order in which the forward walk switches them.
+    first : int
+        So many pairs of one row follow each other; the rest comes round by round.
     """
 
     row: IntArray
     pair: IntArray
     partner: IntArray
     order: npt.NDArray[np.int32]
+    first: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,25 +58,38 @@ class Sample:
     contributions: FloatArray
 
 
-def draw_walks(rows: IntArray, start: FloatArray, *, pairs: int, columns: int, seeds: Seeds) -> Walks:
-    """Return the pairs of walks: first `MIN_PAIRS` for one row after the other, then round by round."""
-    n = len(rows)
-    partner = stratified_partners(start, rows=n, draws=pairs, rng=seeds.rng("permutation", "partners"))
+def draw_walks(
+    rows: IntArray,
+    start: FloatArray,
+    *,
+    pairs: int,
+    columns: int,
+    seeds: Seeds,
+    batch: int = 0,
+    first: int = MIN_PAIRS,
+) -> Walks:
+    """Return the pairs of walks: the ``first`` ones for one row after the other, then round by round.
+
+    Each ``batch`` has random numbers of its own.
+    """
+    n, first = len(rows), min(first, pairs)
+    name = () if batch == 0 else (str(batch),)
+    partner = stratified_partners(start, rows=n, draws=pairs, rng=seeds.rng("permutation", "partners", *name))
     identity = np.broadcast_to(np.arange(columns, dtype=np.int32), (n * pairs, columns))
-    order = seeds.rng("permutation", "orders").permuted(identity, axis=1).reshape(n, pairs, columns)
-    turn = seeds.rng("permutation", "turn").permutation(n)
-    first = min(MIN_PAIRS, pairs)
+    order = seeds.rng("permutation", "orders", *name).permuted(identity, axis=1).reshape(n, pairs, columns)
+    turn = seeds.rng("permutation", "turn", *name).permutation(n)
     row = np.concatenate([np.repeat(turn, first), np.tile(turn, pairs - first)])
     pair = np.concatenate([np.tile(np.arange(first), n), np.repeat(np.arange(first, pairs), n)])
-    return Walks(row=rows[row], pair=pair, partner=partner[row, pair], order=order[row, pair])
+    return Walks(row=rows[row], pair=pair, partner=partner[row, pair], order=order[row, pair], first=first)
 
 
 def walk(
-    pool: Pool, walks: Walks, *, start: FloatArray, end: FloatArray, clock: Clock
+    pool: Pool, walks: Walks, *, start: FloatArray, end: FloatArray, clock: Clock, sure: int = SURE_ROWS
 ) -> tuple[FloatArray, int]:
     """Evaluate the walks: contributions (finished pairs, d, n_outputs) and the number of predicted rows.
 
-    Switching a column whose two values are equal changes nothing and is not predicted.
+    Switching a column whose two values are equal changes nothing and is not predicted. The first pairs of ``sure``
+    rows are walked whatever the clock says.
     """
     differs = pool.codes[walks.row] != pool.codes[pool.n + walks.partner]
     forward = np.take_along_axis(differs, walks.order, axis=1)
@@ -91,9 +107,9 @@ def walk(
         return np.asarray(turn[which[part]] <= moment[part, None], dtype=bool)
 
     first = np.searchsorted(unit, np.arange(len(needed) + 1))
-    sure = int(first[min(SURE_ROWS * MIN_PAIRS, len(needed))])
+    certain = int(first[min(sure * MIN_PAIRS, len(needed))])
     outputs = masking.evaluate(
-        pool, rows=walks.row[unit], partners=walks.partner[unit], masks=masks, clock=clock, at_least=sure
+        pool, rows=walks.row[unit], partners=walks.partner[unit], masks=masks, clock=clock, at_least=certain
     )
     finished = int(np.searchsorted(first, len(outputs), side="right")) - 1
     # positions in (outputs, background outputs, explained outputs), carried forward over unchanged steps
@@ -128,7 +144,7 @@ def by_row(contributions: FloatArray, walks: Walks, *, rows: int, pairs: int) ->
 
     These are complete rows with their first pairs, or all rows with complete rounds.
     """
-    n, first = rows, min(MIN_PAIRS, pairs)
+    n, first = rows, walks.first
     done = len(contributions)
     rows = min(done // first, n)
     pairs = first + (done - n * first) // n if rows == n else first
@@ -151,3 +167,32 @@ def by_row(contributions: FloatArray, walks: Walks, *, rows: int, pairs: int) ->
         partner=partner[ascending],
         contributions=np.concatenate([early, late], axis=1)[ascending],
     )
+
+
+def with_rows(one: Sample, other: Sample) -> Sample:
+    """Return the rows of two samples with equally many pairs together, ascending."""
+    rows = np.concatenate([one.rows, other.rows])
+    ascending = np.argsort(rows)
+    return Sample(
+        rows=rows[ascending],
+        partner=np.concatenate([one.partner, other.partner])[ascending],
+        contributions=np.concatenate([one.contributions, other.contributions])[ascending],
+    )
+
+
+def with_pairs(one: Sample, other: Sample) -> Sample:
+    """Return the pairs of two samples of the same rows together."""
+    return Sample(
+        rows=one.rows,
+        partner=np.concatenate([one.partner, other.partner], axis=1),
+        contributions=np.concatenate([one.contributions, other.contributions], axis=1),
+    )
+
+
+def is_balanced(sample: Sample, m: int) -> bool:
+    """Return whether every row's pairs use each of the m background rows equally often."""
+    n, pairs = sample.partner.shape
+    if pairs == 0 or pairs % m:
+        return False
+    used = np.sort(sample.partner, axis=1).reshape(n, m, pairs // m)
+    return bool((used == np.arange(m)[:, None]).all())

@@ -25,7 +25,9 @@ SIZES = 8
 ROWS = 250
 ORDERS = 10
 BACKGROUND_ROWS = 5_000
-SURE_WALKS = 10
+SURE_WALKS, FEWEST_WALKS = 10, 2
+"""So many walks are measured whatever the clock says; the second number where the first would take more than the budget."""
+FEWEST_BACKGROUND, BACKGROUND_SHARE = 100, 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,8 +119,9 @@ def measure(subject: Subject, attributions: Attributions, *, config: Config, see
     d = len(attributions.feature_names)
     rng = seeds.rng("scores", "masking_r2", "background")
     keep = np.arange(len(subject.background))
-    if len(keep) > BACKGROUND_ROWS:
-        keep = np.sort(rng.choice(keep, size=BACKGROUND_ROWS, replace=False))
+    size = _background_rows(subject, config=config)
+    if len(keep) > size:
+        keep = np.sort(rng.choice(keep, size=size, replace=False))
     background = subject.background.iloc[keep]
     sizes = np.unique(np.linspace(1, d - 1, min(SIZES, d - 1)).round().astype(np.int64))
     per_walk = len(sizes) * min(PARTNERS, len(background))
@@ -140,6 +143,16 @@ def measure(subject: Subject, attributions: Attributions, *, config: Config, see
         sizes=sizes,
         budget=config.budget,
     )
+
+
+def _background_rows(subject: Subject, *, config: Config) -> int:
+    """Return how many background rows are used: fewer for a model that is slow."""
+    size = min(len(subject.background), BACKGROUND_ROWS)
+    if size <= FEWEST_BACKGROUND:
+        return size
+    seconds = BACKGROUND_SHARE * config.budget
+    fits = masking.affordable(subject.model, subject.background, rows=size, seconds=seconds)
+    return min(size, max(fits, FEWEST_BACKGROUND))
 
 
 def _partners(subject: Subject, background: pd.DataFrame, *, walks: int, seeds: Seeds) -> IntArray:
@@ -177,13 +190,16 @@ def _predict(
         size = sizes[(e % per_walk) // p]
         return np.asarray(rank[e // per_walk] < size[:, None])
 
+    sure = min(SURE_WALKS, len(row))
+    fits = masking.affordable(subject.model, background, rows=sure * per_walk, seconds=budget)
+    sure = max(min(sure, fits // per_walk), min(FEWEST_WALKS, len(row)))
     output = masking.evaluate(
         pool,
         rows=np.repeat(row, per_walk),
         partners=np.repeat(partners, len(sizes), axis=0).reshape(len(row), len(sizes), p).reshape(-1),
         masks=masks,
         clock=Clock(budget),
-        at_least=min(SURE_WALKS, len(row)) * per_walk,
+        at_least=sure * per_walk,
     )
     done = len(output) // per_walk
     v = output[: done * per_walk].reshape(done, len(sizes), p, -1)

@@ -59,6 +59,8 @@ def sample_of(function, *, n=30, m=101, pairs=6):
     subject = subject_of(function, rng.normal(size=(n, 3)), rng.normal(size=(m, 3)))
     store = pool(subject.model, subject.X, subject.background)
     partner = rng.integers(0, m, size=(n, pairs))
+    if pairs % m == 0:
+        partner = rng.permuted(np.tile(np.arange(m), (n, pairs // m)), axis=1)
     X, B = subject.X.to_numpy(), subject.background.to_numpy()
     # an additive function: the contributions are the same in every order
     parts = np.stack([X[:, None, j] * (j + 1) - B[partner][:, :, j] * (j + 1) for j in range(3)], axis=2)

@@ -101,13 +101,15 @@ def test_a_weight_counts_in_ale_as_if_the_row_were_there_as_often():
     for rows, weights in both:
         model = model_of(lambda f: f["x0"] * f["x1"] + f["flag"] * f["x1"], X)
         rng = np.random.default_rng(0)
-        numbers = effects.accumulated_local_effects(model, rows, "x0", edges=edges, rng=rng, weights=weights)
         codes = rows["flag"].to_numpy().astype(np.int64)
         ends = [np.full(len(rows), value) for value in (False, True)]
-        levels = effects.two_level_effect(
-            model, rows, "flag", settings=ends, codes=codes, rng=rng, weights=weights
+        steps = (
+            effects.local_steps(rows, "x0", edges=edges, weights=weights),
+            effects.level_steps(rows, "flag", settings=ends, codes=codes, weights=weights),
         )
-        found.append((numbers, levels))
+        found.append(
+            [effects.accumulated_local_effects(s, *map(model.predict, s.frames), rng=rng) for s in steps]
+        )
     for weighted, repeated in zip(*found, strict=True):
         np.testing.assert_allclose(weighted.value, repeated.value, atol=1e-12)
         assert (weighted.low <= weighted.value).all()
@@ -255,7 +257,8 @@ def test_all_points_of_a_feature_are_asked_for_together():
     subject = subject_of(model_of(counted, X), X)
     calls.clear()
     section(subject, attributions_of(subject, X.to_numpy()), top_features=1)
-    assert calls == [300 * columns.POINTS, 300 * 2]
+    # a few rows first, to see how fast the model is; then one call for partial dependence and local effects
+    assert calls == [32, 300 * columns.POINTS + 300 * 2]
 
 
 def test_redacted_columns_have_no_curve_and_a_reason():
