@@ -109,9 +109,28 @@ def setting(
         assert chosen.any(), "no row is meant"
         for column, value in values.items():
             table.loc[chosen, column] = value
-        return table
+        return balanced(table, chosen) if name == "importance" and "share" in values else table
 
     return with_table(name, change)
+
+
+def balanced(table: pd.DataFrame, chosen: Any) -> pd.DataFrame:
+    """Return a table of importance whose sizes give the shares of the chosen rows, as every true one does."""
+    for _, part in table.groupby("output"):
+        own, rest = part.index[chosen[part.index]], part.index[~chosen[part.index]]
+        share = part.loc[own, "share"].sum(skipna=False)
+        if 0 <= share < 1:
+            others = part.loc[rest, "mean_abs_shap"].sum()
+            total = others / (1 - share)
+            table.loc[own, "mean_abs_shap"] = part.loc[own, "share"] * total
+            table.loc[rest, "share"] = part.loc[rest, "mean_abs_shap"] / total
+    return table
+
+
+def shares_of_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of importance with the shares that its sizes have in their sum."""
+    sums = table.groupby("output")["mean_abs_shap"].transform("sum")
+    return table.assign(share=table["mean_abs_shap"] / sums)
 
 
 def without(name: str, **rows: Any) -> Evidence:

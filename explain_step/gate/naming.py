@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +11,32 @@ from fnmatch import fnmatchcase, translate
 
 _NOTHING = "(?!)"
 """What `fnmatch.translate` writes for an empty range such as ``[z-a]``."""
+_UNSEEN = ("Mn", "Me", "Cf", "Cc")
+_LATIN = re.compile(
+    r"LATIN (?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS )?(?P<letter>[A-Z]{1,2})(?: WITH .+)?"
+)
 
 
 def folded(name: str) -> str:
-    """Return a name as the loosest database collation compares it: no case, accents, width or unseen signs.
+    r"""Return a name as the loosest database collation compares it: no case, accents, width or unseen signs.
 
     ``Champion``, ``CHAMPION`` and ``chámpion`` name one alias on some servers, so they are protected alike.
 
     Examples
     --------
-    >>> folded("Chámpion") == folded("CHAMPION")
+    >>> folded("Chámpion") == folded("CHAMPION") == folded("champi\u00f8n")
     True
     """
+    if name.isascii() and name.isprintable():
+        return name.strip().casefold()
     plain = unicodedata.normalize("NFKD", name.strip())
-    return "".join(c for c in plain if unicodedata.category(c) not in ("Mn", "Me", "Cf")).casefold()
+    return "".join(_base(c) for c in plain if unicodedata.category(c) not in _UNSEEN).casefold()
+
+
+def _base(sign: str) -> str:
+    """Return the letters that a collation takes a Latin letter for which has no decomposition (``ø``, ``æ``)."""
+    known = None if sign.isascii() else _LATIN.fullmatch(unicodedata.name(sign, ""))
+    return sign if known is None else known["letter"]
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -90,6 +90,16 @@ class Policy(Strict):
                 raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _drift_is_from_a_protected_alias(self) -> Self:
+        if self.drift is not None and not matches(self.drift.alias, self.protected.aliases):
+            msg = (
+                f"must have the alias {self.drift.alias!r} of drift among protected.aliases: anybody could move "
+                "another one to the candidate first"
+            )
+            raise ValueError(msg)
+        return self
+
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Policy:
         """Validate a mapping; unknown keys are refused with a suggestion.

@@ -221,6 +221,8 @@ class Segments(Strict):
 class Drift(Strict):
     """How far a candidate may be from the version that an alias points to now.
 
+    The alias has to be a protected one: any other could be moved to the candidate first.
+
     ``max_share_change``: of any feature's share of the sum of mean |SHAP|; both intervals count, and unlike
     quantities are never compared (the rule is then undecided).
     """
@@ -267,8 +269,8 @@ class Waiver(Strict):
         return datetime.combine(self.expires, time.max, tzinfo=UTC)
 
     def covers(self, name: str, version: str) -> bool:
-        """Tell whether it was written for this version."""
-        return folded(self.registered_model) == folded(name) and self.version.strip() == version.strip()
+        """Tell whether it was written for this version: an exemption is for the name as it is written."""
+        return self.registered_model.strip() == name and self.version.strip() == version.strip()
 
 
 class BreakGlass(Strict):

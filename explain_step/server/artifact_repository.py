@@ -328,7 +328,7 @@ def _owner_of_model(judge: Judge, model_id: str) -> Owner:
         return Owner(known=deleted, deleted=deleted, held=held[0] if held else None)
     ready = str(model.status) == "READY"
     held = []
-    # an unfinished model may be promoted by break-glass, and was before models had to be READY
-    if not ready and is_registered(judge.registry, model_id):
+    # what is not finished, or has no MLmodel file yet, may have been promoted by break-glass
+    if is_registered(judge.registry, model_id):
         held = holders_of_model(judge.registry, judge.policy(), model_id)
     return Owner(known=True, ready=ready, held=held[0] if held else None)

@@ -76,7 +76,7 @@ class Judge:
         )
         try:
             evidence = self.evidence(name, version, policy=policy, candidate=candidate)
-            glass = None if candidate is not None else self._break_glass(name, version, policy, user)
+            glass = None if candidate is not None else self.break_glass(name, version, policy, user)
             decision = decide(evidence, policy, request=asked, break_glass=glass)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in the check is a refusal
             words = f"The evidence for models:/{name}/{version} could not be judged ({type(error).__name__}: "
@@ -86,11 +86,22 @@ class Judge:
             return None
         facts = _facts(decision)
         if decision.allowed:
+            self.must_stay(evidence, asked)
             self.record(str(asked), "allow", name=name, version=version, **facts)
         else:
             text = refusal_text(decision, source=None if candidate is None else candidate.source)
             self.refuse(str(asked), text, name=name, version=version, **facts)
         return evidence if decision.allowed else None
+
+    def must_stay(self, evidence: Evidence, asked: Request) -> None:
+        """Refuse what MLflow will remove for good: a champion would vanish with the next ``mlflow gc``."""
+        try:
+            gone = deleted_origin(self.tracking(), evidence)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in the check is a refusal
+            gone = f"whether its experiment is deleted could not be asked ({type(error).__name__})"
+        if gone is not None:
+            text = f"{evidence.uri} may not get {asked}: {gone}."
+            self.refuse(str(asked), text, name=evidence.name, version=evidence.version)
 
     def evidence(
         self, name: str, version: str, *, policy: Policy, candidate: Candidate | None = None
@@ -137,7 +148,8 @@ class Judge:
         who = {"user": user.name, "authenticated": user.authenticated}
         self.audit.write({"action": action, "outcome": outcome, **who, **facts})
 
-    def _break_glass(self, name: str, version: str, policy: Policy, user: User) -> BreakGlassUse | None:
+    def break_glass(self, name: str, version: str, policy: Policy, user: User) -> BreakGlassUse | None:
+        """Return the use of break-glass that a version carries and the policy permits to this user."""
         if not policy.break_glass.allowed:
             return None
         tags = self.registry.get_model_version(name, version).tags or {}
@@ -152,6 +164,22 @@ class Judge:
         if user.authenticated and person(use.owner) != person(user.name):
             return None
         return use
+
+
+def deleted_origin(tracking: Any, evidence: Evidence) -> str | None:
+    """Say what the files of a version hang on that is deleted: its experiment, or the run that holds them."""
+    experiments = []
+    if evidence.model_id is not None:
+        experiments.append(tracking.get_logged_model(evidence.model_id).experiment_id)
+    elif evidence.run_id is not None:
+        run = tracking.get_run(evidence.run_id).info
+        experiments.append(run.experiment_id)
+        if run.lifecycle_stage == "deleted":
+            return f"run {evidence.run_id}, which holds its files, is deleted; restore it first"
+    for found in map(tracking.get_experiment, experiments):
+        if found.lifecycle_stage == "deleted":
+            return f"experiment {found.experiment_id}, which holds its files, is deleted; restore it first"
+    return None
 
 
 def deny(message: str) -> NoReturn:

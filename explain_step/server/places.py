@@ -11,6 +11,8 @@ from explain_step.server.seal import in_trace, readings, spots
 from explain_step.server.settings import UNSEALED, Deployment, accepts_unsealed, stripped
 from explain_step.tracking.place import Place
 
+AZURE = ("wasb", "wasbs", "abfs", "abfss")
+
 
 def open_at(location: str, *, deployment: Deployment) -> Place:
     """Open an artifact location as the server sees it.
@@ -90,4 +92,12 @@ def _rooted(uri: str) -> tuple[str, ...]:
     if parsed.scheme.lower() in ("", "file"):
         written = unquote(parsed.path) if parsed.scheme else uri
         return ("file", "", os.path.realpath(written), posixpath.normpath(written).replace("//", "/"))
-    return (parsed.scheme.lower(), parsed.netloc, posixpath.normpath(f"/{unquote(parsed.path)}").rstrip("/"))
+    scheme, host = parsed.scheme.lower(), parsed.netloc.lower()
+    if scheme in AZURE:  # two interfaces to the same files
+        return (
+            "azure",
+            host.replace(".blob.", ".dfs."),
+            posixpath.normpath(f"/{unquote(parsed.path)}").rstrip("/"),
+        )
+    scheme = "hdfs" if scheme == "viewfs" else scheme
+    return (scheme, host, posixpath.normpath(f"/{unquote(parsed.path)}").rstrip("/"))

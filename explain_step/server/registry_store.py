@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from explain_step.gate import Evidence, Policy, Request, folded
 from explain_step.server import client, tags
 from explain_step.server.client import Candidate
 from explain_step.server.judge import Judge
+from explain_step.server.names import baseline_problem, waiver_problem
 from explain_step.server.prompts import has_prompt_tag, is_prompt, is_prompt_tag, is_prompt_version
 from explain_step.server.protection import (
     has_versions,
@@ -62,8 +62,7 @@ def open_store(store_uri: str, tracking_uri: str | None = None) -> Any:
     """
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-    replica = os.environ.get("_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE")
-    store = guarded_class(SqlAlchemyStore)(stripped(store_uri), read_db_uri=replica)
+    store = guarded_class(SqlAlchemyStore)(stripped(store_uri))
     store.judge = Judge(store, lambda: _tracking_store(tracking_uri), deployment=deployment_of_worker())
     return store
 
@@ -120,6 +119,8 @@ class Look:
             if self._facts(store, now) != (self.found.creation_timestamp, self.found.source, self.location):
                 text = f"models:/{name}/{version} is not the version that was judged; ask again."
                 store.judge.refuse(str(self.request), text, name=name, version=version)
+            if self.evidence is not None:
+                store.judge.must_stay(self.evidence, self.request)
             if self.evidence is not None and self.evidence.model_id is None:
                 store.judge.require(name, version, self.request, policy=self.policy)
         except Exception:
@@ -167,11 +168,14 @@ class RegistryGuards:
         _twice(lambda: note(look.found.name, look.found.version, ModelVersionTag(key, value)))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> Any:
-        """Take an alias away: always possible, and recorded, since setting it again is judged."""
-        result = super().delete_registered_model_alias(name, alias)  # type: ignore[misc]
-        if protected_here(name, self.judge.policy(), alias=alias) is not None:
+        """Take an alias away: possible, since setting it again is judged, and recorded. Not so a base of drift."""
+        policy = self.judge.policy()
+        if protected_here(name, policy, alias=alias) is not None:
+            problem = baseline_problem(self.judge, policy, name, alias)
+            if problem is not None:
+                self._refuse("delete alias", name, problem)
             self.judge.record(f"delete alias {alias!r}", "allow", name=name)
-        return result
+        return super().delete_registered_model_alias(name, alias)  # type: ignore[misc]
 
     def transition_model_version_stage(
         self, name: str, version: Any, stage: str, archive_existing_versions: bool
@@ -204,13 +208,16 @@ class RegistryGuards:
         held = holders_of_name(self, policy, name)
         if held:
             self._refuse("rename", name, f"{held[0]}; a rename would change what that name stands for")
+        self._no_waiver("rename", policy, name, new_name)
         return super().rename_registered_model(name, new_name)  # type: ignore[misc]
 
     def delete_registered_model(self, name: str) -> Any:
         """Refuse to delete what a protected alias points into."""
-        held = holders_of_name(self, self.judge.policy(), name)
+        policy = self.judge.policy()
+        held = holders_of_name(self, policy, name)
         if held:
             self._refuse("delete", name, f"{held[0]}; take the alias or stage away first")
+        self._no_waiver("delete", policy, name)
         return super().delete_registered_model(name)  # type: ignore[misc]
 
     def set_registered_model_tag(self, name: str, tag: Any) -> Any:
@@ -292,6 +299,11 @@ class RegistryGuards:
 
     def _refuse(self, action: str, name: str, why: str) -> None:
         self.judge.refuse(action, f"{name}: {action} refused: {why}.", name=name)
+
+    def _no_waiver(self, action: str, policy: Policy, *names: str) -> None:
+        problem = waiver_problem(policy, *names)
+        if problem is not None:
+            self._refuse(action, names[0], problem)
 
     def _no_reserved_tag(self, name: str, key: str) -> None:
         if tags.is_reserved(key):

@@ -31,6 +31,7 @@ class Deployment:
     destination: str | None
     serves_artifacts: bool
     artifacts_only: bool
+    read_replica: str | None = None
 
     @property
     def guards_registry(self) -> bool:
@@ -63,6 +64,7 @@ def deployment_of_worker() -> Deployment:
         destination=env("_MLFLOW_SERVER_ARTIFACT_DESTINATION"),
         serves_artifacts=env("_MLFLOW_SERVER_SERVE_ARTIFACTS", "false") == "true",
         artifacts_only=env("_MLFLOW_SERVER_ARTIFACTS_ONLY", "false") == "true",
+        read_replica=env("_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"),
     )
 
 
@@ -75,6 +77,7 @@ def deployment_of_command(params: Mapping[str, Any]) -> Deployment:
         destination=params.get("artifacts_destination"),
         serves_artifacts=bool(params.get("serve_artifacts")),
         artifacts_only=bool(params.get("artifacts_only")),
+        read_replica=params.get("read_replica_backend_store_uri"),
     )
 
 

@@ -106,6 +106,11 @@ def configuration_problem(deployment: Deployment) -> str | None:
         return f"MLflow {mlflow.__version__} is not supported by the server gate; install a version from 3.17 and below 4."
     if str(deployment.backend_uri or "").startswith(SCHEME):
         return f"--backend-store-uri takes the plain URI of the database; put {SCHEME} before --registry-store-uri."
+    if deployment.read_replica:
+        return (
+            "A read replica answers late: a version, a rejection or a finished model that it does not know yet would be "
+            "judged as it was. Start without --read-replica-backend-store-uri."
+        )
     if _has_workspaces():
         return (
             "Workspaces are not guarded: deleting one takes champions and their runs with it, and its artifact root "

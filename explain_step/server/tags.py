@@ -122,10 +122,13 @@ def _review(judge: Judge, name: str, version: str, key: str, value: str) -> tupl
         return f"the reviewer {review.reviewer!r} is not the user {user.name!r}", value
     if review.authenticated and not user.authenticated:
         return "only the server says that a reviewer is authenticated", value
-    there = (judge.registry.get_model_version(name, version).tags or {}).get(key)
-    before = None if there is None else parse_review(there)
-    if before is not None and person(before.reviewer) != person(review.reviewer):
-        return f"it would replace the review of {before.reviewer!r}", value
+    there = judge.registry.get_model_version(name, version).tags or {}
+    for like in (
+        text for known, text in there.items() if folded(known) == folded(key)
+    ):  # one row for some databases
+        before = parse_review(like)
+        if before is not None and person(before.reviewer) != person(review.reviewer):
+            return f"it would replace the review of {before.reviewer!r}", value
     who = user.name if user.authenticated else review.reviewer
     stamped = {**json.loads(value), "authenticated": user.authenticated, "reviewer": who}
     return None, json.dumps(stamped, sort_keys=True)

@@ -139,7 +139,7 @@ class TrackingGuards:
     def delete_tag(self, run_id: str, key: str) -> Any:
         """Keep who made a run."""
         self._no_claim_of(key)
-        if key == USER_TAG:
+        if folded(key) == USER_TAG:
             self.judge.refuse(
                 "delete tag", f"run {run_id}: the tag {key!r} says who made it and stays.", run_id=run_id
             )
@@ -184,7 +184,7 @@ class TrackingGuards:
 
     def _keep_author(self, run_id: str, tags: Any) -> None:
         self._no_claim(tags)
-        claimed = [tag.value for tag in tags or () if tag.key == USER_TAG]
+        claimed = [tag.value for tag in tags or () if folded(str(tag.key)) == USER_TAG]
         if not claimed:
             return
         before = super().get_run(run_id).data.tags.get(USER_TAG)  # type: ignore[misc]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from explain_step.gate import Evidence, GateDecision, Policy, Request, folded, matches
+from explain_step.gate import Evidence, GateDecision, Policy, Request, matches
 from explain_step.gate.policy import Waiver
 from explain_step.secret_masking import mask_text
 from explain_step.tracking.audit_rows import (
@@ -141,7 +141,7 @@ def _was_meant(waiver: Waiver, row: Row, decision: GateDecision) -> bool:
     """Tell whether a waiver that has expired covered what stands against this version."""
     if row.version is None or decision.decided_at <= waiver.ends:
         return False
-    same = folded(waiver.registered_model) == folded(row.version[0]) and waiver.version == row.version[1]
+    same = waiver.covers(*row.version)
     return same and bool({f.code for f in decision.blocking} & set(waiver.rules))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from explain_step.errors import InvalidInput
+from explain_step.tracking.mlmodel_file import parse_mlmodel
 from explain_step.tracking.place import FOLDER, Place, open_place
 from explain_step.tracking.target import Target
 
@@ -51,9 +53,9 @@ def describe(directory: Path) -> Description:
         msg = f"{str(directory)!r} is not a logged model: it has no MLmodel file."
         raise InvalidInput(msg)
     try:
-        facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+        facts = parse_mlmodel(file.read_bytes())
         signature = facts.get("signature") or {}
-        columns = yaml.safe_load(signature.get("inputs") or "[]")
+        columns = json.loads(signature.get("inputs") or "[]")
         flavors = {str(name): dict(settings) for name, settings in (facts.get("flavors") or {}).items()}
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         msg = f"{str(file)!r} is not an MLmodel file: {type(error).__name__}: {str(error)[:200]}"

@@ -11,10 +11,9 @@ from typing import Any
 import yaml
 
 from explain_step.tracking.loading import NATIVE
+from explain_step.tracking.mlmodel_file import MAX_MLMODEL_BYTES, MLMODEL, parse_mlmodel
 from explain_step.tracking.place import FOLDER
 
-MLMODEL = "MLmodel"
-MAX_MLMODEL_BYTES = 16 * 2**20
 NOT_DIGESTED = frozenset({FOLDER, "registered_model_meta"})
 """Names at the top of a model's folder that `explain_step.digests.directory_digest` leaves out."""
 JOINED = frozenset(
@@ -54,9 +53,10 @@ def model_problem(directory: Path) -> str | None:
     if not stat.S_ISREG(mode.st_mode) or mode.st_size > MAX_MLMODEL_BYTES:
         return f"{MLMODEL} is not a regular file of at most {MAX_MLMODEL_BYTES} bytes"
     try:
-        facts = yaml.safe_load(file.read_bytes())
+        facts = parse_mlmodel(file.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return f"{MLMODEL} is not YAML ({type(error).__name__})"
+        why = getattr(error, "problem", None) or type(error).__name__
+        return f"{MLMODEL} is not YAML that can be read ({str(why)[:100]})"
     flavors = facts.get("flavors") if isinstance(facts, Mapping) else None
     if not isinstance(flavors, Mapping):
         return f"{MLMODEL} names no flavors"
@@ -107,9 +107,10 @@ def _two_models(flavors: Mapping[Any, Any]) -> str | None:
         return f"{MLMODEL} has a flavor without settings"
     loader = served.get("loader_module")
     if loader != f"mlflow.{native[0]}":
-        return (
-            f"its pyfunc is loaded by {str(loader)[:80]}, not by mlflow.{native[0]}: it may be another model"
-        )
+        named = loader[:80] if isinstance(loader, str) else "something else"
+        return f"its pyfunc is loaded by {named}, not by mlflow.{native[0]}: it may be another model"
+    if not all(isinstance(given.get(key), str | None) for given in (own, served) for key in MAIN_FILE):
+        return f"{MLMODEL} names a file of the model by something that is no text"
     files = sorted(_main_files(own) | _main_files(served))
     if len(files) > 1:
         return f"its pyfunc and its {native[0]} model name the files {', '.join(files)[:150]}: two models"
@@ -117,4 +118,4 @@ def _two_models(flavors: Mapping[Any, Any]) -> str | None:
 
 
 def _main_files(settings: Mapping[Any, Any]) -> set[str]:
-    return {posixpath.normpath(str(settings[key])) for key in MAIN_FILE if settings.get(key) is not None}
+    return {posixpath.normpath(settings[key]) for key in MAIN_FILE if settings.get(key) is not None}

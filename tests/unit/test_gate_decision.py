@@ -20,7 +20,7 @@ from explain_step.types import Finding
 CAP: dict[str, Any] = {"assertions": [{"features": "*", "max_share": 0.5}]}
 WAIVER = {
     "rules": "GATE031",
-    "registered_model": "Mortgage",
+    "registered_model": "mortgage",
     "version": 3,
     "owner": "dee",
     "reason": "known",

@@ -27,7 +27,7 @@ WAIVER = {
 FULL: dict[str, Any] = {
     "version": 1,
     "name": "house",
-    "protected": {"aliases": ["champion"], "stages": ["Production"], "registered_models": ["prod.*"]},
+    "protected": {"aliases": ["champion", "live"], "stages": ["Production"], "registered_models": ["prod.*"]},
     "require": {
         "status": ["complete"],
         "sections": ["importance"],
@@ -100,6 +100,8 @@ OTHER: dict[str, Any] = {
     "waivers.0.rules": ["GATE032"],
     "waivers.0.expires": "2027-01-01",
     "reviews.reviewers": ["dee", "cy*"],
+    "drift.alias": "champion",
+    "protected.aliases": ["live"],
 }
 FIXED = {"version", "assertions.2.forbidden", "require.signature.required"}
 
@@ -335,8 +337,28 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             load_policy(source)  # type: ignore[arg-type]
 
 
+def test_drift_is_measured_from_a_protected_alias_only() -> None:
+    with pytest.raises(InvalidInput, match=r"'staging' of drift among protected.aliases"):
+        Policy.parse({"version": 1, "drift": {"alias": "staging", "max_share_change": 0.1}})
+    folded = {
+        "version": 1,
+        "protected": {"aliases": "LIVE*"},
+        "drift": {"alias": "live-eu", "max_share_change": 1.0},
+    }
+    assert Policy.parse(folded).drift is not None
+
+
+def test_a_waiver_is_for_a_name_as_it_is_written() -> None:
+    waiver = Policy.parse({"version": 1, "waivers": [WAIVER]}).waivers[0]
+    name, version = WAIVER["registered_model"], WAIVER["version"]
+    assert waiver.covers(name, str(version))
+    assert not waiver.covers(name.upper(), str(version))
+    assert not waiver.covers(f"{name}\u0301", str(version))
+
+
 def test_parts_may_be_made_in_python() -> None:
-    made = Policy(version=1, protected=Protected(aliases=("live",)), drift=Drift(max_share_change=0.1))
+    drift = Drift(alias="live", max_share_change=0.1)
+    made = Policy(version=1, protected=Protected(aliases=("live",)), drift=drift)
     assert made.drift is not None
     assert Policy.parse(made.model_dump()).digest == made.digest
     with pytest.raises(ValueError, match="frozen"):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rules_kit import (
     asserting,
+    balanced,
     champion,
     evidence,
     findings,
@@ -43,6 +44,7 @@ def _moved(share: float) -> Evidence:
     table = tables["importance"].copy()
     debt = table["feature"] == "debt"
     table.loc[debt, ["share", "share_ci_low", "share_ci_high"]] = [share, share - 0.01, share + 0.01]
+    table = balanced(table, debt.to_numpy())
     return evidence(champion=champion(tables={**tables, "importance": table}))
 
 

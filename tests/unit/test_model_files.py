@@ -11,6 +11,7 @@ import yaml
 from explain_step.digests import directory_digest
 from explain_step.errors import InvalidInput
 from explain_step.tracking.loading import describe, unsafe
+from explain_step.tracking.mlmodel_file import MAX_MLMODEL_BYTES
 from explain_step.tracking.model_files import model_problem
 
 SKLEARN = {"pickled_model": "model.skops", "serialization_format": "skops", "code": None}
@@ -153,3 +154,20 @@ def test_an_mlmodel_of_another_form_is_named(tmp_path: Path, content: str) -> No
     (tmp_path / "MLmodel").write_text(content)
     with pytest.raises(InvalidInput, match="not an MLmodel file"):
         describe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "use", ["{sklearn: {pickled_model: *a11}, python_function: {}}", "{<<: *m}", "[*a11]"]
+)
+def test_an_mlmodel_that_stands_for_billions_is_a_problem_at_once(tmp_path: Path, use: str) -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    lines += ["m0: &m0 {k: v}"] + [f"m{i}: &m {{<<: [{', '.join(['*m0'] * 10)}]}}" for i in range(1, 3)]
+    (tmp_path / "MLmodel").write_text("\n".join([*lines[: None if "<<" in use else 12], f"flavors: {use}"]))
+    assert model_problem(tmp_path) is not None
+
+
+def test_an_mlmodel_with_more_values_than_a_model_has_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {}\nmore:\n" + "- x\n" * 30_000)
+    assert "more than 20000 values" in str(model_problem(tmp_path))
+    (tmp_path / "MLmodel").write_bytes(b"flavors: {}\n#" + b"x" * MAX_MLMODEL_BYTES)
+    assert "regular file" in str(model_problem(tmp_path))

@@ -74,15 +74,16 @@ def condensed(findings: Iterable[Finding]) -> Iterator[Finding]:
 def at_most(value: float, low: float, high: float, *, bound: float) -> Verdict:
     """Hold an interval against an upper bound: inside, outside, or straddling (``undecided``).
 
-    A value without an interval stands for itself; a value that is not finite, and one with half an interval,
-    is undecided.
+    A value without an interval (both ends NaN) stands for itself; a value that is not finite, one with half an
+    interval, and one with an unbounded interval is undecided.
 
     Examples
     --------
     >>> at_most(0.5, 0.4, 0.55, bound=0.6), at_most(0.5, 0.4, 0.65, bound=0.6), at_most(0.7, 0.65, 0.8, bound=0.6)
     ('pass', 'undecided', 'fail')
     """
-    if not math.isfinite(value) or math.isfinite(low) != math.isfinite(high):
+    half = math.isfinite(low) != math.isfinite(high)
+    if not math.isfinite(value) or half or math.isinf(low) or math.isinf(high):
         return "undecided"
     ends = (value, low, high) if math.isfinite(low) else (value,)
     if max(ends) <= bound:

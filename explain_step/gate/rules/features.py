@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from explain_step.gate.evidence import Evidence
-from explain_step.gate.naming import named, nearest, select
+from explain_step.gate.naming import folded, matches, named, nearest, select
 from explain_step.gate.policy import Assertion, Policy
 from explain_step.gate.rules.base import Number, Rule, amount, condensed, found, of_snapshot
 from explain_step.gate.rules.tables import Effect, Effects, Lacking, effects, features, outputs
@@ -80,6 +80,12 @@ def _one(
     for pattern in chosen.unmatched:
         verdict: Verdict = "pass" if absent == "pass" else "not_applicable"
         yield found(code, verdict, f"no feature of the model matches {named(pattern)}", pattern=pattern)
+    for name, other in _spelled_otherwise(assertion.features, inputs, chosen.found):
+        message = (
+            f"{named(other)} is {named(name)} but for its spelling, and the assertion does not mean it: name it in the "
+            "policy too, or rename the column"
+        )
+        yield found(code, "undecided", message, feature=other, named=name)
     meant = outputs(known, assertion.output)
     if isinstance(meant, Lacking):
         yield found(code, "fail", meant.reason, output=assertion.output)
@@ -88,6 +94,21 @@ def _one(
         yield found(code, "fail", "the table `importance` has no output")
     for output in meant if chosen.found else ():
         yield from judge(Asked(evidence, assertion, output=output, known=known, chosen=chosen.found))
+
+
+def _spelled_otherwise(
+    wanted: Sequence[str], inputs: Sequence[str], chosen: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield columns that an assertion misses only by case, accents, width or unseen signs: a renamed column."""
+    for other in inputs:
+        if other not in chosen:
+            like = next((name for name in wanted if _is_like(other, name, literal=name in inputs)), None)
+            if like is not None:
+                yield like, other
+
+
+def _is_like(other: str, name: str, *, literal: bool) -> bool:
+    return folded(other) == folded(name) if literal else matches(other, (name,))
 
 
 def _forbidden(evidence: Evidence, policy: Policy) -> Iterator[Finding]:

@@ -71,7 +71,7 @@ def _approvals(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     authors = {folded(name) for name in (evidence.author or "", *evidence.authors)} - {""}
     # names that look alike count as one person when they approve
     approving = {folded(r.reviewer): r for r in counted(evidence, policy).values() if r.decision == "approve"}
-    others = sorted(r.reviewer for who, r in approving.items() if who not in authors)
+    others = sorted(r.reviewer for r in approving.values() if not any(_alike(r.reviewer, a) for a in authors))
     facts = {"approvals": others, "required": needed, "author": evidence.author, "authors": evidence.authors}
     have = f"{len(others)} of {needed} approvals of this snapshot by people other than the author"
     # without an author any one of them could be the author
@@ -83,6 +83,23 @@ def _approvals(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     else:
         more = _left_out(evidence, approvals=len(others))
         yield found("GATE061", "fail", f"there are {have}{more}", **facts)
+
+
+def _alike(name: str, other: str) -> bool:
+    r"""Whether two names may be one person's: also the name of an account with and without its domain.
+
+    Examples
+    --------
+    >>> _alike("Ann@bank.example", "ann"), _alike("BANK\\ann", "ann"), _alike("ann@a.example", "ann@b.example")
+    (True, True, False)
+    """
+    ours, theirs = folded(name), folded(other)
+    return ours == theirs or _account(ours) == theirs or ours == _account(theirs)
+
+
+def _account(name: str) -> str:
+    r"""Return a name without its domain (``ann@bank.example``, ``BANK\ann``)."""
+    return name.rpartition("\\")[2].partition("@")[0]
 
 
 def _left_out(evidence: Evidence, *, approvals: int) -> str:

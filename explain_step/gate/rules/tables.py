@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step.gate.evidence import Evidence
-from explain_step.gate.naming import nearest
+from explain_step.gate.naming import named, nearest
 from explain_step.gate.rules.base import Number
 
 AGGREGATE = "(mean over outputs)"
 ZERO_SHARE = 1e-9
 """A share below is the rounding of sums over a model that does not use the column."""
+SHARE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +119,25 @@ def effects_of(found: pd.DataFrame | None, *, why: str = "") -> Effects | Lackin
         return frame
     if frame.duplicated(["output", "feature"]).any():
         return Lacking(reason="the table `importance` has a feature twice")
-    return {str(name): dict(_of_output(part)) for name, part in frame.groupby("output", sort=False)}
+    parts = {str(name): part for name, part in frame.groupby("output", sort=False)}
+    contradiction = next(filter(None, map(_contradiction, parts.values())), None)
+    if contradiction is not None:
+        return Lacking(reason=f"the table `importance` contradicts itself: {contradiction}")
+    return {name: dict(_of_output(part)) for name, part in parts.items()}
+
+
+def _contradiction(part: pd.DataFrame) -> str | None:
+    """Say which share is not that of its size in the sum: the caps would be held against another number."""
+    size, share = part["mean_abs_shap"].to_numpy(), part["share"].to_numpy()
+    total = size.sum()
+    if (size < 0).any():
+        return f"{named(part['feature'].iloc[int(np.argmax(size < 0))])} has a negative mean |SHAP|"
+    if not (math.isfinite(total) and total > 0) or str(part["output"].iloc[0]) == AGGREGATE:
+        return None
+    off = np.abs(share - size / total) > SHARE_TOLERANCE
+    if not off.any():
+        return None
+    return f"the share of {named(part['feature'].iloc[int(np.argmax(off))])} is not its part of the sum of mean |SHAP|"
 
 
 def _of_output(part: pd.DataFrame) -> Iterator[tuple[str, Effect]]:
