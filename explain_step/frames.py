@@ -13,7 +13,7 @@ from explain_step.errors import InvalidInput
 from explain_step.model_inputs import check_frame
 
 SPARK_ROWS = 100_000
-"""At most this many rows of a Spark DataFrame are fetched; what was cut is said in the report."""
+"""At most this many rows of a Spark DataFrame are fetched, a random sample; that it was cut is said in the report."""
 DENSE_CELLS = 50_000_000
 TARGET = "explain_step.target"
 ROWS_CUT = "explain_step.rows_cut"
@@ -30,7 +30,7 @@ def to_frame(source: Any, *, argument: str = "X") -> pd.DataFrame:
     Parameters
     ----------
     source : frame-like
-        pandas, polars (also lazy), Spark (the first 100,000 rows) or other frames with the Arrow interface;
+        pandas, polars (also lazy), Spark (a sample of at most 100,000 rows) or other frames with the Arrow interface;
         Arrow table or record batch; path of a Parquet, Feather or CSV file; MLflow dataset (its target is
         remembered in ``attrs`` for `explain_step.data.split_target`); dict of arrays; list of dicts; NumPy
         array (columns ``x0``, ``x1``, …) or sparse matrix.
@@ -170,11 +170,13 @@ def _from_arrow(source: Any, *, argument: str) -> pd.DataFrame:
 
 
 def _from_spark(source: Any) -> pd.DataFrame:
-    fetched: pd.DataFrame = source.limit(SPARK_ROWS + 1).toPandas()
-    if len(fetched) > SPARK_ROWS:
-        fetched = fetched.iloc[:SPARK_ROWS].copy()
-        fetched.attrs[ROWS_CUT] = SPARK_ROWS
-    return fetched
+    """Return all rows of a small Spark DataFrame, else a random sample that does not depend on its partitions."""
+    from explain_step import spark_sampling
+
+    taken = spark_sampling.sample(source, rows=SPARK_ROWS)
+    if not taken.whole:
+        taken.frame.attrs[ROWS_CUT] = len(taken.frame)
+    return taken.frame
 
 
 def _from_dataset(source: Any, *, argument: str) -> pd.DataFrame:

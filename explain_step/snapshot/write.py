@@ -73,6 +73,8 @@ class SnapshotParts:
         Stages that drew random numbers.
     created_at : str, optional
         UTC time of writing; default: now. It stays outside the id.
+    all_rows : mapping, optional
+        Number and order-free digest of all rows, where the subject is a sample of them.
     """
 
     model: ModelRef
@@ -95,6 +97,7 @@ class SnapshotParts:
     purpose: str | None = None
     consumers: Mapping[str, int] = field(default_factory=dict)
     created_at: str | None = None
+    all_rows: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +190,8 @@ def _content(parts: SnapshotParts) -> _Content:
     frame = parts.subject.frame
     found = frame_digests(frame, rowset=frame.size <= ROWSET_CELLS)
     data = {**provenance.data(parts.subject, digest=found.whole), "origin": _data_origin(parts, found)}
+    if parts.all_rows is not None:
+        data["all_rows"] = dict(parts.all_rows)
     identity = snapshot_id(
         model=asdict(parts.model),
         data=data,

@@ -31,12 +31,15 @@ BASE = {
         "seeds",
         "secret_masking",
         "dataset",
+        "row_sums",
+        "spark_session",
     ),
 }
 MATHS = {"intervals", "metrics", "quantity", "privacy"}
 MODELS = {
     *("models", "model_answers", "model_boosters", "model_callables", "model_families", "model_inputs"),
-    *("model_options", "preprocessing", "data", "frames", "labels"),
+    *("model_options", "preprocessing", "data", "frames", "labels", "backgrounds"),
+    *("spark_frames", "spark_sampling"),
 }
 ROOMS: dict[str, set[str]] = {
     # room: what it may import besides itself; a new room or file at the top needs a line here
@@ -52,13 +55,16 @@ ROOMS: dict[str, set[str]] = {
     "gate": BASE,
     "streaming": BASE | MATHS | MODELS | {"explainers", "artifacts"},
     "compute": BASE | MATHS | MODELS | {"explainers", "artifacts", "scores", "streaming"},
+    "spark": BASE | MATHS | MODELS | {"compute", "explainers", "streaming"},
     "pages": BASE | MATHS | {"compute", "report", "snapshot"},
     "tracking": BASE
     | MATHS
     | MODELS
     | {"explainers", "artifacts", "scores", "plots", "report", "snapshot", "gate"},
     "server": BASE | {"gate", "snapshot", "tracking"},
-    "step": BASE | MATHS | {"compute", "pages", "plots", "report", "snapshot", "tracking", "gate"},
+    "step": BASE
+    | MATHS
+    | {"compute", "spark", "spark_frames", "pages", "plots", "report", "snapshot", "tracking", "gate"},
     "terminal": {"types", "snapshot"},
     "promotion": BASE | {"gate", "snapshot", "tracking"},
     "cli_base": BASE,

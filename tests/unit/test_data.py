@@ -143,26 +143,6 @@ def test_csv_and_feather(tmp_path):
     pd.testing.assert_frame_equal(data.to_frame(tmp_path / "x.feather"), plain)
 
 
-def test_spark_frames_are_cut_and_said(monkeypatch):
-    class DataFrame:  # the two methods of a Spark DataFrame that are used; Spark itself needs a JVM
-        def __init__(self, rows: int) -> None:
-            self.rows = rows
-
-        def limit(self, rows: int):
-            return DataFrame(min(rows, self.rows))
-
-        def toPandas(self) -> pd.DataFrame:
-            return pd.DataFrame({"age": np.zeros(self.rows)})
-
-    DataFrame.__module__ = "pyspark.sql.dataframe"
-    monkeypatch.setattr("explain_step.frames.SPARK_ROWS", 10)
-    model = wrap(lambda rows: rows["age"] + 0.5, frame=pd.DataFrame({"age": [1.0]}), config=NOTHING)
-    whole, caveats = data.subject(model, DataFrame(10), config=NOTHING)
-    assert (len(whole.X), "rows_cut" in codes(caveats)) == (10, False)
-    cut, caveats = data.subject(model, DataFrame(11), config=NOTHING)
-    assert (len(cut.X), "rows_cut" in codes(caveats)) == (10, True)
-
-
 @pytest.mark.filterwarnings("ignore:Starting with pandas version 4.0:Warning")
 def test_an_mlflow_dataset_brings_its_target():
     named = mlflow.data.from_pandas(X.assign(deny=FLAG), targets="deny")
