@@ -107,5 +107,9 @@ def not_replayable(shot: Snapshot, reason: str, **more: Any) -> Replay:
 
 
 def recorded_uri(shot: Snapshot) -> str | None:
-    """Return where the explained model is in MLflow; None for one that was given as an object."""
-    return f"models:/{shot.model.model_id}" if shot.model.model_id else shot.model.uri
+    """Return where the explained model is in MLflow; None for one that was given as an object.
+
+    A place on a disk does not count: a snapshot of a stranger could name a folder that came with it, with its digest.
+    """
+    uri = f"models:/{shot.model.model_id}" if shot.model.model_id else shot.model.uri
+    return uri if str(uri).startswith(("models:/", "runs:/")) else None

@@ -256,6 +256,10 @@ def check_schema(manifest: Mapping[str, Any]) -> None:
         if not isinstance(manifest.get(key), kind):
             msg = f"{MANIFEST} lacks {key!r} or it has the wrong type."
             raise SnapshotError(msg)
+    for key in ("caveats", "figures", "methods", "scores"):
+        if not all(isinstance(entry, dict) for entry in manifest[key]):
+            msg = f"{MANIFEST}: an entry of {key!r} is not an object."
+            raise SnapshotError(msg)
     _check_files(manifest["files"])
     _check_tables(manifest)
 

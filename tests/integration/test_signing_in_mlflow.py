@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from tracking_kit import Store
 
 import explain_step
 from explain_step.gate import Policy
-from explain_step.snapshot.signing import Signer, generate
-from explain_step.tracking import sign
+from explain_step.snapshot.signing import AllowedKey, Signer, generate
+from explain_step.tracking import sign, verify
 
 URI = "models:/mortgage/1"
 
@@ -68,3 +69,53 @@ def test_a_signature_copied_from_another_snapshot_does_not_count(
     name = f"{signer.key_id}.json"
     (logged.snapshot / "signatures" / name).write_bytes((other.snapshot / "signatures" / name).read_bytes())
     assert set(blocking(asking_for(signer), active_store)) & {"GATE003", "GATE060"}
+
+
+# --- verify at the source
+
+
+def test_the_registry_lifts_a_snapshot_to_level_one(
+    active_store: Store, logged: Logged, signer: Signer
+) -> None:
+    (finding,) = explain_step.verify(URI, tracking_uri=active_store.uri)
+    assert (finding.code, finding.evidence["level"]) == ("VER000", "L1")
+    assert set(finding.evidence["lacking"]) == {"L2", "L3"}
+    sign(URI, signer, tracking_uri=active_store.uri)
+    keys = (AllowedKey(key_id=signer.key_id, owner="ci"),)
+    (finding,) = verify(URI, allowed_keys=keys, tracking_uri=active_store.uri)
+    assert finding.evidence["level"] == "L2"
+    assert set(finding.evidence["lacking"]) == {"L3"}
+
+
+def test_a_manifest_that_the_registry_does_not_note_fails(active_store: Store, logged: Logged) -> None:
+    active_store.client.set_model_version_tag("mortgage", "1", "explain_step.manifest_sha256", "0" * 64)
+    (finding,) = explain_step.verify(URI, tracking_uri=active_store.uri)
+    assert (finding.code, finding.verdict) == ("VER011", "fail")
+
+
+def test_a_snapshot_that_was_moved_to_another_version_fails(
+    active_store: Store, logged: Logged, tmp_path: Path
+) -> None:
+    other = train(active_store, tmp_path / "other", registered="other", C=0.5)
+    assert logged.snapshot is not None
+    assert other.snapshot is not None
+    moved = other.snapshot.parent / logged.snapshot.name
+    shutil.copytree(logged.snapshot, moved)
+    shutil.rmtree(other.snapshot)
+    found = {f.code for f in explain_step.verify("models:/other/1", tracking_uri=active_store.uri)}
+    assert found >= {"VER012", "VER013"}
+    assert [f.code for f in explain_step.verify(moved)] == ["VER000"]  # whose it is, a directory cannot tell
+
+
+def test_changed_model_files_and_links_in_the_store_are_named(
+    active_store: Store, logged: Logged, tmp_path: Path
+) -> None:
+    assert logged.snapshot is not None
+    model = logged.snapshot.parents[1] / "MLmodel"
+    text = model.read_text()
+    model.write_text(text + "# changed\n")
+    assert [f.code for f in explain_step.verify(URI, tracking_uri=active_store.uri)] == ["VER013"]
+    model.write_text(text)
+    shutil.move(logged.snapshot / "card.md", tmp_path / "card.md")
+    (logged.snapshot / "card.md").symlink_to(tmp_path / "card.md")
+    assert [f.code for f in explain_step.verify(URI, tracking_uri=active_store.uri)] == ["VER008"]

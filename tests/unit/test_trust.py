@@ -1,0 +1,212 @@
+"""Levels of trust: which is reached, why not the next, and what a time stamp or a chain is worth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snapshot_kit import frame, parts, subject
+
+from explain_step.cli import invoke
+from explain_step.snapshot import verify_directory, write
+from explain_step.snapshot.chain import chain
+from explain_step.snapshot.manifest import dump, seal
+from explain_step.snapshot.signing import AllowedKey, generate, sign_directory
+from explain_step.snapshot.timestamps import check_timestamp, load_authorities
+from explain_step.snapshot.trust import Noted
+from explain_step.tracking import verify
+
+STORED = Path(__file__).parents[1] / "snapshots" / "v1"
+MANIFEST = (STORED / "loans" / "manifest.json").read_bytes()
+AUTHORITIES = load_authorities(STORED / "authority.pem")
+TOKENS = ["loans.tsr", "loans_rsa.tsr"]
+
+
+@pytest.fixture
+def loans(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STORED / "loans", tmp_path / "loans"))
+
+
+def stamp(name: str = "loans.tsr", authorities: Any = AUTHORITIES) -> Any:
+    return partial(check_timestamp, (STORED / name).read_bytes(), authorities=authorities)
+
+
+# --- time stamps
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_stored_time_stamp_holds(name: str) -> None:
+    found = stamp(name)(MANIFEST)
+    assert found.valid, found.reason
+    assert found.time is not None
+    assert f"{found.time:%Y-%m-%d %H:%M:%S} UTC" in found.reason
+    assert "Test time stamps" in found.authority
+
+
+def test_what_a_time_stamp_is_not() -> None:
+    assert "another manifest" in stamp()(MANIFEST + b" ").reason
+    assert "no time-stamping authority" in stamp(authorities=())(MANIFEST).reason
+    stranger = load_authorities(STORED / "stranger.pem")
+    assert "does not lead to a listed authority" in stamp(authorities=stranger)(MANIFEST).reason
+    for data in (b"", b"0", b"\x30\x80", MANIFEST, b"\x30" * 5000, b"\x00" * (2 << 20)):
+        found = check_timestamp(data, MANIFEST, authorities=AUTHORITIES)
+        assert not found.valid
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_no_changed_byte_of_a_token_changes_what_it_says(name: str) -> None:
+    token = (STORED / name).read_bytes()
+    true = stamp(name)(MANIFEST)
+    refused = 0
+    for at in range(len(token)):
+        changed = bytearray(token)
+        changed[at] ^= 1 << at % 8
+        found = check_timestamp(bytes(changed), MANIFEST, authorities=AUTHORITIES)
+        assert not found.valid or (found.time, found.authority) == (true.time, true.authority), at
+        refused += not found.valid
+    assert refused > 0.7 * len(token)  # the rest is packing, and certificates that are not needed
+
+
+def test_a_file_without_certificates_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("no certificate")
+    for place in (tmp_path / "a.pem", tmp_path / "none.pem"):
+        with pytest.raises(Exception, match="must hold PEM certificates"):
+            load_authorities(place)
+
+
+# --- levels
+
+
+def test_each_level_says_what_lacks_for_the_others(loans: Path, tmp_path: Path) -> None:
+    signer = generate(tmp_path / "key.pem")
+    keys = (AllowedKey(key_id=signer.key_id, owner="ci"),)
+    noted = Noted(sha256=hashlib.sha256(MANIFEST).hexdigest(), where="version models:/loans/1")
+
+    def level(**given: Any) -> tuple[str, dict[str, str]]:
+        (finding,) = verify_directory(loans, **given)
+        assert finding.verdict == "pass"
+        return finding.evidence["level"], finding.evidence["lacking"]
+
+    reached, lacking = level()
+    assert (reached, set(lacking)) == ("L0", {"L1", "L2", "L3"})
+    assert "no registry was asked" in lacking["L1"]
+    assert "no signature" in lacking["L2"]
+    assert level(noted=noted)[0] == "L1"
+    unnoted = level(noted=Noted(sha256=None, where="run 7"))
+    assert unnoted[0] == "L0"
+    assert "run 7 notes no digest" in unnoted[1]["L1"]
+    reached, lacking = level(timestamp=stamp())
+    assert reached == "L0"
+    assert "not signed by a listed key" in lacking["L3"]
+    sign_directory(loans, signer)
+    reached, lacking = level()
+    assert reached == "L0"
+    assert "--allowed-keys" in lacking["L2"]
+    reached, lacking = level(allowed_keys=keys)
+    assert (reached, set(lacking)) == ("L2", {"L1", "L3"})
+    assert level(allowed_keys=keys, timestamp=stamp(), noted=noted) == ("L3", {})
+    reached, lacking = level(allowed_keys=keys, timestamp=stamp(authorities=()))
+    assert reached == "L2"
+    assert "does not count" in lacking["L3"]
+
+
+def test_a_registry_that_notes_another_manifest_is_a_finding(loans: Path) -> None:
+    noted = Noted(sha256="0" * 64, where="version models:/loans/1")
+    (finding,) = verify_directory(loans, noted=noted)
+    assert (finding.code, finding.verdict) == ("VER011", "fail")
+    assert "models:/loans/1" in finding.message
+
+
+def test_nothing_at_level_zero_speaks_of_tampering(loans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["verify", str(loans)]) == 0
+    out = capsys.readouterr().out
+    assert "level     L0" in out
+    assert "accidents show, a change of files and digests together does not" in out
+    for line in ("not L1    no registry", "not L2    it has no signature", "not L3    no time stamp"):
+        assert line in out
+    for word in ("tamper", "authentic", "trusted"):
+        assert word not in out.lower()
+
+
+def test_the_command_reaches_level_three(
+    loans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["keygen", str(tmp_path / "key.pem"), "--json"]) == 0
+    key_id = json.loads(capsys.readouterr().out)["key_id"]
+    assert invoke(["sign", str(loans), "--key", str(tmp_path / "key.pem")]) == 0
+    (tmp_path / "keys").write_text(f"{key_id} ci\n")
+    capsys.readouterr()
+    stamped = ["--timestamp", str(STORED / "loans.tsr")]
+    listed = ["--timestamp-authorities", str(STORED / "authority.pem")]
+    assert invoke(["verify", str(loans), "--allowed-keys", str(tmp_path / "keys"), *stamped, *listed]) == 0
+    out = capsys.readouterr().out
+    assert "level     L3" in out
+    assert "signed by ci and time-stamped" in out
+    assert invoke(["verify", str(loans), *listed]) == 2
+
+
+# --- the chain
+
+
+def linked(folder: Path, n: int) -> list[Path]:
+    """Write n snapshots, each of which names the one before."""
+    made: list[Path] = []
+    for i in range(n):
+        previous = made[-1].name if made else None
+        given = parts(
+            subject=subject(frame(30, seed=i)),
+            previous=previous,
+            created_at=f"2026-01-0{i + 1}T00:00:00+00:00",
+        )
+        made.append(write(folder, parts=given).path)
+    return made
+
+
+def test_the_chain_is_followed_where_it_is_kept(tmp_path: Path) -> None:
+    first, second, third = linked(tmp_path, 3)
+    (finding,) = verify(third)
+    assert finding.evidence["previous"] == {"snapshot_id": second.name, "followed": 2, "end": "the first"}
+    shutil.rmtree(first)
+    (finding,) = verify(third)
+    assert finding.evidence["previous"]["followed"] == 1
+    assert "is not kept here" in finding.evidence["previous"]["end"]
+
+
+def rewrite(place: Path, **changes: Any) -> None:
+    manifest = json.loads((place / "manifest.json").read_text())
+    (place / "manifest.json").write_bytes(dump(seal({**manifest, **changes})))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: (p / "manifest.json").write_text("{}"), "cannot be read"),
+        (lambda p: rewrite(p, created_at="2027-01-01T00:00:00+00:00"), "made after the one that follows"),
+        (lambda p: rewrite(p, snapshot_id="0" * 64), "another snapshot"),
+        (lambda p: rewrite(p, previous="../../x"), "names '../../x'"),
+        (
+            lambda p: (p / "manifest.json").write_text(
+                (p / "manifest.json").read_text().replace("degraded", "complete")
+            ),
+            "lacks its own digest",
+        ),
+    ],
+)
+def test_a_broken_chain_is_named(tmp_path: Path, change: Any, words: str) -> None:
+    _, second, third = linked(tmp_path, 3)
+    change(second)
+    (finding,) = verify(third)
+    assert (finding.code, finding.verdict) == ("VER014", "fail")
+    assert words in finding.message
+
+
+def test_a_chain_that_goes_in_a_circle_ends() -> None:
+    one = {"snapshot_id": "a" * 64, "previous": "a" * 64}
+    facts, (finding,) = chain(one, lambda identity: None)
+    assert finding.code == "VER014"
+    assert facts["end"] == "it is broken"
