@@ -44,7 +44,7 @@ from explain_step.streaming import (
     plan_of,
     to_bytes,
 )
-from explain_step.types import Caveat, FloatArray, Subject
+from explain_step.types import Caveat, FloatArray, Response, Subject
 
 __all__ = ["compute", "is_spark"]
 
@@ -91,6 +91,7 @@ def compute(
     config: Config,
     background: Any = None,
     sample_weight: Any = None,
+    sample_rows: int | None = None,
 ) -> Explanation:
     """Explain ``model`` on all rows of a Spark DataFrame; what is not a sum of rows comes from a sample.
 
@@ -105,6 +106,9 @@ def compute(
         With ``max_rows`` only so many rows are explained, all of the sample.
     background : frame-like, optional
         Small enough for the driver; of a Spark DataFrame a sample is taken.
+    sample_rows : int, optional
+        Rows of the sample that figures, examples, scores and the bins of curves are made from. Default:
+        `spark_sampling.SAMPLE_ROWS`.
 
     Raises
     ------
@@ -115,18 +119,17 @@ def compute(
     """
     _check_names(source, y=y, sample_weight=sample_weight)
     reference = None if background is None else frames.to_frame(background, argument="background")
-    taken = spark_sampling.sample(
-        source, rows=config.max_rows or spark_sampling.SAMPLE_ROWS, seed=config.seed
-    )
+    size = config.max_rows or sample_rows or spark_sampling.SAMPLE_ROWS
+    taken = spark_sampling.sample(source, rows=size, seed=config.seed)
     _check_missing(taken, source.columns, y=y)
     dtypes = _categories(reference, taken.frame)
     frame = _as_trained(taken.frame, dtypes)
     explanation = compute_room.compute(
         model, frame, y, config=config, background=reference, sample_weight=sample_weight
     )
+    explanation = replace(explanation, all_rows=_record(taken.scan, source.columns))
     if taken.whole:
         return explanation
-    explanation = replace(explanation, all_rows=_record(taken.scan, source.columns))
     if not explanation.attributions.method.exact or config.max_rows is not None:
         return _of_sample(explanation, taken)
     work = work_of(explanation, taken, dtypes=dtypes, target=y, weights=sample_weight)
@@ -264,7 +267,7 @@ def _block(work: Work, frame: pd.DataFrame) -> Subject:
         y=y,
         weights=weights,
         row_ids=np.arange(len(frame)),
-        response=model.respond(X),
+        response=Response(output=model.predict(X)),
     )
 
 
@@ -374,6 +377,8 @@ def _of_all(explanation: Explanation, plan: Plan, totals: Totals) -> Explanation
     return replace(
         explanation,
         artifacts=artifacts,
-        caveats=caveats(explanation.caveats, artifacts, plan, totals, config=config),
+        caveats=caveats(
+            explanation.caveats, artifacts, plan, totals, config=config, drawn="drawn by their content"
+        ),
         counted=totals.rows,
     )

@@ -69,6 +69,7 @@ def frame_of(table: Any, *, missing: frozenset[str] = frozenset()) -> pd.DataFra
     without saying so, as ``toPandas`` has them.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.types as kinds
 
     columns = []
@@ -77,7 +78,7 @@ def frame_of(table: Any, *, missing: frozenset[str] = frozenset()) -> pd.DataFra
         if kinds.is_decimal(kind) or (kinds.is_integer(kind) and name in missing):
             columns.append(column.cast(pa.float64(), safe=False))
         elif kinds.is_timestamp(kind) and kind.tz is not None:
-            columns.append(pa.compute.local_timestamp(column))
+            columns.append(pc.local_timestamp(column))
         else:
             columns.append(column)
     frame: pd.DataFrame = pa.table(columns, names=table.column_names).to_pandas(date_as_object=False)
@@ -176,7 +177,7 @@ def _collected(frame: Any) -> list[Any]:
 
 
 def check_columns(source: Any) -> None:
-    """Refuse columns that hold no plain values, and names that are used twice or by this package."""
+    """Refuse columns that hold no plain values, and names that are used twice."""
     odd = [
         f"{item.name!r} ({item.dataType.simpleString()[:40]})"
         for item in source.schema.fields

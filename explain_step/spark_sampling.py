@@ -284,7 +284,7 @@ def _fetched(source: Any, *, seed: int, limit: int, found: Scan, rows: int) -> A
 
     more = [StructField(KEY, BinaryType()), StructField(MANY, LongType())]
     schema = StructType([*source.schema.fields, *more])
-    row = F.struct(*(F.col(f"`{name}`") for name in names))
+    row = F.struct(*(F.col("`" + name.replace("`", "``") + "`") for name in names))
     contents = (
         source.mapInArrow(worker, schema).groupBy(KEY).agg(F.sum(MANY).alias(MANY), F.first(row).alias("row"))
     )

@@ -16,6 +16,7 @@ from explain_step.streaming.totals import Totals
 from explain_step.types import Artifact, Caveat
 
 SECTION = "attributions"
+SPREAD = "spread over the model's output"
 VIEWS = {"importance": "feature", "importance_groups": "group", "importance_clusters": "cluster"}
 
 
@@ -59,7 +60,13 @@ def counted(meta: Any, *, rows: int, given: int) -> dict[str, Any]:
 
 
 def caveats(
-    said: Sequence[Caveat], artifacts: Sequence[Artifact], plan: Plan, totals: Totals, *, config: Config
+    said: Sequence[Caveat],
+    artifacts: Sequence[Artifact],
+    plan: Plan,
+    totals: Totals,
+    *,
+    config: Config,
+    drawn: str = SPREAD,
 ) -> tuple[Caveat, ...]:
     """Return the sample's caveats with those on ranks and segments as all rows have them, and one on the two kinds of rows.
 
@@ -69,6 +76,8 @@ def caveats(
         Of the sample's explanation.
     artifacts : sequence of Artifact
         What `overlay` returned.
+    drawn : str
+        How the sample was drawn.
     """
     tables = {a.name: a for a in artifacts}
     counted_anew = "segments" in tables and totals.atoms is not None
@@ -76,17 +85,17 @@ def caveats(
     found = [c for c in said if c.code not in gone]
     found += importance.ties(tables["importance"].table) if "importance" in tables else []
     found += segment_caveats(tables["segments"].table, plan, config=config) if counted_anew else []
-    return (*found, streamed(plan, totals))
+    return (*found, streamed(plan, totals, drawn=drawn))
 
 
-def streamed(plan: Plan, totals: Totals) -> Caveat:
+def streamed(plan: Plan, totals: Totals, *, drawn: str = SPREAD) -> Caveat:
     """Return the caveat that says what is of all rows, and what of the sample."""
     kept = [*plan.kept, *(["every segment"] if plan.segments and totals.atoms is None else [])]
     text = (
         f"All {totals.rows:,} rows are explained and checked; importance, the mean contributions along inputs and the "
         f"importance in segments are of all of them. Everything else (performance, the loss when inputs are shuffled, "
         f"interactions, examples, scores, other curves, where bins are cut) is of a seeded sample of "
-        f"{plan.sample_rows:,} of them, spread over the model's output."
+        f"{plan.sample_rows:,} of them, {drawn}."
     )
     if kept:
         text += f" So are the numbers of {', '.join(map(repr, kept))}."
