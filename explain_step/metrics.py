@@ -10,19 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from explain_step.errors import InvalidInput, NotApplicable
-from explain_step.types import Direction, FittedModel, FloatArray, Response, Task
+from explain_step.types import Direction, FittedModel, FloatArray, Reads, Response, Task
 
 Scorer = Callable[[npt.NDArray[Any], Response, FittedModel, FloatArray | None], float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A named performance metric; ``score`` returns NaN where it is not defined on the given rows."""
+    """A named performance metric; ``score`` returns NaN where it is not defined on the given rows.
+
+    ``reads`` names what it uses of a `Response`: "probability" stands for the output where there is none.
+    """
 
     name: str
     direction: Direction
     tasks: tuple[Task, ...]
     score: Scorer
+    reads: Reads
 
 
 def _probability(response: Response) -> FloatArray:
@@ -32,7 +36,12 @@ def _probability(response: Response) -> FloatArray:
     return response.probability
 
 
-def _positive_score(response: Response, model: FittedModel) -> FloatArray:
+def positive_hits(y: Any, model: FittedModel) -> npt.NDArray[np.bool_]:
+    """Return which labels of a binary task are the positive class."""
+    return np.asarray(np.asarray(y) == _classes(model)[model.positive or 0], dtype=np.bool_)
+
+
+def positive_score(response: Response, model: FittedModel) -> FloatArray:
     """Return a ranking score of the positive class: its probability, or the margin where there is none."""
     if response.probability is not None and model.positive is not None:
         return response.probability[:, model.positive]
@@ -61,7 +70,7 @@ def auc(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray | 
 
 def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
     if model.task == "binary":
-        return auc(y == _classes(model)[model.positive or 0], _positive_score(r, model), weights=w)
+        return auc(positive_hits(y, model), positive_score(r, model), weights=w)
     aucs = [auc(y == label, _probability(r)[:, k], weights=w) for k, label in enumerate(_classes(model))]
     known = [value for value in aucs if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
@@ -133,15 +142,21 @@ def _classes(model: FittedModel) -> tuple[Any, ...]:
 
 CLASSIFICATION: tuple[Task, ...] = ("binary", "multiclass")
 METRICS: tuple[Metric, ...] = (
-    Metric(name="roc_auc", direction="higher", tasks=CLASSIFICATION, score=_roc_auc),
-    Metric(name="log_loss", direction="lower", tasks=CLASSIFICATION, score=_log_loss),
-    Metric(name="brier", direction="lower", tasks=CLASSIFICATION, score=_brier),
-    Metric(name="accuracy", direction="higher", tasks=CLASSIFICATION, score=_accuracy),
-    Metric(name="balanced_accuracy", direction="higher", tasks=CLASSIFICATION, score=_balanced_accuracy),
-    Metric(name="f1", direction="higher", tasks=CLASSIFICATION, score=_f1),
-    Metric(name="rmse", direction="lower", tasks=("regression",), score=_rmse),
-    Metric(name="mae", direction="lower", tasks=("regression",), score=_mae),
-    Metric(name="r2", direction="higher", tasks=("regression",), score=_r2),
+    Metric(name="roc_auc", direction="higher", tasks=CLASSIFICATION, score=_roc_auc, reads="probability"),
+    Metric(name="log_loss", direction="lower", tasks=CLASSIFICATION, score=_log_loss, reads="probability"),
+    Metric(name="brier", direction="lower", tasks=CLASSIFICATION, score=_brier, reads="probability"),
+    Metric(name="accuracy", direction="higher", tasks=CLASSIFICATION, score=_accuracy, reads="label"),
+    Metric(
+        name="balanced_accuracy",
+        direction="higher",
+        tasks=CLASSIFICATION,
+        score=_balanced_accuracy,
+        reads="label",
+    ),
+    Metric(name="f1", direction="higher", tasks=CLASSIFICATION, score=_f1, reads="label"),
+    Metric(name="rmse", direction="lower", tasks=("regression",), score=_rmse, reads="output"),
+    Metric(name="mae", direction="lower", tasks=("regression",), score=_mae, reads="output"),
+    Metric(name="r2", direction="higher", tasks=("regression",), score=_r2, reads="output"),
 )
 PROBABILISTIC = ("log_loss", "brier")
 DEFAULT_METRICS: dict[Task, tuple[str, ...]] = {

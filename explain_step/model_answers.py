@@ -16,7 +16,7 @@ from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_callables import are_distributions, as_array
 from explain_step.model_families import Abilities, Ask
 from explain_step.model_inputs import Columns
-from explain_step.types import FittedModel, FloatArray, OutputSpace, Response
+from explain_step.types import FittedModel, FloatArray, OutputSpace, Reads, Response
 
 TRIAL_ROWS = 8
 PROBABILITY_SLACK = 1e-6
@@ -61,6 +61,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
     return FittedModel(
         respond=lambda rows: _respond(voice, rows),
         outputs=lambda rows: _outputs(voice, rows)[0],
+        scored=lambda rows, reads: _scored(voice, rows, reads),
         native=None if blackbox_because or abilities.family == "blackbox" else abilities.native,
         family="blackbox" if blackbox_because else abilities.family,
         task=task,
@@ -105,6 +106,16 @@ def _respond(voice: _Voice, frame: pd.DataFrame) -> Response:
         label=_label(voice, frame, output=output, probability=probability),
         probability=probability,
     )
+
+
+def _scored(voice: _Voice, frame: pd.DataFrame, reads: Reads) -> Response:
+    """Return what a metric reads; for probabilities and labels the model is not asked about its output as well."""
+    abilities, nothing = voice.abilities, np.empty((len(frame), 0))
+    if voice.classes is not None and reads == "probability" and abilities.probability is not None:
+        return Response(output=nothing, probability=_probability(voice, frame))
+    if voice.classes is not None and reads == "label" and abilities.label is not None:
+        return Response(output=nothing, label=_label(voice, frame, output=nothing, probability=None))
+    return _respond(voice, frame)
 
 
 def _outputs(voice: _Voice, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray | None]:
@@ -269,6 +280,9 @@ def _suspects(frame: pd.DataFrame) -> str:
 
 def infinite_columns(frame: pd.DataFrame) -> list[str]:
     """Return names of the columns that hold infinity."""
-    floats = frame.loc[:, [pd.api.types.is_float_dtype(dtype) for dtype in frame.dtypes]]
-    infinite = np.isinf(floats.to_numpy(dtype=np.float64, na_value=np.nan)).any(axis=0)
-    return [str(label) for label in floats.columns[infinite]]
+    return [
+        str(label)
+        for k, label in enumerate(frame.columns)
+        if pd.api.types.is_float_dtype(frame.dtypes.iloc[k])
+        and bool(np.isinf(frame.iloc[:, k].to_numpy(dtype=np.float64, na_value=np.nan)).any())
+    ]

@@ -16,6 +16,7 @@ Task = Literal["binary", "multiclass", "regression"]
 OutputSpace = Literal["probability", "margin", "prediction"]
 Family = Literal["tree", "linear", "blackbox"]
 Direction = Literal["higher", "lower"]
+Reads = Literal["probability", "label", "output"]
 Status = Literal["pending", "complete", "degraded", "incomplete", "failed", "waived"]
 Verdict = Literal["pass", "fail", "not_applicable", "undecided"]
 
@@ -127,6 +128,8 @@ class FittedModel:
         Why ``family`` is "blackbox" although the model is of a known kind (shown to the reader).
     outputs : callable, optional
         ``respond(X).output`` alone, where it costs less (no labels, no second question to the model).
+    scored : callable, optional
+        From rows and what a metric reads ("probability", "label", "output") to a `Response` with that alone.
     """
 
     respond: Callable[[pd.DataFrame], Response]
@@ -142,6 +145,11 @@ class FittedModel:
     model_class: str = ""
     reason: str | None = None
     outputs: Callable[[pd.DataFrame], FloatArray] | None = None
+    scored: Callable[[pd.DataFrame, Reads], Response] | None = None
+
+    def respond_for(self, X: pd.DataFrame, *, reads: Reads) -> Response:
+        """Return what a metric reads of the answers to the rows of ``X``; other fields may be empty."""
+        return self.respond(X) if self.scored is None else self.scored(X, reads)
 
     def predict(self, X: pd.DataFrame) -> FloatArray:
         """Return the explained outputs of the rows of ``X``: array of shape (n, n_outputs)."""

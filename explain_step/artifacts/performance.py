@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step import intervals, metrics
+from explain_step.artifacts.metric_influence import limit
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.labels import counted
@@ -19,7 +20,8 @@ from explain_step.types import Artifact, Attributions, Caveat, IntArray, Section
 MANY_ROWS = 10_000
 INTERVAL = (
     "95% interval over drawing other held-out rows, for this fitted model: percentile bootstrap of the rows; "
-    "Wilson score interval for unweighted accuracy. Refitting the model is not covered."
+    "on 1,000 rows and more the normal limit of the area under the ROC curve (logit scale) and the interval of a mean for "
+    "means over rows; Wilson score interval for unweighted accuracy. Refitting the model is not covered."
 )
 
 
@@ -81,17 +83,7 @@ def measure(subject: Subject, metric: Metric, *, seeds: Seeds) -> dict[str, Any]
     n = len(subject.X)
     everything = np.arange(n, dtype=np.int64)
     value = _value(subject, metric, everything)
-    if metric.name == "accuracy" and subject.weights is None:
-        low, high = intervals.wilson(value * n, n)
-    elif np.isfinite(value):
-        low, high = intervals.bootstrap(
-            lambda rows: _value(subject, metric, rows),
-            n=n,
-            rng=seeds.rng("performance", metric.name),
-            resamples=_resamples(n),
-        )
-    else:
-        low = high = float("nan")
+    low, high = _interval(subject, metric, value=value, rng=seeds.rng("performance", metric.name))
     return {
         "metric": metric.name,
         "value": value,
@@ -100,6 +92,22 @@ def measure(subject: Subject, metric: Metric, *, seeds: Seeds) -> dict[str, Any]
         "direction": metric.direction,
         "n": float(n),
     }
+
+
+def _interval(
+    subject: Subject, metric: Metric, *, value: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    n = len(subject.X)
+    if metric.name == "accuracy" and subject.weights is None:
+        return intervals.wilson(value * n, n)
+    if not np.isfinite(value):
+        return float("nan"), float("nan")
+    known = limit(metric, subject, value=value, rng=rng)
+    if known is not None:
+        return known.low, known.high
+    return intervals.bootstrap(
+        lambda rows: _value(subject, metric, rows), n=n, rng=rng, resamples=_resamples(n)
+    )
 
 
 def _value(subject: Subject, metric: Metric, rows: IntArray) -> float:

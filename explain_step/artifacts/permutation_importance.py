@@ -100,7 +100,7 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
             skipped.append(j)
             continue
         try:
-            response = _shuffled(sample, subject.model.feature_names[j], shuffles=shuffles)
+            response = _shuffled(sample, subject.model.feature_names[j], shuffles=shuffles, metric=metric)
         except PredictionFailed as error:
             return _none(d, f"the model fails on rows with a shuffled column: {error}", metric=metric.name)
         out[:, j] = judge.loss(response)
@@ -166,10 +166,10 @@ def _metric(sample: Subject, *, config: Config) -> tuple[Metric | None, float | 
     return None, None
 
 
-def _shuffled(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp]) -> Response:
+def _shuffled(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp], metric: Metric) -> Response:
     column = sample.X[feature].take(shuffles.ravel()).array
     frame = predicting.edited(predicting.repeated(sample.X, len(shuffles)), {feature: column})
-    return sample.model.respond(frame)
+    return sample.model.respond_for(frame, reads=metric.reads)
 
 
 class _Judge:

@@ -1,7 +1,8 @@
 """A performance metric on a segment and its difference to the rest, with bootstrap intervals.
 
 Resamples are drawn as counts per row, and the common metrics are computed for all resamples at once; the
-others go through the metric's own function with the counts as weights.
+others go through the metric's own function with the counts as weights. On many rows the common metrics have
+their normal limit instead (`metric_influence`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from explain_step.artifacts.metric_influence import ROW_METRICS, Limit, limit, row_losses
 from explain_step.artifacts.proportions import Share, equality, newcombe, share
-from explain_step.errors import NotApplicable
-from explain_step.metrics import Metric
+from explain_step.metrics import Metric, positive_hits, positive_score
 from explain_step.types import FloatArray, IntArray, Subject
 
 RESAMPLES = 200
 BLOCK = 4_000_000
 """Resample counts held in memory at a time."""
-ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
-"""Metrics that are a function of a mean over rows."""
 NAN = float("nan")
 
 
@@ -29,12 +28,13 @@ class Draws:
     """A metric on some rows and on resamples of them (NaN where it is not defined).
 
     ``share`` is set where the metric is a proportion of rows: its intervals need no resampling, and hold at
-    0 and 1.
+    0 and 1; ``limit`` where the rows are so many that none is needed.
     """
 
     value: float
     resampled: FloatArray
     share: Share | None = None
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,26 +45,6 @@ class Estimate:
     low: float = NAN
     high: float = NAN
     p: float = NAN
-
-
-def row_losses(metric: str, subject: Subject) -> FloatArray | None:
-    """Return each row's share of a metric that is a mean over rows (rmse: before the root), or None."""
-    y, response, model = np.asarray(subject.y), subject.response, subject.model
-    if metric == "accuracy":
-        return None if response.label is None else np.asarray(y == response.label, dtype=np.float64)
-    if metric in ("log_loss", "brier"):
-        if response.probability is None or model.classes is None:
-            return None
-        hits = np.stack([y == label for label in model.classes], axis=1)
-        if metric == "log_loss":
-            own = (np.clip(response.probability, 1e-15, 1.0) * hits).sum(axis=1)
-            return np.asarray(-np.log(np.where(hits.any(axis=1), own, np.nan)), dtype=np.float64)
-        scale = 0.5 if model.task == "binary" else 1.0
-        return np.asarray(((response.probability - hits) ** 2).sum(axis=1) * scale, dtype=np.float64)
-    if metric in ("rmse", "mae"):
-        error = response.predicted - y.reshape(response.predicted.shape).astype(np.float64)
-        return np.asarray((error**2 if metric == "rmse" else np.abs(error)).mean(axis=1), dtype=np.float64)
-    return None
 
 
 def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Generator) -> Draws:
@@ -78,6 +58,9 @@ def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Ge
         return Draws(value=value, resampled=np.empty(0), share=share(right, part.weights))
     if n < 2:
         return Draws(value=value, resampled=np.full(RESAMPLES, np.nan))
+    known = limit(metric, part, value=value, rng=rng)
+    if known is not None:
+        return Draws(value=value, resampled=np.empty(0), limit=known)
     block = max(1, min(RESAMPLES, BLOCK // n))
     found = []
     for start in range(0, RESAMPLES, block):
@@ -118,18 +101,12 @@ def _one(metric: Metric, part: Subject, weights: FloatArray) -> float:
 
 def _areas(part: Subject, weights: FloatArray) -> FloatArray:
     """Return the weighted area under the ROC curve of each row of ``weights``, ties counted half."""
-    model, response = part.model, part.response
-    if model.classes is None or part.y is None:
-        msg = "the model has no classes"
-        raise NotApplicable(msg)
-    positive = model.positive or 0
-    score = response.output[:, 0] if response.probability is None else response.probability[:, positive]
+    hit, score = positive_hits(part.y, part.model), positive_score(part.response, part.model)
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
-    hit = (part.y == model.classes[positive])[order]
     ordered = weights[:, order]
-    up = np.add.reduceat(ordered * hit, starts, axis=1)
-    down = np.add.reduceat(ordered * ~hit, starts, axis=1)
+    up = np.add.reduceat(ordered * hit[order], starts, axis=1)
+    down = np.add.reduceat(ordered * ~hit[order], starts, axis=1)
     below = np.cumsum(down, axis=1) - down / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         area = (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
@@ -137,7 +114,7 @@ def _areas(part: Subject, weights: FloatArray) -> FloatArray:
 
 
 def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
-    """Return value and interval: percentile bootstrap, or Wilson for a proportion.
+    """Return value and interval: percentile bootstrap, Wilson for a proportion, or the limit of many rows.
 
     There is none when over half of the resamples are undefined or none differs (a perfect score on few
     rows): the bootstrap then knows nothing.
@@ -145,6 +122,8 @@ def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
     if drawn.share is not None:
         low, high = drawn.share.interval(level=level)
         return Estimate(value=drawn.value, low=low, high=high)
+    if drawn.limit is not None:
+        return Estimate(value=drawn.value, low=drawn.limit.low, high=drawn.limit.high)
     known = drawn.resampled[np.isfinite(drawn.resampled)]
     if not np.isfinite(drawn.value) or not _error(drawn) > 0:
         return Estimate(value=drawn.value)
@@ -155,7 +134,7 @@ def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
 def difference(inside: Draws, rest: Draws, *, level: float = 0.95) -> Estimate:
     """Return inside minus rest with interval and p-value.
 
-    A normal interval from the bootstrap standard errors (inside and rest are disjoint, so their resamples are
+    A normal interval from the standard errors (inside and rest are disjoint, so their resamples are
     independent), or Newcombe's and a score test for proportions.
     """
     gap = inside.value - rest.value
@@ -171,7 +150,9 @@ def difference(inside: Draws, rest: Draws, *, level: float = 0.95) -> Estimate:
 
 
 def _error(drawn: Draws) -> float:
-    """Return the bootstrap standard error; NaN where it is not known."""
+    """Return the standard error; NaN where it is not known."""
+    if drawn.limit is not None:
+        return drawn.limit.error
     known = drawn.resampled[np.isfinite(drawn.resampled)]
     if len(known) < RESAMPLES / 2:
         return NAN

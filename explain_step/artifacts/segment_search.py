@@ -12,6 +12,7 @@ import pandas as pd
 
 from explain_step import privacy
 from explain_step.artifacts import segment_performance as performance
+from explain_step.artifacts.metric_influence import ROW_METRICS, row_losses
 from explain_step.artifacts.row_order import content_order
 from explain_step.artifacts.segment_evaluation import evaluate
 from explain_step.artifacts.segment_expressions import parse, quote
@@ -80,15 +81,15 @@ def _metric(subject: Subject, *, config: Config) -> Metric | None:
     if subject.y is None:
         return None
     defaults = ("mae",) if subject.model.task == "regression" else ("log_loss", "accuracy")
-    known = {m.name: m for m in METRICS if m.name in performance.ROW_METRICS}
+    known = {m.name: m for m in METRICS if m.name in ROW_METRICS}
     for name in (*config.metrics, *defaults):
-        if name in known and performance.row_losses(name, subject) is not None:
+        if name in known and row_losses(name, subject) is not None:
             return known[name]
     return None
 
 
 def _losses(metric: Metric, subject: Subject) -> FloatArray:
-    losses = performance.row_losses(metric.name, subject)
+    losses = row_losses(metric.name, subject)
     assert losses is not None  # _metric saw to it
     return -losses if metric.direction == "higher" else losses
 

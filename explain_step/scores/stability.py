@@ -27,7 +27,8 @@ MANY = 120
 Z = 1.959964
 INTERVAL = (
     "approximate 95% interval of the expected agreement, covering which rows were drawn for this fitted model; normal, with "
-    "the standard error from a double bootstrap of the rows, cut at the ends of the scale"
+    "the standard error from a double bootstrap of the rows (of 1,000 random groups where there are more), cut at the "
+    "ends of the scale"
 )
 
 Agreement = Callable[[FloatArray, FloatArray], FloatArray]
@@ -106,8 +107,9 @@ def _agreements(
         size, weights=weights, rng=seeds.rng("scores", scorer.name), resamples=RESAMPLES
     )
     reference = np.average(size, axis=0, weights=weights)
+    groups, sizes = base.in_groups(size, weights=weights, rng=seeds.rng("scores", scorer.name, "groups"))
     found = {name: _kept(drawn, reference, agreement=a) for name, a in variants.items()}
-    again = _doubly(size, variants, weights=weights, rng=seeds.rng("scores", scorer.name, "interval"))
+    again = _doubly(groups, variants, weights=sizes, rng=seeds.rng("scores", scorer.name, "interval"))
     scores = []
     for variant, agreement in found.items():
         known = agreement[np.isfinite(agreement)]

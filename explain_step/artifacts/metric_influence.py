@@ -1,0 +1,133 @@
+"""How much each row moves a metric: intervals on many rows without resampling them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from explain_step import intervals
+from explain_step.metrics import Metric, positive_hits, positive_score
+from explain_step.types import FloatArray, Subject
+
+MANY_ROWS = 1_000
+FEWEST_OF_A_CLASS = 100
+"""Rows, and rows of each class for areas, from where a metric is close to its normal limit."""
+ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
+"""Metrics that are a function of a mean over rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limit:
+    """Standard error and interval of a metric on many rows."""
+
+    error: float
+    low: float
+    high: float
+
+
+def row_losses(metric: str, subject: Subject) -> FloatArray | None:
+    """Return each row's share of a metric that is a mean over rows (rmse: before the root), or None."""
+    y, response, model = np.asarray(subject.y), subject.response, subject.model
+    if metric == "accuracy":
+        return None if response.label is None else np.asarray(y == response.label, dtype=np.float64)
+    if metric in ("log_loss", "brier"):
+        if response.probability is None or model.classes is None:
+            return None
+        hits = np.stack([y == label for label in model.classes], axis=1)
+        if metric == "log_loss":
+            own = (np.clip(response.probability, 1e-15, 1.0) * hits).sum(axis=1)
+            return np.asarray(-np.log(np.where(hits.any(axis=1), own, np.nan)), dtype=np.float64)
+        scale = 0.5 if model.task == "binary" else 1.0
+        return np.asarray(((response.probability - hits) ** 2).sum(axis=1) * scale, dtype=np.float64)
+    if metric in ("rmse", "mae"):
+        error = response.predicted - y.reshape(response.predicted.shape).astype(np.float64)
+        return np.asarray((error**2 if metric == "rmse" else np.abs(error)).mean(axis=1), dtype=np.float64)
+    return None
+
+
+def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
+    """Return the metric's standard error and interval over drawing other rows; None where rows are few.
+
+    Means over rows get the interval of `intervals.mean_interval`; the area under the ROC curve a normal one on the logit
+    scale, from the rows' placement values (Sen 1960; DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595).
+
+    Parameters
+    ----------
+    metric : Metric
+    part : Subject of n rows
+        With labels.
+    value : float
+        The metric on these rows.
+    rng : Generator
+        For means that a few rows carry: those are resampled.
+    """
+    n = len(part.X)
+    if n < MANY_ROWS or not np.isfinite(value):
+        return None
+    if metric.name in ROW_METRICS:
+        losses = row_losses(metric.name, part)
+        return None if losses is None else _of_mean(losses, part.weights, metric=metric.name, rng=rng)
+    if metric.name == "roc_auc" and part.model.task == "binary" and 0 < value < 1:
+        return _of_area(part, value=value)
+    return None
+
+
+def _of_mean(
+    losses: FloatArray, weights: FloatArray | None, *, metric: str, rng: np.random.Generator
+) -> Limit | None:
+    if not np.isfinite(losses).all():
+        return None
+    mean, low, high = (part[0] for part in intervals.mean_interval(losses[:, None], rng=rng, weights=weights))
+    error = _error(losses - mean, weights)
+    if not error > 1e-12 * max(abs(mean), 1e-300):
+        return None
+    if metric == "rmse":
+        low, mean, high = np.sqrt([max(low, 0.0), mean, high])
+        error /= 2 * mean
+    bounds = (0.0, 1.0) if metric == "accuracy" else (0.0, np.inf)
+    return Limit(error=float(error), low=float(max(low, bounds[0])), high=float(min(high, bounds[1])))
+
+
+def _of_area(part: Subject, *, value: float) -> Limit | None:
+    hit, score = positive_hits(part.y, part.model), positive_score(part.response, part.model)
+    counts = np.ones(len(hit), dtype=bool) if part.weights is None else part.weights > 0
+    if min((hit & counts).sum(), (~hit & counts).sum()) < FEWEST_OF_A_CLASS:
+        return None
+    error = _error(area_influence(hit, score, weights=part.weights), part.weights)
+    if not error > 0:
+        return None
+    # on the logit scale the bounds stay between 0 and 1
+    centre, half = np.log(value / (1 - value)), stats.norm.ppf(0.975) * error / (value * (1 - value))
+    low, high = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
+    return Limit(error=error, low=float(low), high=float(high))
+
+
+def area_influence(
+    hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray | None = None
+) -> FloatArray:
+    """Return how much each row moves the area under the ROC curve: its placement value, centred and scaled; (n,).
+
+    The weighted mean is zero; the weighted mean square over n is the variance of the area.
+
+    Examples
+    --------
+    >>> area_influence(np.array([True, True, False]), np.array([0.9, 0.1, 0.5])).round(2).tolist()
+    [0.75, -0.75, 0.0]
+    """
+    w = np.ones(len(hit)) if weights is None else weights
+    _, place = np.unique(score, return_inverse=True)
+    up, down = np.bincount(place, weights=w * hit), np.bincount(place, weights=w * ~hit)
+    below = (np.cumsum(down) - down / 2)[place] / down.sum()
+    above = 1 - (np.cumsum(up) - up / 2)[place] / up.sum()
+    area = float((w * hit * below).sum() / up.sum())
+    of_class = np.where(hit, up.sum(), down.sum()) / w.sum()
+    return np.asarray((np.where(hit, below, above) - area) / of_class)
+
+
+def _error(influence: FloatArray, weights: FloatArray | None) -> float:
+    """Return the standard error of a mean of centred rows."""
+    w = np.ones(len(influence)) if weights is None else weights
+    return float(np.sqrt(((w * influence) ** 2).sum()) / w.sum())

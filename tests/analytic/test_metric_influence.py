@@ -1,0 +1,93 @@
+"""Intervals of metrics on many rows: their normal limit against resampling, and coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from explain_step.artifacts.metric_influence import area_influence, limit
+from explain_step.artifacts.segment_performance import RESAMPLES, resampled
+from explain_step.intervals import resampled_counts
+from explain_step.metrics import METRICS, auc
+from explain_step.types import FittedModel, Response, Subject
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def subject_of(n: int, *, rng: np.random.Generator, weighted: bool = False, task: str = "binary") -> Subject:
+    """Return rows whose probabilities are right (binary), or predictions that miss by normal noise."""
+    score = rng.uniform(0.02, 0.98, size=n)
+    y = (rng.uniform(size=n) < score).astype(int) if task == "binary" else score + rng.normal(size=n)
+    X = pd.DataFrame({"a": score})
+    probability = np.column_stack([1 - score, score]) if task == "binary" else None
+    response = Response(
+        output=score[:, None],
+        probability=probability,
+        label=(score > 0.5).astype(int) if task == "binary" else None,
+    )
+    model = FittedModel(
+        respond=lambda rows: response, native=None, family="blackbox", task=task,  # type: ignore[arg-type]
+        output_space="probability" if task == "binary" else "prediction", output_names=("1",), feature_names=("a",),
+        classes=(0, 1) if task == "binary" else None, positive=1 if task == "binary" else None,
+    )  # fmt: skip
+    return Subject(
+        model=model, X=X, frame=X, y=y, background=X, background_name="itself",
+        weights=rng.uniform(0.2, 3.0, size=n) if weighted else None, row_ids=np.arange(n).astype(str), target_name="y",
+        response=response,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["roc_auc", "log_loss", "brier", "accuracy", "rmse", "mae"])
+def test_the_limit_has_the_error_and_interval_of_resampling(name: str, weighted: bool) -> None:
+    rng = np.random.default_rng(3)
+    task = "regression" if name in ("rmse", "mae") else "binary"
+    made = subject_of(3000, rng=rng, weighted=weighted, task=task)
+    metric = BY_NAME[name]
+    value = metric.score(made.y, made.response, made.model, made.weights)  # type: ignore[arg-type]
+    found = limit(metric, made, value=value, rng=rng)
+    assert found is not None
+    counts = np.concatenate([resampled_counts(3000, size=RESAMPLES, rng=rng) for _ in range(10)])
+    drawn = resampled(metric, made, counts * (1.0 if made.weights is None else made.weights))
+    assert found.error == pytest.approx(drawn.std(), rel=0.06)
+    assert [found.low, found.high] == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=0.25 * found.error
+    )
+
+
+def test_the_area_s_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(11)
+    whole = subject_of(400_000, rng=rng)
+    truth = auc(np.asarray(whole.y) == 1, whole.response.output[:, 0])
+    hits = 0
+    for _ in range(300):
+        part = subject_of(1000, rng=rng)
+        value = auc(np.asarray(part.y) == 1, part.response.output[:, 0])
+        found = limit(BY_NAME["roc_auc"], part, value=value, rng=rng)
+        assert found is not None
+        hits += found.low <= truth <= found.high
+    assert 0.92 <= hits / 300 <= 0.98
+
+
+def test_the_influence_is_the_derivative_of_the_area() -> None:
+    rng = np.random.default_rng(5)
+    score, hit = rng.integers(0, 12, size=60) / 12, rng.uniform(size=60) < 0.4  # with ties
+    weights = rng.uniform(0.5, 2, size=60)
+    influence = area_influence(hit, score, weights=weights)
+    assert np.average(influence, weights=weights) == pytest.approx(0, abs=1e-12)
+    for row in (0, 7, 31):
+        more = weights.copy()
+        more[row] += 1e-6
+        change = (auc(hit, score, weights=more) - auc(hit, score, weights=weights)) / 1e-6
+        assert change == pytest.approx(influence[row] / weights.sum(), rel=1e-3, abs=1e-9)
+
+
+def test_few_rows_or_few_of_a_class_are_resampled() -> None:
+    rng = np.random.default_rng(0)
+    few = subject_of(500, rng=rng)
+    assert limit(BY_NAME["roc_auc"], few, value=0.8, rng=rng) is None
+    rare = subject_of(2000, rng=rng)
+    rare.y[np.flatnonzero(rare.y)[90:]] = 0  # type: ignore[index, arg-type]
+    assert limit(BY_NAME["roc_auc"], rare, value=0.8, rng=rng) is None
+    assert limit(BY_NAME["f1"], subject_of(2000, rng=rng), value=0.5, rng=rng) is None
