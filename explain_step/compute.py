@@ -14,15 +14,16 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from explain_step import data as data_room
-from explain_step import explainers, models, privacy, scores
+from explain_step import explainers, models, privacy, scores, streaming
 from explain_step.artifacts import BUILDERS, Builder, segment_rules
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.explainers.prepared import Explain, prepare
 from explain_step.labels import take_column
 from explain_step.quantity import quantity
 from explain_step.secret_masking import mask_text
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact, Attributions, Caveat, Score, Section, Status, Subject
+from explain_step.types import Artifact, Attributions, Caveat, IntArray, Score, Section, Status, Subject
 
 T = TypeVar("T")
 LEFT = 0.05
@@ -52,6 +53,10 @@ class Explanation:
     config: Config
     consumers: Mapping[str, int] = field(default_factory=dict)
     """Stages that drew random numbers, and how many streams each."""
+    counted: int | None = None
+    """Rows behind importance, mean contributions and segments, where these are more than the attributions' rows."""
+    all_rows: Mapping[str, Any] | None = None
+    """Number and order-free digest of all rows, where ``subject`` itself is only a sample of them."""
 
 
 @dataclass(slots=True)
@@ -130,8 +135,12 @@ def compute(
     background: Any = None,
     sample_weight: Any = None,
     builders: tuple[Builder, ...] = BUILDERS,
+    many: int = data_room.MANY_ROWS,
 ) -> Explanation:
     """Explain ``model`` on the rows of ``X``.
+
+    Of many rows, exact values of all are made and checked block by block and added up (`explain_step.streaming`);
+    everything else is made from a seeded sample of them.
 
     Parameters
     ----------
@@ -146,6 +155,8 @@ def compute(
     sample_weight : array-like of n weights or column name, optional
     builders : tuple of Builder
         The sections to make.
+    many : int
+        More rows than this are explained block by block, and held in memory once.
 
     Raises
     ------
@@ -158,11 +169,77 @@ def compute(
     seeds = Seeds(config.seed)
     with journal.stage("data"):
         subject, caveats = _subject(
-            model, X, y, config=config, background=background, sample_weight=sample_weight
+            model, X, y, config=config, background=background, sample_weight=sample_weight, many=many
         )
         privacy.check(config, [*subject.frame.columns, subject.target_name])
         segment_rules.check(config, list(subject.frame.columns))
         subject = replace(subject, strata=segment_rules.strata(subject.frame, config=config))
+        rows = streaming.sample_of(subject, config=config, seeds=seeds, many=many)
+    explained = partial(
+        _explained, caveats=caveats, config=config, seeds=seeds, journal=journal, builders=builders
+    )
+    if rows is not None:
+        sample = streaming.taken(subject, rows)
+        ready = prepare(sample, rows=len(subject.X))
+        if ready is not None:
+            small = explained(sample)
+            with journal.stage("all_rows", rows=len(subject.X)):
+                found = _of_all_rows(small, subject, rows, explain=ready)
+            return replace(found, events=tuple(journal.events))
+    return explained(subject)
+
+
+def _of_all_rows(small: Explanation, subject: Subject, rows: IntArray, *, explain: Explain) -> Explanation:
+    """Return the sample's explanation with the numbers of all rows, where every row's values sum to its output."""
+    config = small.config
+    attributions = replace(small.attributions, rows=rows)
+    if not small.attributions.method.exact:
+        n, given = len(rows), len(subject.X)
+        text = (
+            f"{n:,} of the {given:,} given rows are explained: a seeded sample; nothing here is of all rows."
+        )
+        said = Caveat(code="rows_sampled", section="attributions", message=text)
+        return replace(small, subject=subject, attributions=attributions, caveats=(*small.caveats, said))
+    plan = streaming.plan_of(small.subject, small.attributions, small.artifacts, config=config)
+    totals = streaming.totals_of(plan, subject, explain)
+    if totals.broken:
+        text = (
+            f"The values of {totals.broken:,} of {totals.rows:,} rows do not sum to the output (error up to "
+            f"{totals.error:.2g}), so that all numbers are of a seeded sample of {len(rows):,} rows, whose values do."
+        )
+        said = Caveat(code="rows_not_additive", section="attributions", message=text, degrades=True)
+        return replace(small, subject=subject, attributions=attributions, caveats=(*small.caveats, said))
+    artifacts = streaming.overlay(small.artifacts, plan, totals, config=config)
+    return replace(
+        small,
+        subject=subject,
+        attributions=attributions,
+        artifacts=artifacts,
+        caveats=streaming.caveats(small.caveats, artifacts, plan, totals, config=config),
+        counted=totals.rows,
+    )
+
+
+def described(explanation: Explanation) -> dict[str, Any]:
+    """Return the explained quantity; its ``rows`` are those behind the importance, ``sample_rows`` those behind the rest."""
+    found = quantity(explanation.subject, explanation.attributions)
+    if explanation.counted is None:
+        return found
+    given = max(int(found.get("rows_given", 0)), explanation.counted)  # the subject may be a sample itself
+    sample = len(explanation.attributions.rows)
+    return {**found, "rows": explanation.counted, "rows_given": given, "sample_rows": sample}
+
+
+def _explained(
+    subject: Subject,
+    *,
+    caveats: tuple[Caveat, ...],
+    config: Config,
+    seeds: Seeds,
+    journal: Journal,
+    builders: tuple[Builder, ...],
+) -> Explanation:
+    """Return the explanation of a subject's rows: attributions, sections and scores."""
     purse = Purse(config)
     with journal.stage("attributions", rows=len(subject.X)), purse.stage("attributions") as given:
         attributions, more = explainers.explain(subject, config=given, seeds=seeds)
@@ -207,7 +284,7 @@ def _resident() -> int | None:
 
 
 def _subject(
-    model: Any, X: Any, y: Any, *, config: Config, background: Any, sample_weight: Any
+    model: Any, X: Any, y: Any, *, config: Config, background: Any, sample_weight: Any, many: int
 ) -> tuple[Subject, tuple[Caveat, ...]]:
     frame, labels, target = data_room.split_target(data_room.to_frame(X), y)
     if target and getattr(labels, "ndim", 1) == 1:
@@ -216,7 +293,13 @@ def _subject(
         frame, sample_weight = take_column(frame, sample_weight, argument="sample_weight")
     fitted = models.wrap(model, frame=frame, config=config)
     return data_room.subject(
-        fitted, frame, labels, config=config, background=background, sample_weight=sample_weight
+        fitted,
+        frame,
+        labels,
+        config=config,
+        background=background,
+        sample_weight=sample_weight,
+        many=many,
     )
 
 

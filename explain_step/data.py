@@ -9,28 +9,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import backgrounds, model_options
 from explain_step import labels as labels_room
-from explain_step import model_options
+from explain_step.backgrounds import plain
 from explain_step.config import Config
 from explain_step.config import names as quoted
-from explain_step.errors import InvalidInput, PredictionFailed
+from explain_step.errors import InvalidInput
 from explain_step.frames import ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
 from explain_step.model_answers import infinite_columns
-from explain_step.model_inputs import check_cells, check_frame, select, text_labels
+from explain_step.model_inputs import check_frame, shared, text_labels
 from explain_step.model_options import default_targets
 from explain_step.types import Caveat, FittedModel, Response, Subject
 
 __all__ = ["split_target", "subject", "take_column", "to_frame"]
 
 REPEAT_ROWS = 64
-TRIAL_ROWS = 8
-"""Background rows that are asked about alone, so that what the model refuses there is blamed on them."""
 FEW_TEXTS = 12
 """Texts with at most this many distinct values are levels, also where they are digits."""
 MANY_TEXTS = 200
 """So many values tell whether a column holds numbers as text."""
 SECTION = "data"
+MANY_ROWS = 100_000
+"""Above so many rows nothing is copied as a whole: columns share the memory of the caller's, and the model is asked block
+by block."""
+BLOCK_ROWS = 1 << 16
 
 
 def split_target(frame: pd.DataFrame, y: Any) -> tuple[pd.DataFrame, Any, str]:
@@ -85,6 +88,7 @@ def subject(
     config: Config,
     background: Any = None,
     sample_weight: Any = None,
+    many: int = MANY_ROWS,
 ) -> tuple[Subject, tuple[Caveat, ...]]:
     """Return what is explained, and the caveats that the data itself gives cause for.
 
@@ -100,6 +104,9 @@ def subject(
         Reference rows with the model's columns. Default: the explained rows themselves.
     sample_weight : array-like of n weights or column name, optional
         Finite, not negative, not all zero.
+    many : int
+        More rows than this are not copied: the subject's frames share the memory of ``frame``, and its ``row_ids`` are
+        the labels themselves.
 
     Returns
     -------
@@ -117,15 +124,20 @@ def subject(
     check_frame(rows, argument="X")
     weights = labels_room.weights(sample_weight, rows)
     caveats = _cut_caveat(rows)
-    ids = _row_ids(rows)
-    whole = _plain(rows)
+    big = len(rows) > many
+    ids = _row_ids(rows, big=big)
+    whole = (
+        shared(rows, range(rows.shape[1]), names=text_labels(rows), index=pd.RangeIndex(len(rows)))
+        if big
+        else plain(rows)
+    )
     model_options.check_groups(config, model)
     model_options.check_labels(config, [*whole.columns, name])
-    X, reference, reference_name, more = _background(model, whole, background)
+    X, reference, reference_name, more = backgrounds.choose(model, whole, background, config=config, big=big)
     model = _named(model, labels, name=name)
-    response = model.respond(X)
+    response = _in_blocks(model, X) if big else model.respond(X)
     if background is not None:
-        _try_background(model, reference, X)
+        backgrounds.check(model, reference, X)
     made = Subject(
         model=model,
         X=X,
@@ -161,21 +173,22 @@ def _named(model: FittedModel, labels: Any, *, name: str) -> FittedModel:
     return replace(model, output_names=(name,)) if name and len(model.output_names) == 1 else model
 
 
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy with text column names and positions as index, laid out in memory in one way.
+def _in_blocks(model: FittedModel, X: pd.DataFrame) -> Response:
+    """Return the model's answer, asked for in blocks of `BLOCK_ROWS` rows, each laid out as `_plain` does it."""
+    parts = [model.respond(plain(X.iloc[a : a + BLOCK_ROWS])) for a in range(0, len(X), BLOCK_ROWS)]
 
-    A matrix product can differ in the last bit with the layout of its operands, and frames from pandas,
-    polars and Arrow are laid out differently: here each dtype becomes one block, so equal rows get equal
-    answers.
-    """
-    positions = pd.RangeIndex(len(frame))
-    columns = {name: frame.iloc[:, k].set_axis(positions) for k, name in enumerate(text_labels(frame))}
-    return pd.DataFrame(columns, index=positions, copy=True)
+    def joined(name: str) -> Any:
+        found = [getattr(part, name) for part in parts]
+        return None if found[0] is None else np.concatenate(found)
+
+    return Response(**{name: joined(name) for name in ("output", "label", "probability", "prediction")})
 
 
-def _row_ids(frame: pd.DataFrame) -> npt.NDArray[Any]:
-    """Return the index as text; repeated labels get their position added."""
+def _row_ids(frame: pd.DataFrame, *, big: bool = False) -> npt.NDArray[Any]:
+    """Return the index as text, or, of many rows, as it is; repeated labels get their position added."""
     index = frame.index
+    if big and index.is_unique and not isinstance(index, pd.MultiIndex):
+        return index.to_numpy()
     if index.equals(pd.RangeIndex(len(frame))):
         return np.array([str(k) for k in range(len(frame))], dtype=object)
     repeated = index.duplicated(keep=False)
@@ -186,97 +199,6 @@ def _row_ids(frame: pd.DataFrame) -> npt.NDArray[Any]:
     return np.array(ids, dtype=object)
 
 
-def _background(
-    model: FittedModel, whole: pd.DataFrame, background: Any
-) -> tuple[pd.DataFrame, pd.DataFrame, str, tuple[Caveat, ...]]:
-    """Return the model's columns of rows and background with the same dtypes, and the background's name."""
-    X = select(whole, model.feature_names).copy()
-    check_cells(X, argument="X")
-    if background is None:
-        name = f"the {len(X):,} explained rows themselves"
-        message = (
-            "No background was given, so each prediction is compared with the explained rows themselves; "
-            "give the training "
-            "rows (background=) to compare it with those."
-        )
-        return X, X, name, (Caveat(code="background_is_sample", section=SECTION, message=message),)
-    given = to_frame(background, argument="background")
-    reference = _plain(select(given, model.feature_names, argument="background"))
-    check_cells(reference, argument="background")
-    dtypes = {
-        name: _common_dtype(X[name], reference[name], column=name)
-        for name, ours, theirs in zip(X.columns, X.dtypes, reference.dtypes, strict=True)
-        if ours != theirs
-    }
-    return X.astype(dtypes), reference.astype(dtypes), f"{len(reference):,} background rows", ()
-
-
-def _try_background(model: FittedModel, reference: pd.DataFrame, X: pd.DataFrame) -> None:
-    """Ask about a few background rows, the suspicious ones among them, so that a refusal names the argument."""
-    suspects = {
-        name: broken
-        for name in reference.columns
-        if (broken := _not_finite(reference[name])).any() and not _not_finite(X[name]).any()
-    }
-    rows = {*range(min(len(reference), TRIAL_ROWS)), *(int(np.argmax(b)) for b in suspects.values())}
-    try:
-        model.predict(reference.iloc[sorted(rows)])
-    except PredictionFailed as error:
-        found = (
-            f"; {quoted([*suspects])} {'has' if len(suspects) == 1 else 'have'} missing or infinite values "
-            f"there and not in X (first in row {int(np.argmax(next(iter(suspects.values()))))})"
-            if suspects
-            else ""
-        )
-        msg = (
-            f"Argument background must hold rows that the model can predict{found}; drop or impute what it "
-            f"does not take. {error}"
-        )
-        raise InvalidInput(msg) from error
-
-
-def _not_finite(values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
-    """Return which values are missing or infinite."""
-    missing = values.isna().to_numpy(dtype=np.bool_)
-    if pd.api.types.is_float_dtype(values.dtype):
-        return np.asarray(missing | np.isinf(values.to_numpy(dtype=np.float64, na_value=np.nan)))
-    return np.asarray(missing)
-
-
-def _common_dtype(ours: pd.Series[Any], theirs: pd.Series[Any], *, column: str) -> Any:
-    """Return the dtype in which values of one column can stand in rows of the other."""
-    if isinstance(ours.dtype, pd.CategoricalDtype):
-        return pd.CategoricalDtype(_levels(ours, theirs), ordered=ours.dtype.ordered)
-    if _kind(ours) != _kind(theirs) and not ours.isna().all() and not theirs.isna().all():
-        msg = (
-            f"Argument background must have the dtypes of X; column {column!r} is {ours.dtype} in X and "
-            f"{theirs.dtype} in the background; convert one of them."
-        )
-        raise InvalidInput(msg)
-    if _kind(ours) != "number" or _kind(theirs) != "number":
-        return ours.dtype
-    if isinstance(ours.dtype, np.dtype) and isinstance(theirs.dtype, np.dtype):
-        return np.result_type(ours.dtype, theirs.dtype)
-    return pd.concat([ours.iloc[:0], theirs.iloc[:0]]).dtype
-
-
-def _levels(ours: pd.Series[Any], theirs: pd.Series[Any]) -> list[Any]:
-    """Return our levels, then theirs that we lack: codes of our rows do not change."""
-    known = list(ours.cat.categories)
-    found = (
-        theirs.cat.categories if isinstance(theirs.dtype, pd.CategoricalDtype) else theirs.dropna().unique()
-    )
-    return known + [level for level in found if level not in set(known)]
-
-
-def _kind(values: pd.Series[Any]) -> str:
-    if pd.api.types.is_numeric_dtype(values.dtype):
-        return "number"
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return "datetime"
-    return "text"
-
-
 # --- what a reader must know
 
 
@@ -284,8 +206,8 @@ def _cut_caveat(frame: pd.DataFrame) -> tuple[Caveat, ...]:
     if ROWS_CUT not in frame.attrs:
         return ()
     message = (
-        f"Only the first {frame.attrs[ROWS_CUT]:,} rows were fetched from Spark; the others were not looked "
-        "at."
+        f"Only {frame.attrs[ROWS_CUT]:,} rows were fetched from Spark, a random sample; the others were not "
+        "looked at."
     )
     return (Caveat(code="rows_cut", section=SECTION, message=message),)
 
@@ -376,14 +298,14 @@ def _numbers_as_text(values: pd.Series[Any]) -> bool:
 
 def _constant_columns(X: pd.DataFrame) -> list[str]:
     """Return the columns with a single value and none missing."""
-    numeric = X.select_dtypes(include="number", exclude="timedelta")
-    values = numeric.to_numpy(dtype=np.float64, na_value=np.nan)
-    found = set(numeric.columns[(values == values[0]).all(axis=0)])
-    for name in X.columns.difference(numeric.columns, sort=False):
-        column = X[name]
-        if not column.isna().any() and (column == column.iloc[0]).all():
-            found.add(name)
-    return [name for name in X.columns if name in found]
+    return [name for name in X.columns if _is_constant(X[name])]
+
+
+def _is_constant(column: pd.Series[Any]) -> bool:
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return bool((values == values[0]).all())
+    return bool(not column.isna().any() and (column == column.iloc[0]).all())
 
 
 def _repeat_caveat(model: FittedModel, X: pd.DataFrame, response: Response) -> tuple[Caveat, ...]:

@@ -12,7 +12,7 @@ import pandas as pd
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 from explain_step.model_answers import LARGEST, class_array
-from explain_step.model_inputs import text_labels
+from explain_step.model_inputs import shared, text_labels
 from explain_step.types import FittedModel, FloatArray
 
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
@@ -31,7 +31,7 @@ def take_column(frame: pd.DataFrame, name: str, *, argument: str) -> tuple[pd.Da
         raise InvalidInput(msg)
     position = given.index(name)
     rest = [k for k in range(len(given)) if k != position]
-    return frame.iloc[:, rest], frame.iloc[:, position]
+    return shared(frame, rest), frame.iloc[:, position]
 
 
 def as_labels(y: Any) -> Any:

@@ -100,6 +100,26 @@ def check_cells(frame: pd.DataFrame, *, argument: str) -> None:
             raise InvalidInput(msg)
 
 
+def shared(
+    frame: pd.DataFrame,
+    positions: Sequence[int],
+    *,
+    names: Sequence[Any] | None = None,
+    index: pd.Index[Any] | None = None,
+) -> pd.DataFrame:
+    """Return some columns of a frame, under other names and another index of the same length, without a copy of any cell.
+
+    What is returned must not be written to.
+    """
+    labels = [frame.columns[k] for k in positions] if names is None else list(names)
+    rows = frame.index if index is None else index
+    columns = {i: pd.Series(frame.iloc[:, k].array, index=rows, copy=False) for i, k in enumerate(positions)}
+    out = pd.DataFrame(columns, index=rows, copy=False)
+    out.columns = pd.Index(labels)
+    out.attrs = frame.attrs
+    return out
+
+
 def _encodes(text: str) -> bool:
     """Return whether a text can be written to a file (half a surrogate pair cannot)."""
     try:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import explain_step
-from explain_step.quantity import quantity
+from explain_step.compute import described
 from explain_step.report import PageContext
 from explain_step.snapshot import provenance
 from explain_step.snapshot.completing import missing
@@ -37,7 +37,7 @@ def page_context(
         identity=_identity(ref),
         status=status,
         reason=reason,
-        quantity=quantity(explanation.subject, explanation.attributions),
+        quantity=described(explanation),
         artifacts={artifact.name: artifact for artifact in explanation.artifacts},
         scores=explanation.scores,
         figures=figures,

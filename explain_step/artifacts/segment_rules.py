@@ -241,15 +241,14 @@ def _binned(
 
 
 def _as_levels(series: pd.Series[Any], *, config: Config) -> tuple[tuple[str, ...], IntArray]:
-    names = privacy.pooled_levels(series, config=config).astype(str)
-    levels, counts = np.unique(names, return_counts=True)
-    if len(levels) > MOST_LEVELS:
-        kept = levels[np.lexsort((levels, -counts))[: MOST_LEVELS - 1]]
+    codes, found = pd.factorize(privacy.pooled_levels(series, config=config))
+    names = np.array([str(name) for name in found], dtype=str)
+    if len(names) > MOST_LEVELS:
+        kept = names[np.lexsort((names, -np.bincount(codes)))[: MOST_LEVELS - 1]]
         names = np.where(np.isin(names, kept), names, privacy.OTHER)
-        levels = np.unique(names)
-    order = sorted((str(v) for v in levels), key=lambda level: _position(level, series))
-    codes = pd.Index(order).get_indexer(pd.Index(names))
-    return tuple(order), np.asarray(codes, dtype=np.int64)
+    order = sorted({str(name) for name in names}, key=lambda level: _position(level, series))
+    place = {level: i for i, level in enumerate(order)}
+    return tuple(order), np.array([place[str(name)] for name in names], dtype=np.int64)[codes]
 
 
 def _position(level: str, series: pd.Series[Any]) -> tuple[int, float, str]:

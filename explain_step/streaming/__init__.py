@@ -9,6 +9,7 @@ Totals of blocks merge in any order to the same numbers, up to rounding, and tra
 can be on one machine or on many.
 """
 
+from explain_step.streaming.all_rows import sample_of, taken, totals_of
 from explain_step.streaming.moments import Moments
 from explain_step.streaming.overlay import caveats, overlay
 from explain_step.streaming.plan import Curve, Cut, Plan, Segment
@@ -28,5 +29,8 @@ __all__ = [
     "of_block",
     "overlay",
     "plan_of",
+    "sample_of",
+    "taken",
     "to_bytes",
+    "totals_of",
 ]

@@ -1,0 +1,158 @@
+"""Memory and time of the step on a million rows: ``python benchmarks/memory.py [--rows 1000000]``.
+
+Adult census rows (48,842 real ones, shipped in the wheel of shapiq), repeated with noise in the numbers, 15 columns;
+XGBoost with 500 trees of depth 6, margin, against 30,000 background rows. Each run is a process of its own, which first
+explains 2,000 rows, so that libraries and kernels are loaded; then the step (``explain_step.explain``: tables, figures, page
+and snapshot) runs on all rows. Printed are the size of the input, the peak of the resident memory above what the process
+held with the input in it, and processor seconds of all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+BACKGROUND = 30_000
+
+
+def adult() -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the census as 15 numeric columns, and the label."""
+    spec = find_spec("shapiq")
+    if spec is None or spec.origin is None:
+        raise SystemExit("shapiq is not installed: its wheel has the data (pip install shapiq)")
+    data = pd.read_csv(Path(spec.origin).parent / "datasets" / "data" / "adult_census.csv")
+    columns = {
+        name: data[name].astype(float)
+        if pd.api.types.is_numeric_dtype(data[name])
+        else pd.factorize(data[name])[0]
+        for name in data.columns[:-1]
+    }
+    X = pd.DataFrame(columns, dtype=float)
+    X["derived"] = X.iloc[:, 0] * X.iloc[:, -1]
+    return X, pd.factorize(data.iloc[:, -1])[0]
+
+
+def grown(X: pd.DataFrame, y: np.ndarray, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return so many rows: drawn with repetition, with noise in columns of many values."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(X), size=rows)
+    columns = {}
+    for name in X.columns:
+        values = X[name].to_numpy()[drawn]
+        if X[name].nunique() > 50:
+            values += rng.normal(scale=0.01 * X[name].std(), size=rows)
+        columns[name] = values
+    return pd.DataFrame(columns), y[drawn]
+
+
+def resident(key: str = "VmRSS") -> int:
+    """Return the process's memory in bytes: now (VmRSS), or its peak (VmHWM)."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("this platform does not tell a process's memory")
+
+
+class Peak:
+    """The largest resident memory while it runs: looked at twenty times a second."""
+
+    def __init__(self) -> None:
+        self.most, self.done = 0, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.05):
+            self.most = max(self.most, resident())
+
+    def __enter__(self) -> Peak:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+        self.most = max(self.most, resident())
+
+
+def run(rows: int, trees: int) -> dict[str, Any]:
+    """Explain so many rows in this process, and return what it took."""
+    from xgboost import XGBClassifier
+
+    import explain_step
+
+    warnings.simplefilter("ignore")
+    X, y = adult()
+    model = XGBClassifier(n_estimators=trees, max_depth=6, n_jobs=2).fit(X[:BACKGROUND], y[:BACKGROUND])
+    background = X[:BACKGROUND]
+    options: dict[str, Any] = {"output": "margin", "background": background, "segments": [X.columns[7]]}
+    with tempfile.TemporaryDirectory(prefix="benchmark_") as folder:
+        some, labels = grown(X, y, 21_000)
+        explain_step.explain(model, some[:2_000], labels[:2_000], directory=Path(folder, "first"), **options)
+        del some, labels
+        many, labels = grown(X, y, rows)
+        before = resident()
+        start = time.process_time()
+        with Peak() as peak:
+            shot = explain_step.explain(model, many, labels, directory=Path(folder, "all"), **options)
+        seconds = time.process_time() - start
+        log = [json.loads(line) for line in (shot.path / "provenance" / "log.jsonl").read_text().splitlines()]
+    quantity = shot.manifest["quantity"]
+    return {
+        "rows": rows,
+        "input_mb": (many.memory_usage(index=False).sum() + labels.nbytes) / 2**20,
+        "peak_above_mb": (peak.most - before) / 2**20,
+        "cpu_s": seconds,
+        "status": shot.status,
+        "explained": [quantity["rows"], quantity.get("sample_rows")],
+        "stages": {event["step"]: event["cpu_s"] for event in log},
+        "held_mb": {event["step"]: round((event["rss_bytes"] - before) / 2**20) for event in log},
+    }
+
+
+def child(rows: int, trees: int) -> dict[str, Any]:
+    """Return what `run` gives in a process of its own."""
+    command = [sys.executable, __file__, "--child", "--rows", str(rows), "--trees", str(trees)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--few", type=int, default=10_000, help="rows of the step that it is compared with")
+    parser.add_argument("--trees", type=int, default=500)
+    parser.add_argument("--child", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.child:
+        sys.stdout.write(json.dumps(run(arguments.rows, arguments.trees)) + "\n")
+        return
+    found = [child(rows, arguments.trees) for rows in (arguments.few, arguments.rows)]
+    sys.stdout.write("| rows | input | peak above it | processor time | status |\n|---|---|---|---|---|\n")
+    for one in found:
+        sys.stdout.write(
+            f"| {one['rows']:,} | {one['input_mb']:.0f} MiB | {one['peak_above_mb']:.0f} MiB | {one['cpu_s']:.1f} s "
+            f"| {one['status']} |\n"
+        )
+    sys.stdout.write(f"\nratio of processor times: {found[1]['cpu_s'] / found[0]['cpu_s']:.1f}\n")
+    for one in found:
+        sys.stdout.write(
+            f"{one['rows']:,} rows, seconds by stage: {one['stages']}; held after it: {one['held_mb']}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
