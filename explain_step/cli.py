@@ -95,7 +95,7 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.argument("model")
-@click.argument("data", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("data")
 @click.option(
     "--target", help="Column of DATA with the labels. Without it, performance is missing: degraded."
 )
@@ -129,6 +129,13 @@ def cli(context: click.Context) -> None:
 @click.option(
     "--allow-pickle", is_flag=True, help="Also load models whose format runs code; only if you trust it."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    default="local",
+    show_default=True,
+    help="Where rows are explained; spark reads DATA as Parquet (a file, a directory or a URI).",
+)
 @click.option("--run-id", help="MLflow run to log to. Default: the run of the model.")
 @click.option(
     "--output-dir",
@@ -137,7 +144,7 @@ def cli(context: click.Context) -> None:
 )
 @common
 def run(
-    model: str, data: Path, *, as_json: bool, tracking_uri: str | None, verbose: bool, **given: Any
+    model: str, data: str, *, as_json: bool, tracking_uri: str | None, verbose: bool, **given: Any
 ) -> int:
     """Explain MODEL on the rows of DATA (Parquet or CSV).
 
@@ -148,15 +155,15 @@ def run(
     options = _options(given)
     arguments = {"config": given["config"], **options}
     if model.startswith(URI_SCHEMES):
-        with working(verbose=verbose):
-            logged = _log(model, data, given, tracking_uri=tracking_uri, arguments=arguments)
+        with working(verbose=verbose), _rows(data, engine=given["engine"]) as rows:
+            logged = _log(model, rows, given, tracking_uri=tracking_uri, arguments=arguments)
         _report_run(_logged_facts(logged, given["output_dir"]), as_json=as_json)
         return NO if logged.status == "incomplete" else YES
     if given["run_id"] is not None:
         msg = "--run-id needs a model in MLflow (models:/… or runs:/…); a model directory is not logged."
         raise click.UsageError(msg)
-    with working(verbose=verbose):
-        shot = _explain(model, data, given, arguments=arguments)
+    with working(verbose=verbose), _rows(data, engine=given["engine"]) as rows:
+        shot = _explain(model, rows, given, arguments=arguments)
     facts = {"status": shot.status, "reason": shot.reason, "snapshot_id": shot.id, "path": str(shot.path)}
     _report_run(facts, as_json=as_json)
     return NO if shot.status == "incomplete" else YES
@@ -186,14 +193,30 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+@contextmanager
+def _rows(data: str, *, engine: str) -> Iterator[Any]:
+    """Give the path of the rows, or a Spark DataFrame of them."""
+    if engine == "local":
+        if not Path(data).is_file():
+            problem = "is a directory" if Path(data).is_dir() else "does not exist"
+            msg = f"DATA must be a file, but {data!r} {problem}; --engine spark also reads directories and URIs."
+            raise click.UsageError(msg)
+        yield data
+        return
+    from explain_step.spark_session import read_parquet, session
+
+    with session() as spark:
+        yield read_parquet(spark, data)
+
+
 def _log(
-    model: str, data: Path, given: dict[str, Any], *, tracking_uri: str | None, arguments: dict[str, Any]
+    model: str, rows: Any, given: dict[str, Any], *, tracking_uri: str | None, arguments: dict[str, Any]
 ) -> LoggedSnapshot:
     from explain_step import step
 
     return step.log_explanations(
         model,
-        str(data),
+        rows,
         given["target"],
         run_id=given["run_id"],
         tracking_uri=tracking_uri,
@@ -203,7 +226,7 @@ def _log(
     )
 
 
-def _explain(model: str, data: Path, given: dict[str, Any], *, arguments: dict[str, Any]) -> Snapshot:
+def _explain(model: str, rows: Any, given: dict[str, Any], *, arguments: dict[str, Any]) -> Snapshot:
     from explain_step import step
     from explain_step.tracking import load_directory
 
@@ -213,7 +236,7 @@ def _explain(model: str, data: Path, given: dict[str, Any], *, arguments: dict[s
         raise click.UsageError(msg)
     fitted = load_directory(place, allow_pickle=given["allow_pickle"])
     folder = given["output_dir"] or Path("explanations")
-    return step.explain(fitted, str(data), given["target"], directory=folder, **arguments)
+    return step.explain(fitted, rows, given["target"], directory=folder, **arguments)
 
 
 def _logged_facts(logged: LoggedSnapshot, output_dir: Path | None) -> dict[str, Any]:

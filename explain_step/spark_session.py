@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from explain_step.errors import MissingDependency, require
+from explain_step.errors import InvalidInput, MissingDependency, require
 
 JAVA = "Spark needs Java 17 or newer"
 
@@ -37,7 +37,8 @@ def check_java() -> None:
 def session() -> Iterator[Any]:
     """Give the session that Spark's own configuration describes (spark-submit, ``SPARK_CONF_DIR``), else a local one.
 
-    A session that was started here is stopped at the end.
+    A session that was started here is stopped at the end. Its workers run this Python, where ``PYSPARK_PYTHON`` does not
+    name another one.
 
     Raises
     ------
@@ -49,12 +50,37 @@ def session() -> Iterator[Any]:
     from pyspark.sql import SparkSession
 
     before = SparkSession.getActiveSession()
-    builder = SparkSession.builder.appName("explain-step").config("spark.ui.showConsoleProgress", "false")
-    if "PYSPARK_PYTHON" not in os.environ:
-        builder = builder.config("spark.pyspark.python", sys.executable)
-    found = before or builder.getOrCreate()
+    found = before or _started(SparkSession.builder)
     try:
         yield found
     finally:
         if before is None:
             found.stop()
+
+
+def _started(builder: Any) -> Any:
+    """Start a session. Spark reads the workers' Python from the environment alone, once, when it starts."""
+    given = os.environ.get("PYSPARK_PYTHON")
+    os.environ["PYSPARK_PYTHON"] = given or sys.executable
+    try:
+        return builder.appName("explain-step").config("spark.ui.showConsoleProgress", "false").getOrCreate()
+    finally:
+        if given is None:
+            del os.environ["PYSPARK_PYTHON"]
+
+
+def read_parquet(session: Any, place: str) -> Any:
+    """Return the Spark DataFrame of a Parquet file, directory or URI.
+
+    Raises
+    ------
+    InvalidInput
+        Spark finds nothing there, or no Parquet.
+    """
+    from pyspark.errors import AnalysisException
+
+    try:
+        return session.read.parquet(place)
+    except AnalysisException as error:
+        msg = f"DATA must be Parquet that Spark can read; {place!r} is not: {str(error)[:300]}"
+        raise InvalidInput(msg) from error

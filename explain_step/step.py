@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step import config as config_room
 from explain_step import plots, report, snapshot, tracking
-from explain_step.compute import Explanation, compute, judge
-from explain_step.dataset import described, purpose
+from explain_step.compute import Explanation, compute, described, judge
+from explain_step.dataset import described as described_dataset
+from explain_step.dataset import purpose
 from explain_step.errors import InvalidInput
 from explain_step.pages import page_context
-from explain_step.quantity import quantity
+from explain_step.spark_frames import is_spark
 from explain_step.tracking import LoggedSnapshot, training_run
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def explain(
     model : object
         Fitted estimator, Pipeline, booster, MLflow pyfunc model, or any ``predict`` callable.
     X : frame-like of shape (n, features)
-        Held-out rows: pandas, polars, Arrow, a Parquet or CSV path, an MLflow dataset. Columns that the model does not
-        read can be used for segments.
+        Held-out rows: pandas, polars, Arrow, a Parquet or CSV path, an MLflow dataset, or a Spark DataFrame, whose rows
+        are explained on its executors (``docs/scale.md``). Columns that the model does not read can be used for segments.
     y : array-like of n labels, or name of a column of ``X``, optional
         Without labels performance and correct/incorrect examples are missing and the status is ``degraded``.
     config : Config, mapping or path of a YAML/JSON file, optional
@@ -94,7 +95,7 @@ def explain(
     """
     parsed, data = config_room.load(config, options)
     said = _said(data)
-    explanation = compute(model, X, y, config=parsed, **data)
+    explanation = _computed(model, X, y, config=parsed, **data)
     ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
     return write_snapshot(explanation, ref=ref, directory=directory, said=said)
 
@@ -188,7 +189,7 @@ def log_to(
                 said = _said(data)
                 if model is None and target is not None:
                     model = tracking.load_model(target, allow_pickle=allow_pickle)
-                explanation = compute(model, X, y, config=parsed, **data)
+                explanation = _computed(model, X, y, config=parsed, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
             written = write_snapshot(
                 explanation, ref=facts.ref, directory=None, previous=facts.previous, said=said
@@ -222,9 +223,24 @@ def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Find
     return tracking.verify(source, tracking_uri=tracking_uri)
 
 
+def _computed(model: Any, X: Any, y: Any, **options: Any) -> Explanation:
+    """Explain rows in memory here, and those of Spark where they are."""
+    held = getattr(X, "df", None)  # an MLflow dataset of a Spark DataFrame
+    if is_spark(held):
+        X, y = held, getattr(X, "targets", None) if y is None else y
+    if not is_spark(X):
+        return compute(model, X, y, **options)
+    from explain_step import spark
+
+    return spark.compute(model, X, y, **options)
+
+
 def _said(data: dict[str, Any]) -> dict[str, Any]:
     """Take what is said about data and purpose out of the data-valued options; it changes no number."""
-    return {"dataset": described(data.pop("dataset", None)), "purpose": purpose(data.pop("purpose", None))}
+    return {
+        "dataset": described_dataset(data.pop("dataset", None)),
+        "purpose": purpose(data.pop("purpose", None)),
+    }
 
 
 def write_snapshot(
@@ -253,10 +269,11 @@ def write_snapshot(
         caveats=explanation.caveats,
         missing=explanation.missing,
         config=explanation.config,
-        quantity=quantity(explanation.subject, explanation.attributions),
+        quantity=described(explanation),
         events=explanation.events,
         previous=previous,
         consumers=explanation.consumers,
+        all_rows=explanation.all_rows,
         **(said or {}),
         page=(lambda identity: report.page(context(snapshot_id=identity))) if draw else None,
         card=(lambda identity: report.card(context(snapshot_id=identity))) if draw else None,
