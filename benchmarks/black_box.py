@@ -69,7 +69,7 @@ def pipeline(kind: str, X: pd.DataFrame, y: np.ndarray, texts: list[int]) -> Pip
     if kind == "mlp":
         last: Any = MLPClassifier((64, 32), max_iter=15, random_state=0)
         return make_pipeline(prepare, last).fit(X.iloc[:20_000], y[:20_000])
-    return make_pipeline(prepare, SVC(random_state=0)).fit(X.iloc[:1_500], y[:1_500])
+    return make_pipeline(prepare, SVC(random_state=0)).fit(X.iloc[:800], y[:800])
 
 
 def subject_of(model: Pipeline, X: pd.DataFrame, *, rows: int, kind: str) -> tuple[Subject, Config]:

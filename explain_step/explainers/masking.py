@@ -20,7 +20,7 @@ from explain_step.errors import ExplainStepError, PredictionFailed
 from explain_step.types import FittedModel, FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
-FIRST_CALL = 256
+FIRST_CALL, GROWTH = 256, 4
 CALL_ROWS = 200_000
 CALL_CELLS = 8_000_000
 """Largest prediction call: this many rows, and not more cells than this (64 MB of float64)."""
@@ -219,15 +219,15 @@ def calls(total: int, columns: int, *, stop: int = 0) -> Iterator[slice]:
 
     Examples
     --------
-    >>> [(s.start, s.stop) for s in calls(1000, 5)]
-    [(0, 256), (256, 768), (768, 1000)]
+    >>> [(s.start, s.stop) for s in calls(2000, 5)]
+    [(0, 256), (256, 1280), (1280, 2000)]
     """
     largest = max(1, min(CALL_ROWS, CALL_CELLS // max(columns, 1)))
     start, size = 0, min(FIRST_CALL, largest)
     while start < total:
         end = min(start + size, stop if start < stop else total)
         yield slice(start, end)
-        start, size = end, min(2 * size, largest)
+        start, size = end, min(GROWTH * size, largest)
 
 
 def evaluate(

@@ -318,13 +318,17 @@ def _method(task: Task, found: Found) -> MethodSpec:
         f"{config.budget:.3g} s reached {reached.rows} of {wanted.rows} rows, "
         f"with {reached.pairs} of {wanted.pairs} pairs of permutations each"
     )
+    allowed = min(len(task.subject.background), BACKGROUND_ROWS)
+    part = f"{config.budget:.3g} s allowed {len(task.start)} of {allowed} background rows"
+    cuts = [cut] if reached != wanted else []
+    cuts += [part] if len(task.start) < allowed else []
     asked = {} if config.precision is None else {"precision": config.precision, "precision_of": PRECISION_OF}
     return MethodSpec(
         name=PERMUTATION.name,
         version=VERSION,
         exact=False,
         seed=config.seed,
-        budget=None if reached == wanted else cut,
+        budget="; ".join(cuts) or None,
         params={
             "rows": reached.rows,
             "rows_planned": wanted.rows,

@@ -46,6 +46,8 @@ class Masked:
         small.
     planned : int
         Walks planned; fewer are here where the budget cut.
+    background : int
+        Background rows; fewer than `BACKGROUND_ROWS` where the budget cut.
     """
 
     row: IntArray
@@ -54,6 +56,7 @@ class Masked:
     first: FloatArray
     second: FloatArray
     planned: int
+    background: int
 
 
 def _score(
@@ -75,11 +78,11 @@ def _score(
     weights = np.ones(len(rows)) if subject.weights is None else subject.weights[attributions.rows[rows]]
     # paired: the explanation and its control are compared on the same resamples
     resamples = intervals.resampled_counts(len(rows), size=base.RESAMPLES, rng=rng) * weights
-    cut = (
-        None
-        if len(masked.row) == masked.planned
-        else (f"{config.budget:g} s reached {len(masked.row)} of {masked.planned} walks")
-    )
+    allowed = min(len(subject.background), BACKGROUND_ROWS)
+    cut = None
+    if len(masked.row) < masked.planned or masked.background < allowed:
+        walks = f"{len(masked.row)} of {masked.planned} walks"
+        cut = f"{config.budget:.3g} s reached {walks} and {masked.background} of {allowed} background rows"
     scores = []
     for variant, values in (
         ("interventional", attributions.values),
@@ -213,6 +216,7 @@ def _predict(
         first=v[:, :, half].mean(axis=2),
         second=v[:, :, other].mean(axis=2),
         planned=len(row),
+        background=len(background),
     )
 
 
