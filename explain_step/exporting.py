@@ -16,7 +16,10 @@ from explain_step.replay_inputs import provenance_record
 from explain_step.replay_recreate import plan_of
 from explain_step.replay_result import recorded_uri
 from explain_step.replaying import check_bytes
-from explain_step.snapshot.export import bundle
+from explain_step.snapshot.export import bundle, new_file
+from explain_step.snapshot.export_croissant import croissant
+from explain_step.snapshot.export_cyclonedx import cyclonedx
+from explain_step.snapshot.export_rocrate import rocrate
 from explain_step.tracking.checked import copied_model
 
 if TYPE_CHECKING:
@@ -108,6 +111,46 @@ def export(
                 leave_out={"model": frozenset({"explanations", "registered_model_meta"})},
             )
     return Exported(path=Path(to), files=written, snapshot_id=shot.id, model=words)
+
+
+def describe(source: str | Path, to: str | Path, *, form: str, tracking_uri: str | None = None) -> Exported:
+    """Write a snapshot in the terms of a standard, through the library that is made for it.
+
+    Parameters
+    ----------
+    source : path or str
+        As for `export`.
+    to : path
+        For ``cyclonedx`` a new file; for ``ro-crate`` and ``croissant`` a new folder or ``.zip`` file, with the snapshot
+        in it.
+    form : {"cyclonedx", "ro-crate", "croissant"}
+
+    Raises
+    ------
+    SnapshotError
+        There is no snapshot, or it does not verify.
+    MissingDependency
+        The library of the standard is not installed.
+    InvalidInput
+        ``to`` is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="explain_step_export_") as folder:
+        path = tracking.fetch(source, tracking_uri=tracking_uri, destination=Path(folder) / "snapshot")
+        check_bytes(path)
+        shot = snapshot.read_directory(path)
+        if form == "cyclonedx":
+            text = cyclonedx(shot, provenance_record(shot.path, "environment"))
+            written = (new_file(to, text),)
+        else:
+            name, text = (
+                ("ro-crate-metadata.json", rocrate(shot))
+                if form == "ro-crate"
+                else ("croissant.json", croissant(shot))
+            )
+            written = bundle(to, texts={name: text}, folders={"snapshot": shot.path}, leave_out={})
+    return Exported(
+        path=Path(to), files=written, snapshot_id=shot.id, model="left out: the form describes it"
+    )
 
 
 @contextmanager

@@ -78,15 +78,21 @@ def plan_of(environment: Mapping[str, Any], code: Mapping[str, Any]) -> Plan:
     _check_plain(packages, python=version)
     loaded = {d["name"] for d in environment.get("distributions") or () if d.get("loaded")}
     wanted = sorted((loaded | set(NEEDED)) & set(packages) - {OURS})
-    lock = code.get("lock") or {}
-    text = lock.get("text") if str(lock.get("name", "")).startswith("pylock") else None
+    text = _lock_text(code)
     return Plan(
         python=version,
         requirements=tuple(f"{name}=={packages[name]}" for name in wanted),
         constraints=tuple(f"{name}=={v}" for name, v in sorted(packages.items()) if name != OURS),
-        lock=text if isinstance(text, str) else None,
+        lock=text,
         threads={name: _plain_number(environment, name) for name in THREAD_VARIABLES},
     )
+
+
+def _lock_text(code: Mapping[str, Any]) -> str | None:
+    """Return the text of the project's ``pylock.toml``, else of the one that was made of the installed distributions."""
+    project, made = code.get("lock") or {}, code.get("pylock") or {}
+    ours = project.get("text") if str(project.get("name", "")).startswith("pylock") else made.get("text")
+    return ours if isinstance(ours, str) else None
 
 
 def _check_plain(packages: Mapping[str, Any], *, python: str) -> None:

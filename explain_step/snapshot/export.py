@@ -66,6 +66,23 @@ def bundle(
     return tuple(sorted(files))
 
 
+def new_file(to: str | Path, text: str) -> str:
+    """Write a text to a new file and return its name.
+
+    Raises
+    ------
+    InvalidInput
+        The place is taken.
+    """
+    target = Path(to)
+    if target.exists():
+        msg = f"Argument to must be a new file, {str(target)!r} is there already; nothing is overwritten."
+        raise InvalidInput(msg)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return target.name
+
+
 def _below(folder: Path, *, name: str, leave_out: frozenset[str]) -> Iterator[tuple[str, Path]]:
     for at, directories, names in os.walk(folder):
         directories.sort()

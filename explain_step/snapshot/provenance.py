@@ -20,6 +20,7 @@ import pandas as pd
 from explain_step.digests import frame_digest
 from explain_step.secret_masking import mask
 from explain_step.snapshot.provenance_code import lock, own_source, repository
+from explain_step.snapshot.provenance_lock import pylock
 from explain_step.snapshot.provenance_machine import blas, container, cpu_flags, gpu, unknown
 from explain_step.snapshot.provenance_packages import distributions
 from explain_step.types import Subject
@@ -104,6 +105,7 @@ def code(
     directory: str | Path | None = None,
     consumers: Mapping[str, int] | None = None,
     text: bool = True,
+    installed: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what the training code was: commit, changes since, remote, entry point, masked command line, lock, seeds.
 
@@ -119,7 +121,9 @@ def code(
     consumers : mapping of str to int, optional
         Stages that drew random numbers, and how many streams each.
     text : bool
-        False leaves the texts of the diff and of the lock out.
+        False leaves the text of the diff out.
+    installed : sequence of mapping, optional
+        The distributions of `environment`, where they are known already.
     """
     words = list(sys.argv if argv is None else argv)
     script = Path(words[0]) if words and words[0] else None
@@ -133,6 +137,7 @@ def code(
         "entry_point": entry if entry else unknown("the interpreter was started without a script"),
         "argv": mask(([entry] if entry else []) + words[1:]),
         "lock": lock(where),
+        "pylock": pylock(distributions() if installed is None else installed, where=where),
         "explain_step": own_source(),
         "seed": {
             "root": seed,

@@ -23,10 +23,10 @@ def distributions() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name, version, installer, wheel_tag, record_sha256, loaded``. The digest is over the lines of RECORD that
+        ``name, version, installer, wheel_tag, record_sha256, loaded, from_index``. The digest is over the lines of RECORD that
         name installed files with their SHA-256 (``record-v1``), so the same wheel gives the same digest in every
         environment; whether the files still are those of RECORD is not looked at. ``loaded`` tells whether this
-        process has imported one of its modules.
+        process has imported one of its modules, ``from_index`` whether it came from an index and not from a place of its own.
     """
     modules = {name.partition(".")[0] for name in list(sys.modules)}
     found: dict[str, dict[str, Any]] = {}
@@ -71,6 +71,7 @@ def _record(
         "wheel_tag": " ".join(tags) if tags else unknown("it was not installed from a wheel"),
         "record_sha256": digest,
         "loaded": bool(_top_level(lines) & modules),
+        "from_index": distribution.read_text("direct_url.json") is None,
     }
 
 

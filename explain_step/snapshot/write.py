@@ -229,10 +229,14 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         missing=parts.missing,
     )
     yield _File(path="summary.json", role="summary", data=dump(masked(summary)))
+    environment = provenance.environment()
     records = {
-        "environment": provenance.environment(),
+        "environment": environment,
         "code": provenance.code(
-            seed=parts.config.seed, consumers=parts.consumers, text=parts.config.privacy != "strict"
+            seed=parts.config.seed,
+            consumers=parts.consumers,
+            text=parts.config.privacy != "strict",
+            installed=environment.get("distributions"),
         ),
         "data": content.data,
         "config": parts.config.canonical(),

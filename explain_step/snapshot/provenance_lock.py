@@ -1,0 +1,73 @@
+"""A hashed lock of the installed distributions (PEP 751), made by ``uv`` from what it has in its cache."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from explain_step.digests import sha256_bytes
+from explain_step.secret_masking import mask_text
+from explain_step.snapshot.provenance_machine import unknown
+
+LOCK_SECONDS = 5.0
+LARGEST_LOCK = 400 * 2**10
+"""About 600 distributions; a larger lock is named by its digest."""
+OURS = "explain-step"
+
+
+def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
+    """Return a ``pylock.toml`` with the digests of the wheels of every installed distribution, or why there is none.
+
+    Parameters
+    ----------
+    distributions : sequence of mapping
+        As of `explain_step.snapshot.provenance_packages.distributions`.
+    where : path
+        The project: its settings of ``uv`` name the index.
+
+    Notes
+    -----
+    No network is used: what is not in the cache of ``uv``, because ``pip`` or another machine installed it, has no
+    digest here. The lock names the wheels that an index offers for these versions; that the installed files came
+    from them, the digests of RECORD tell.
+    """
+    pins = [f"{d['name']}=={d['version']}" for d in distributions if d["from_index"] and d["name"] != OURS]
+    left_out = sorted(d["name"] for d in distributions if not d["from_index"] and d["name"] != OURS)
+    if not pins:
+        return unknown("no distribution was installed from an index")
+    options = ("--offline", "--no-deps", "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet")
+    try:
+        done = subprocess.run(
+            ["uv", "pip", "compile", "-", "--format", "pylock.toml", *options],
+            input="\n".join(pins),
+            capture_output=True,
+            text=True,
+            timeout=LOCK_SECONDS,
+            check=False,
+            cwd=where,
+            errors="replace",
+        )
+    except FileNotFoundError:
+        return unknown("uv is not installed")
+    except (OSError, subprocess.SubprocessError) as error:
+        return unknown(f"uv failed with {type(error).__name__}")
+    if done.returncode != 0:
+        said = " ".join(line.strip(" ×╰─▶│├") for line in done.stderr.splitlines() if line.strip())
+        return unknown(f"uv has not all of them in its cache: {mask_text(said[:200])}")
+    return _record(done.stdout, left_out=left_out)
+
+
+def _record(text: str, *, left_out: list[str]) -> Any:
+    if mask_text(text) != text:
+        return unknown("it holds what looks like a credential")
+    data = text.encode("utf-8")
+    shown: Any = text if len(data) <= LARGEST_LOCK else unknown(f"it is larger than {LARGEST_LOCK} bytes")
+    return {
+        "of": "wheels that the index offers for the installed versions, from the cache of uv",
+        "sha256": sha256_bytes(data),
+        "size": len(data),
+        "left_out": left_out,
+        "text": shown,
+    }
