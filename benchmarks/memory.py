@@ -115,6 +115,7 @@ def run(rows: int, trees: int) -> dict[str, Any]:
         "peak_above_mb": (peak.most - before) / 2**20,
         "cpu_s": seconds,
         "status": shot.status,
+        "reason": shot.reason,
         "explained": [quantity["rows"], quantity.get("sample_rows")],
         "stages": {event["step"]: event["cpu_s"] for event in log},
         "held_mb": {event["step"]: round((event["rss_bytes"] - before) / 2**20) for event in log},
@@ -150,7 +151,7 @@ def main() -> None:
     sys.stdout.write(f"\nratio of processor times: {found[1]['cpu_s'] / found[0]['cpu_s']:.1f}\n")
     for one in found:
         sys.stdout.write(
-            f"{one['rows']:,} rows, seconds by stage: {one['stages']}; held after it: {one['held_mb']}\n"
+            f"{one['rows']:,} rows, {one['reason']}; seconds by stage: {one['stages']}; held after it: {one['held_mb']}\n"
         )
 
 

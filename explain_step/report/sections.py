@@ -10,7 +10,7 @@ from explain_step.report.sentences import sentence
 from explain_step.report.tables import Table
 from explain_step.types import Artifact
 
-METHOD_KEYS = ("method", "rule", "interval", "p_adjusted")
+METHOD_KEYS = ("rows_of", "method", "rule", "interval", "p_adjusted")
 """What an artifact's meta may say about its making, in the order to print it."""
 LONG_TEXT = 420
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -270,7 +271,7 @@ def from_bytes(data: bytes) -> Totals:
             msg = f"Totals must be of version {VERSION}, got {int(arrays['version'])}; make them anew."
             raise InvalidInput(msg)
         return Totals(**{field.name: _read(arrays, field.name) for field in fields(Totals)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, InvalidInput):
             raise
         msg = f"The bytes must be totals as to_bytes writes them: {error}."
