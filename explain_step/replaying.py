@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step import snapshot, tracking
-from explain_step.compute import Explanation, compute
+from explain_step.compute import Explanation
 from explain_step.config import Config
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.frames import to_frame
@@ -18,7 +18,8 @@ from explain_step.gate import load_policy
 from explain_step.replay_comparing import compared, differences
 from explain_step.replay_recreate import replay_recreated
 from explain_step.replay_result import Given, Replay, not_replayable, recorded_uri
-from explain_step.step import write_snapshot
+from explain_step.spark_frames import is_spark
+from explain_step.step import computed, write_snapshot
 from explain_step.tracking.checked import CheckedModel, copied_model
 
 if TYPE_CHECKING:
@@ -218,7 +219,8 @@ def _ref(shot: Snapshot, digest: str | None) -> ModelRef:
 
 def _compute(shot: Snapshot, given: Given, *, model: Any, config: Config, cut: bool) -> Explanation:
     unhurried = config if cut else config.model_copy(update={"budget": max(config.budget, UNHURRIED)})
-    frame = to_frame(given.data if given.data is not None else str(_source(shot)), argument="data")
+    data = given.data if given.data is not None else str(_source(shot))
+    frame: Any = data if is_spark(data) else to_frame(data, argument="data")
     recorded = shot.manifest["data"]
     y = given.y
     if y is None and recorded.get("labels_digest") is not None:
@@ -226,7 +228,7 @@ def _compute(shot: Snapshot, given: Given, *, model: Any, config: Config, cut: b
         if y not in frame.columns:
             msg = f"the rows had labels ({y or 'without a name'}); give them (y=, --target)"
             raise SnapshotError(msg)
-    made = compute(
+    made = computed(
         model, frame, y, config=unhurried, background=given.background, sample_weight=given.sample_weight
     )
     return replace(made, config=config)

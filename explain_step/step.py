@@ -95,7 +95,7 @@ def explain(
     """
     parsed, data = config_room.load(config, options)
     said = _said(data)
-    explanation = _computed(model, X, y, config=parsed, **data)
+    explanation = computed(model, X, y, config=parsed, **data)
     ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
     return write_snapshot(explanation, ref=ref, directory=directory, said=said)
 
@@ -189,7 +189,7 @@ def log_to(
                 said = _said(data)
                 if model is None and target is not None:
                     model = tracking.load_model(target, allow_pickle=allow_pickle)
-                explanation = _computed(model, X, y, config=parsed, **data)
+                explanation = computed(model, X, y, config=parsed, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
             written = write_snapshot(
                 explanation, ref=facts.ref, directory=None, previous=facts.previous, said=said
@@ -223,7 +223,7 @@ def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Find
     return tracking.verify(source, tracking_uri=tracking_uri)
 
 
-def _computed(model: Any, X: Any, y: Any, **options: Any) -> Explanation:
+def computed(model: Any, X: Any, y: Any, **options: Any) -> Explanation:
     """Explain rows in memory here, and those of Spark where they are."""
     held = getattr(X, "df", None)  # an MLflow dataset of a Spark DataFrame
     if is_spark(held):

@@ -89,6 +89,7 @@ ROOMS: dict[str, set[str]] = {
         "replay_recreate",
         "replay_result",
         "snapshot",
+        "spark_frames",
         "step",
         "tracking",
     },
