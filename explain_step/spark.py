@@ -16,7 +16,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,8 @@ def compute(
     background : frame-like, optional
         Small enough for the driver; of a Spark DataFrame a sample is taken.
     sample_rows : int, optional
-        Rows of the sample that figures, examples, scores and the bins of curves are made from. Default:
-        `spark_sampling.SAMPLE_ROWS`.
+        Rows of the sample that figures, examples, scores and the bins of curves are made from. Default: 20,000,
+        fewer of very wide rows.
 
     Raises
     ------
@@ -119,14 +119,18 @@ def compute(
     """
     _check_names(source, y=y, sample_weight=sample_weight)
     reference = None if background is None else frames.to_frame(background, argument="background")
-    size = config.max_rows or sample_rows or spark_sampling.SAMPLE_ROWS
+    size = config.max_rows or sample_rows or _sample_size(len(source.columns))
     taken = spark_sampling.sample(source, rows=size, seed=config.seed)
     _check_missing(taken, source.columns, y=y)
     dtypes = _categories(reference, taken.frame)
     frame = _as_trained(taken.frame, dtypes)
-    explanation = compute_room.compute(
-        model, frame, y, config=config, background=reference, sample_weight=sample_weight
+    explained = partial(
+        compute_room.compute, model, y=y, config=config, background=reference, sample_weight=sample_weight
     )
+    explanation = explained(frame)
+    if explanation.counted is not None and not taken.whole:  # too many values for one table of them
+        places = np.linspace(0, len(frame) - 1, len(explanation.attributions.rows)).astype(np.int64)
+        explanation = explained(frame.iloc[places].reset_index(drop=True))
     explanation = replace(explanation, all_rows=_record(taken.scan, source.columns))
     if taken.whole:
         return explanation
@@ -191,6 +195,12 @@ def _check_missing(taken: Sample, columns: list[str], *, y: str | None) -> None:
         many = int(taken.scan.missing[columns.index(y)])
         msg = f"Argument y must not have missing values, got {many:,}; drop those rows (X.dropna(subset=[{y!r}]))."
         raise InvalidInput(msg)
+
+
+def _sample_size(columns: int) -> int:
+    """Return the rows of the sample: fewer where rows are wide."""
+    most = spark_sampling.SAMPLE_ROWS
+    return min(most, max(spark_sampling.FEWEST_ROWS, spark_sampling.SAMPLE_CELLS // max(1, columns)))
 
 
 def _categories(reference: pd.DataFrame | None, frame: pd.DataFrame) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from explain_step.errors import InvalidInput
 from explain_step.row_sums import Keys, RowSum, row_hashes, row_keys, summed
 from explain_step.spark_frames import blocks, check_columns, frame_of, replies
 
-SAMPLE_ROWS = 20_000
-"""Rows of the sample that figures, examples and scores are made from."""
+SAMPLE_ROWS, FEWEST_ROWS, SAMPLE_CELLS = 20_000, 2_000, 25_000_000
+"""Rows of the sample that figures, examples and scores are made from: fewer where they have many cells."""
 SKETCH = 512
 """Smallest row keys that are kept per partition: they tell how many different rows there are, to about 5 %."""
 HEAVY = 256
