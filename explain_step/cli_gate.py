@@ -16,6 +16,7 @@ from explain_step.cli_base import NO, UNDECIDED, YES, Command, common, print_jso
 if TYPE_CHECKING:
     from explain_step.gate.decision import GateDecision
     from explain_step.gate.report import Row
+    from explain_step.types import Finding
 
 EXIT_CODES = {"allow": YES, "refuse": NO, "undecided": UNDECIDED}
 WORDS = {"allow": "allowed", "refuse": "refused", "undecided": "undecided"}
@@ -239,7 +240,7 @@ def _page(decision: GateDecision, rows: list[Row]) -> str:
     unasked = sorted({row.code for row in rows if row.verdict == "not_applicable"})
     if unasked:
         lines += _wrapped(f"{len(unasked)} rules do not apply: {', '.join(unasked)}", width)
-    steps = dict.fromkeys(_next(f.code, f.verdict, decision) for f in decision.blocking)
+    steps = dict.fromkeys(_next(f, decision) for f in decision.blocking)
     for step in filter(None, steps):
         lines += ["", *_wrapped(f"next: {clean(step)}", width)]
     return "\n".join(lines)
@@ -262,10 +263,11 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
 
 
-def _next(code: str, verdict: str, decision: GateDecision) -> str:
+def _next(finding: Finding, decision: GateDecision) -> str:
     """Return what to do about a finding that stands against the version; '' where its message says it."""
     from explain_step.gate.rules import INTEGRITY
 
+    code = finding.code
     explain = f"explain-step run models:/{decision.name}/{decision.version} <held-out rows> --target <label>"
     if code == "GATE001":
         return "try again when the tracking server and the artifact store answer"
@@ -275,8 +277,10 @@ def _next(code: str, verdict: str, decision: GateDecision) -> str:
         return f"explain the stored model again: {explain}"
     if not code.startswith("GATE") or code in PEOPLE:
         return ""
-    if verdict == "undecided":
-        return f"{code} is undecided: explain more held-out rows for narrower intervals, or change the bound"
+    if finding.verdict == "undecided":
+        bounded = finding.evidence.get("ci_low") is not None
+        more = "explain more held-out rows for narrower intervals, or change the bound"
+        return f"{code} is undecided: {more if bounded else 'no interval decides it; its message says what is missing'}"
     return f"{code}: change the model, or let its owner waive the rule in the policy (owner, reason, expires)"
 
 

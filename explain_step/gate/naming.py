@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase, translate
 _NOTHING = "(?!)"
 """What `fnmatch.translate` writes for an empty range such as ``[z-a]``."""
 _UNSEEN = ("Mn", "Me", "Cf", "Cc")
+_FILLERS = "\u115f\u1160"
+"""Letters that are drawn as nothing (U+3164 and U+FFA0 decompose to the second)."""
 _LATIN = re.compile(
     r"LATIN (?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS )?(?P<letter>[A-Z]{1,2})(?: WITH .+)?"
 )
@@ -30,7 +32,9 @@ def folded(name: str) -> str:
     if name.isascii() and name.isprintable():
         return name.strip().casefold()
     plain = unicodedata.normalize("NFKD", name.strip())
-    return "".join(_base(c) for c in plain if unicodedata.category(c) not in _UNSEEN).casefold()
+    return "".join(
+        _base(c) for c in plain if c not in _FILLERS and unicodedata.category(c) not in _UNSEEN
+    ).casefold()
 
 
 def _base(sign: str) -> str:

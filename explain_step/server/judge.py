@@ -167,19 +167,32 @@ class Judge:
 
 
 def deleted_origin(tracking: Any, evidence: Evidence) -> str | None:
-    """Say what the files of a version hang on that is deleted: its experiment, or the run that holds them."""
-    experiments = []
-    if evidence.model_id is not None:
-        experiments.append(tracking.get_logged_model(evidence.model_id).experiment_id)
-    elif evidence.run_id is not None:
-        run = tracking.get_run(evidence.run_id).info
-        experiments.append(run.experiment_id)
-        if run.lifecycle_stage == "deleted":
-            return f"run {evidence.run_id}, which holds its files, is deleted; restore it first"
-    for found in map(tracking.get_experiment, experiments):
-        if found.lifecycle_stage == "deleted":
-            return f"experiment {found.experiment_id}, which holds its files, is deleted; restore it first"
-    return None
+    """Say what the files of a version hang on that is deleted: its experiment, or the run that holds them.
+
+    One narrow query: it is asked before and after each promotion.
+    """
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
+
+    model, run = evidence.model_id, evidence.run_id
+    if model is None and run is None:
+        return None
+    owner: Any = SqlRun if model is None else SqlLoggedModel
+    key, what = (
+        (SqlRun.run_uuid, f"run {run}") if model is None else (owner.model_id, f"logged model {model}")
+    )
+    with tracking.ManagedSessionMaker() as session:
+        asked = session.query(
+            SqlExperiment.experiment_id, SqlExperiment.lifecycle_stage, owner.lifecycle_stage
+        )
+        joined = asked.join(owner, owner.experiment_id == SqlExperiment.experiment_id)
+        row = joined.filter(key == (run if model is None else model)).first()
+    if row is None or row[2] == "deleted":
+        return f"{what}, which holds its files, is deleted"
+    return (
+        f"experiment {row[0]}, which holds its files, is deleted; restore it first"
+        if row[1] == "deleted"
+        else None
+    )
 
 
 def deny(message: str) -> NoReturn:

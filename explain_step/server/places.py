@@ -93,11 +93,7 @@ def _rooted(uri: str) -> tuple[str, ...]:
         written = unquote(parsed.path) if parsed.scheme else uri
         return ("file", "", os.path.realpath(written), posixpath.normpath(written).replace("//", "/"))
     scheme, host = parsed.scheme.lower(), parsed.netloc.lower()
+    path = posixpath.normpath("/" + unquote(parsed.path).lstrip("/")).rstrip("/")
     if scheme in AZURE:  # two interfaces to the same files
-        return (
-            "azure",
-            host.replace(".blob.", ".dfs."),
-            posixpath.normpath(f"/{unquote(parsed.path)}").rstrip("/"),
-        )
-    scheme = "hdfs" if scheme == "viewfs" else scheme
-    return (scheme, host, posixpath.normpath(f"/{unquote(parsed.path)}").rstrip("/"))
+        return ("azure", host.replace(".blob.", ".dfs."), path)
+    return ("hdfs" if scheme == "viewfs" else scheme, host, path)

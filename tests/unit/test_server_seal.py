@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from explain_step.server.places import nested
 from explain_step.server.seal import Owner, Sealer, Spot, in_trace, readings, spots
+from explain_step.server.settings import Deployment
 
 READY, PENDING, GONE, RUN = ("m-" + c * 32 for c in "abcd")
 RUN_ID = "e" * 32
@@ -103,6 +105,28 @@ def test_an_owner_that_cannot_be_asked_for_is_not_taken_as_open() -> None:
 
     with pytest.raises(ConnectionError):
         Sealer(fails, children).problem(f"1/models/{READY}/artifacts/MLmodel", "write")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "abfss://models@account.dfs.core.windows.net/mlflow/7",
+        "abfs://Models@account.DFS.core.windows.net/mlflow",
+        "wasb://models@account.blob.core.windows.net/mlflow/%37",
+        "wasbs://models@account.blob.core.windows.net//mlflow/x/../7",
+    ],
+)
+def test_another_interface_to_the_same_files_is_the_sealed_store(location: str) -> None:
+    own = Deployment(
+        registry_uri="explain-gate+sqlite:///m.db",
+        backend_uri="sqlite:///m.db",
+        destination="explain-gate+wasbs://models@account.blob.core.windows.net/mlflow",
+        serves_artifacts=True,
+        artifacts_only=False,
+    )
+    assert nested(location, deployment=own) is not None
+    assert nested(location.replace("account", "another"), deployment=own) is None
+    assert nested("abfss://models@account.dfs.core.windows.net/other", deployment=own) is None
 
 
 def test_readings_and_spots() -> None:
