@@ -1,29 +1,39 @@
 """Exact tree attributions beside shap and the boosters' own: ``python benchmarks/tree_engine.py [--rows 20000]``.
 
-Adult census (48,842 real rows, shipped in the wheel of shapiq), category codes as numbers, and one derived column. Each
-engine gets as many rows as it explains in reasonable time; what is compared is processor time of all threads per row,
-measured in the same run, which other work on the machine hardly changes. The kernels are compiled or loaded before the
-clock starts; ``explain-step warm`` does the same for users. Errors are in units of the output's standard deviation,
-against shap's double-precision C extension; of XGBoost models shap passes on the single-precision ``pred_contribs``.
+Adult census (48,842 real rows, shipped in the wheel of shapiq), category codes as numbers, and one derived column; with
+``--features 50`` as many columns, the further ones products and differences of real columns. Each engine gets as many
+rows as it explains in reasonable time; what is compared is processor time of all threads per row, measured in the same
+run, which other work on the machine hardly changes. The kernels are compiled or loaded before the clock starts;
+``explain-step warm`` does the same for users. Errors are in units of the output's standard deviation, against shap's
+double-precision C extension; of XGBoost models shap passes on the single-precision ``pred_contribs``.
+
+Two rivals need environments of their own and are left out without them: ``--woodelf-python`` is a Python that has
+``woodelf_explainer``, xgboost and pandas, ``--xgboost-python`` one (3.12 or later) that has xgboost >= 3.4 and pandas::
+
+    uv venv --python 3.12 /tmp/newer && uv pip install --python /tmp/newer/bin/python "xgboost>=3.4" pandas
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import shap
 from lightgbm import LGBMClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from xgboost import DMatrix, XGBClassifier
+from xgboost import Booster, DMatrix, XGBClassifier
 
 from explain_step.explainers import (
     ensembles,
@@ -31,6 +41,7 @@ from explain_step.explainers import (
     ensembles_sklearn,
     ensembles_xgboost,
     tree_compiled,
+    tree_interactions,
 )
 from explain_step.explainers.ensembles import Ensemble
 
@@ -50,6 +61,18 @@ def adult() -> tuple[pd.DataFrame, np.ndarray]:
     X = pd.DataFrame(columns, dtype=float)
     X["derived"] = X.iloc[:, 0] * X.iloc[:, -1]
     return X, pd.factorize(data.iloc[:, -1])[0]
+
+
+def widened(X: pd.DataFrame, features: int) -> pd.DataFrame:
+    """Return the columns and further ones, products and differences of two of them, up to so many."""
+    columns = {name: X[name].to_numpy() for name in X}
+    for k, (a, b) in enumerate(combinations(X.columns[:12], 2)):
+        if len(columns) >= features:
+            break
+        columns[f"{a} and {b}"] = (
+            X[a].to_numpy() * X[b].to_numpy() if k % 2 else X[a].to_numpy() - X[b].to_numpy()
+        )
+    return pd.DataFrame(columns)
 
 
 def say(text: str) -> None:
@@ -77,21 +100,64 @@ def ours(ensemble: Ensemble, X: pd.DataFrame, background: pd.DataFrame | None = 
     return values
 
 
+def pairs(ensemble: Ensemble, X: pd.DataFrame) -> np.ndarray:
+    """Return the path-dependent interactions of all rows, as shap's matrix."""
+    return tree_interactions.interaction_values(
+        ensemble, ensemble.encode(X), None, sources=ensemble.columns, n_features=X.shape[1]
+    )[..., 0]
+
+
+Rivals = dict[str, tuple[int, Callable[[pd.DataFrame], Any]]]
+
+
 def compare(
-    name: str, ensemble: Ensemble, X: pd.DataFrame, rivals: dict[str, tuple[int, Callable[[pd.DataFrame], Any]]],
-    *, background: pd.DataFrame | None = None, scale: float,
-) -> None:  # fmt: skip
+    name: str, mine: Callable[[pd.DataFrame], np.ndarray], X: pd.DataFrame, rivals: Rivals, *, scale: float
+) -> None:
     """Print one line per rival: its time per row over ours, and the largest difference."""
-    ours(ensemble, X.head(50), background)
-    mine, values = per_row(lambda: ours(ensemble, X, background), len(X))
-    say(f"{name}: {mine:,.1f} us per row, {len(X):,} rows")
+    mine(X.head(50))
+    own, values = per_row(lambda: mine(X), len(X))
+    say(f"{name}: {own:,.1f} us per row, {len(X):,} rows")
     for rival, (rows, work) in rivals.items():
-        work(X.head(5))
-        theirs, found = per_row(lambda work=work, rows=rows: work(X.head(rows)), rows)
+        if isinstance(work, Elsewhere):
+            theirs, found = work.measure(X.head(rows))
+        else:
+            work(X.head(5))
+            theirs, found = per_row(lambda work=work, rows=rows: work(X.head(rows)), rows)
         error = ""
         if found is not None and found.shape == values[:rows].shape:
             error = f", largest difference {np.abs(found - values[:rows]).max() / scale:.1e} sd"
-        say(f"  {rival:42s} {theirs:10,.1f} us per row  {theirs / mine:8.1f} x{error}")
+        say(f"  {rival:42s} {theirs:10,.1f} us per row  {theirs / own:8.1f} x{error}")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A rival that another Python runs: a task of `tree_rivals.py`."""
+
+    python: str
+    task: str
+    booster: Booster
+
+    def __call__(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return the values of some rows."""
+        return self.measure(rows)[1]
+
+    def measure(self, rows: pd.DataFrame) -> tuple[float, np.ndarray]:
+        """Return microseconds of processor time per row, and the values."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            plain = self.booster.copy()
+            plain.feature_names = [f"f{k}" for k in range(rows.shape[1])]
+            plain.save_model(folder / "model.json")
+            np.save(folder / "rows.npy", rows.to_numpy())
+            command = [
+                self.python,
+                str(Path(__file__).with_name("tree_rivals.py")),
+                self.task,
+                name,
+                str(len(rows)),
+            ]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=name)
+            return float(done.stdout.split()[-2]), np.load(folder / "values.npy")
 
 
 def positive(values: Any) -> np.ndarray:
@@ -100,67 +166,159 @@ def positive(values: Any) -> np.ndarray:
     return array[..., 1] if array.ndim == 3 else array
 
 
-def main(rows: int, trees: int) -> None:
+class Case(NamedTuple):
+    """What every part compares on."""
+
+    asked: argparse.Namespace
+    X: pd.DataFrame
+    y: np.ndarray
+    held: pd.DataFrame
+    background: pd.DataFrame
+    few: int
+
+
+def main(asked: argparse.Namespace) -> None:
     """Print the table."""
     warnings.filterwarnings("ignore", category=UserWarning)
+    tree_compiled.SMALL_WORK = -1  # the compiled engine, whatever the size
     X, y = adult()
-    held, background = X.sample(rows, replace=rows > len(X), random_state=0), X.head(30_000)
-    few = max(100, rows // 20)
-    xgb = XGBClassifier(n_estimators=trees, max_depth=6, learning_rate=0.1, n_jobs=2).fit(X, y)
+    X = widened(X, asked.features)
+    held, background = X.sample(asked.rows, replace=asked.rows > len(X), random_state=0), X.head(30_000)
+    few = max(100, asked.rows // 20)
+    say(f"{X.shape[1]} columns, {asked.trees} trees")
+    parts = {"xgboost": of_xgboost, "lightgbm": of_lightgbm, "histogram": of_histogram, "forest": of_forest,
+             "interactions": of_interactions}  # fmt: skip
+    for name in asked.only or parts:
+        parts[name](Case(asked, X, y, held, background, few))
+
+
+def of_xgboost(case: Case) -> None:
+    """Path-dependent values, and interventional ones."""
+    xgb = XGBClassifier(n_estimators=case.asked.trees, max_depth=6, learning_rate=0.1, n_jobs=2).fit(
+        case.X, case.y
+    )
     booster = xgb.get_booster()
-    margin = booster.predict(DMatrix(held), output_margin=True)
+    scale = float(booster.predict(DMatrix(case.held), output_margin=True).std())
     path = shap.TreeExplainer(xgb, feature_perturbation="tree_path_dependent")
     ensemble = ensembles_xgboost.parse(xgb)
+    rivals: Rivals = {
+        "shap.TreeExplainer": (case.few, lambda part: path.shap_values(part, check_additivity=False)),
+        "pred_contribs": (case.few, lambda part: booster.predict(DMatrix(part), pred_contribs=True)[:, :-1]),
+        "(its predict)": (case.asked.rows, lambda part: booster.predict(DMatrix(part)) * 0 + 1),
+    }
+    if case.asked.xgboost_python:
+        rivals["pred_contribs, newer XGBoost"] = (
+            case.few,
+            Elsewhere(case.asked.xgboost_python, "contributions", booster),
+        )
+    if case.asked.woodelf_python:
+        rivals["woodelf_explainer"] = (
+            case.asked.rows,
+            Elsewhere(case.asked.woodelf_python, "woodelf", booster),
+        )
     compare(
-        f"XGBoost {trees} x 6, path-dependent", ensemble, held,
-        {
-            "shap.TreeExplainer": (few, lambda part: path.shap_values(part, check_additivity=False)),
-            "pred_contribs": (few, lambda part: booster.predict(DMatrix(part), pred_contribs=True)[:, :-1]),
-            "(its predict)": (rows, lambda part: booster.predict(DMatrix(part)) * 0 + 1),
-        },
-        scale=float(margin.std()),
-    )  # fmt: skip
-    hundred = shap.TreeExplainer(xgb, X.head(100), feature_perturbation="interventional")
+        f"XGBoost {case.asked.trees} x 6, path-dependent",
+        lambda part: ours(ensemble, part),
+        case.held,
+        rivals,
+        scale=scale,
+    )
+    hundred = shap.TreeExplainer(xgb, case.X.head(100), feature_perturbation="interventional")
     compare(
-        f"XGBoost {trees} x 6, interventional, 30,000 background rows", ensemble, held,
+        f"XGBoost {case.asked.trees} x 6, interventional, 30,000 background rows",
+        lambda part: ours(ensemble, part, case.background), case.held,
         {"shap.TreeExplainer, 100 background rows": (
-            few // 10, lambda part: hundred.shap_values(part, check_additivity=False)[:, :0])},
-        background=background, scale=float(margin.std()),
+            case.few // 10, lambda part: hundred.shap_values(part, check_additivity=False)[:, :0])},
+        scale=scale,
     )  # fmt: skip
-    lgb = LGBMClassifier(n_estimators=trees, num_leaves=31, verbose=-1, n_jobs=2).fit(X, y)
-    explainer = shap.TreeExplainer(lgb)
-    raw = lgb.predict(held, raw_score=True)
+
+
+def of_lightgbm(case: Case) -> None:
+    """Path-dependent values."""
+    X, held = (part.set_axis(range(part.shape[1]), axis=1) for part in (case.X, case.held))
+    lgb = LGBMClassifier(n_estimators=case.asked.trees, num_leaves=31, verbose=-1, n_jobs=2).fit(X, case.y)
+    explainer, ensemble = shap.TreeExplainer(lgb), ensembles_lightgbm.parse(lgb, space="margin")
     compare(
-        f"LightGBM {trees} x 31", ensembles_lightgbm.parse(lgb, space="margin"), held,
+        f"LightGBM {case.asked.trees} x 31", lambda part: ours(ensemble, part), held,
         {
-            "shap.TreeExplainer": (few, lambda part: positive(explainer.shap_values(part, check_additivity=False))),
-            "pred_contrib": (few, lambda part: lgb.predict(part, pred_contrib=True)[:, :-1]),
+            "shap.TreeExplainer": (case.few, lambda part: positive(explainer.shap_values(part, check_additivity=False))),
+            "pred_contrib": (case.few, lambda part: lgb.predict(part, pred_contrib=True)[:, :-1]),
         },
-        scale=float(raw.std()),
+        scale=float(lgb.predict(held, raw_score=True).std()),
     )  # fmt: skip
-    hgb = HistGradientBoostingClassifier(
-        max_iter=trees * 3 // 5, max_leaf_nodes=31, early_stopping=False
-    ).fit(X, y)
-    of_hgb = shap.TreeExplainer(hgb)
+
+
+def of_histogram(case: Case) -> None:
+    """Path-dependent values."""
+    trees = case.asked.trees * 3 // 5
+    hgb = HistGradientBoostingClassifier(max_iter=trees, max_leaf_nodes=31, early_stopping=False).fit(
+        case.X, case.y
+    )
+    explainer, ensemble = (
+        shap.TreeExplainer(hgb),
+        ensembles_sklearn.parse(hgb, names=ensembles.root_of(hgb)[1]),
+    )
     compare(
-        f"HistGradientBoosting {trees * 3 // 5} x 31",
-        ensembles_sklearn.parse(hgb, names=ensembles.root_of(hgb)[1]), held,
-        {"shap.TreeExplainer": (few, lambda part: positive(of_hgb.shap_values(part, check_additivity=False)))},
-        scale=float(hgb.decision_function(held).std()),
+        f"HistGradientBoosting {trees} x 31", lambda part: ours(ensemble, part), case.held,
+        {"shap.TreeExplainer": (case.few, lambda part: positive(explainer.shap_values(part, check_additivity=False)))},
+        scale=float(hgb.decision_function(case.held).std()),
     )  # fmt: skip
-    forest = RandomForestClassifier(trees // 5, min_samples_leaf=5, random_state=0, n_jobs=2).fit(X, y)
-    of_forest = shap.TreeExplainer(forest)
-    both = ensembles_sklearn.parse(forest, names=ensembles.root_of(forest)[1])
+
+
+def of_forest(case: Case) -> None:
+    """Path-dependent values of deep trees."""
+    forest = RandomForestClassifier(case.asked.trees // 5, min_samples_leaf=5, random_state=0, n_jobs=2).fit(
+        case.X, case.y
+    )
+    explainer = shap.TreeExplainer(forest)
+    ensemble = ensembles._keep(ensembles_sklearn.parse(forest, names=ensembles.root_of(forest)[1]), 1)
     compare(
-        f"random forest {trees // 5}, min_samples_leaf 5", ensembles._keep(both, 1), held.head(max(200, rows // 10)),
-        {"shap.TreeExplainer": (20, lambda part: positive(of_forest.shap_values(part, check_additivity=False)))},
-        scale=float(forest.predict_proba(held)[:, 1].std()),
+        f"random forest {case.asked.trees // 5}, min_samples_leaf 5", lambda part: ours(ensemble, part),
+        case.held.head(max(200, case.asked.rows // 10)),
+        {"shap.TreeExplainer": (20, lambda part: positive(explainer.shap_values(part, check_additivity=False)))},
+        scale=float(forest.predict_proba(case.held)[:, 1].std()),
+    )  # fmt: skip
+
+
+def of_interactions(case: Case) -> None:
+    """Path-dependent interactions: the whole matrix of every row."""
+    trees = case.asked.trees // 5
+    xgb = XGBClassifier(n_estimators=trees, max_depth=6, learning_rate=0.1, n_jobs=2).fit(case.X, case.y)
+    booster, ensemble = xgb.get_booster(), ensembles_xgboost.parse(xgb)
+    explainer, least = (
+        shap.TreeExplainer(xgb, feature_perturbation="tree_path_dependent"),
+        max(20, case.few // 10),
+    )
+    rivals: Rivals = {
+        "shap.TreeExplainer": (least, explainer.shap_interaction_values),
+        "pred_interactions": (
+            least, lambda part: booster.predict(DMatrix(part), pred_interactions=True)[:, :-1, :-1]),
+    }  # fmt: skip
+    if case.asked.xgboost_python:
+        newer = Elsewhere(case.asked.xgboost_python, "interactions", booster)
+        rivals["pred_interactions, newer XGBoost"] = (case.few, newer)
+    if case.asked.woodelf_python:
+        rivals["woodelf_explainer"] = (
+            case.few,
+            Elsewhere(case.asked.woodelf_python, "woodelf-interactions", booster),
+        )
+    compare(
+        f"interactions, XGBoost {trees} x 6, path-dependent", lambda part: pairs(ensemble, part),
+        case.held.head(max(200, case.asked.rows // 5)), rivals,
+        scale=float(booster.predict(DMatrix(case.held), output_margin=True).std()),
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--trees", type=int, default=500)
-    asked = parser.parse_args()
-    main(asked.rows, asked.trees)
+    parser.add_argument("--features", type=int, default=15)
+    parser.add_argument("--woodelf-python")
+    parser.add_argument("--xgboost-python")
+    parser.add_argument(
+        "--only", nargs="*", choices=("xgboost", "lightgbm", "histogram", "forest", "interactions")
+    )
+    main(parser.parse_args())

@@ -1,12 +1,16 @@
-"""The strongest interactions of the top features: how far two columns' joint effect is from their sum."""
+"""The strongest interactions of the top features: how far two columns' joint effect is from their sum.
+
+For tree ensembles that are explained exactly, the exact Shapley interaction; for other models, the departure of partial
+dependences from additivity, estimated. The table's meta says which.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from explain_step import intervals, privacy
@@ -14,7 +18,8 @@ from explain_step.artifacts import columns, predicting
 from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import masking
+from explain_step.explainers import tree_interactions
+from explain_step.explainers.tree import METHOD as TREE_METHOD
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
 from explain_step.types import (
@@ -26,14 +31,22 @@ from explain_step.types import (
     Subject,
 )
 
-FEATURES = 8
-ROWS = 300
+FEATURES, EXACT_FEATURES = 8, 20
+ROWS, EXACT_ROWS = 300, 1000
 CONTEXTS = 8
-FEWEST = 20
-"""A slow model is asked about fewer rows than `ROWS`, down to this many."""
-FEWEST_FEATURES = 3
+BUDGET_SHARE = 0.25
 ROUNDING = 1e-6
 """Departures below this share of the largest output are the rounding of single-precision models."""
+EXACT_METHOD = (
+    "strength is the root mean square over explained rows of the two columns' Shapley interaction (Grabisch and Roubens "
+    "1999, doi:10.1007/s001820050125): what both together add beyond the sum of what each adds alone, averaged over the "
+    "coalitions of the other columns; exact for the trees, every explained row against every background row; half of "
+    "it is an entry off the diagonal of shap's matrix; share is the mean square over the variance of the explained output"
+)
+EXACT_INTERVAL = (
+    "95 % studentised bootstrap over explained rows of the mean square, then its root (0 where the bound is negative); "
+    "covers which explained rows were drawn, not which background rows; each pair for itself"
+)
 SURFACE_ROWS = 200
 SURFACE_POINTS = 11
 SURFACE_LINES = 4
@@ -64,60 +77,77 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         row.
     """
     explained = subject.take(attributions.rows)
-    order = ranking(attributions, weights=explained.weights)
-    top = [int(j) for j in order[: min(FEATURES, config.top_features)]]
-    if len(top) < 2 or len(explained.X) < 2:
+    order = [int(j) for j in ranking(attributions, weights=explained.weights)]
+    if min(len(order), config.top_features, len(explained.X)) < 2:
         msg = "interactions need at least two features and two explained rows"
         raise NotApplicable(msg)
     rng = seeds.rng("interactions")
-    n = len(explained.X)
-    rows = np.sort(rng.choice(n, ROWS, replace=False)) if n > ROWS else np.arange(n)
-    watch = predicting.Stopwatch(config.budget)
-    planned = (len(rows), len(top))
-    rows, top = _in_time(explained, rows, top, config=config, seeds=seeds)
-    sample = explained.take(rows.astype(np.int64))
-    departures = _departures(sample, top, rng=rng, watch=watch)
-    table = _table(departures, top, explained=explained, sample=sample, rng=rng)
-    meta = {"quantity": quantity(subject, attributions), "rows": len(rows), "contexts": len(departures)}
-    main = Artifact(
-        name="interactions",
-        kind="dependence",
-        table=table,
-        meta=meta | {"method": METHOD, "interval": INTERVAL, "features": [_name(subject, j) for j in top]},
-    )
+    found = _exact(explained, attributions, order[: min(EXACT_FEATURES, config.top_features)], rng=rng)
+    if found is None:
+        top = order[: min(FEATURES, config.top_features)]
+        found = _estimated(explained, top, rng=rng, budget=BUDGET_SHARE * config.budget)
+    table = _table(found, explained=explained, rng=rng)
+    n = len(found.sample.X)
+    meta = {"quantity": quantity(subject, attributions), "rows": n, "contexts": found.contexts}
+    more = {
+        "method": found.method,
+        "interval": found.interval,
+        "features": [_name(subject, j) for j in found.top],
+    }
+    main = Artifact(name="interactions", kind="dependence", table=table, meta=meta | more)
     surface = _surface(explained, table, config=config, seeds=seeds, meta=meta)
-    short = len(departures) < CONTEXTS or (len(rows), len(top)) != planned
-    text = (
-        f"Interactions of {len(top)} of {planned[1]} leading features rest on {len(rows)} of {planned[0]} rows and "
-        f"{len(departures)} of {CONTEXTS} background rows each: "
-        f"{config.budget:.3g} s of the budget were not enough."
-    )
-    caveats = (
-        (Caveat(code="interaction_budget", section="dependence", message=text, degrades=True),)
-        if short
-        else ()
-    )
-    return Section(artifacts=(main, *surface), caveats=caveats)
+    return Section(artifacts=(main, *surface), caveats=found.caveats)
 
 
-def _in_time(
-    explained: Subject, rows: npt.NDArray[np.intp], top: list[int], *, config: Config, seeds: Seeds
-) -> tuple[npt.NDArray[np.intp], list[int]]:
-    """Return the rows and features: fewer rows, then fewer features, where the budget does not reach for all."""
-    whole = CONTEXTS * _sets(len(top)) * len(rows)
-    fits = masking.affordable(explained.model, explained.X, rows=whole, seconds=config.budget)
-    if fits >= whole:
-        return rows, top
-    size = min(len(rows), max(fits // (CONTEXTS * _sets(len(top))), FEWEST))
-    features = len(top)
-    while features > FEWEST_FEATURES and 2 * _sets(features) * size > fits:
-        features -= 1
-    return np.sort(seeds.rng("interactions", "fewer").choice(rows, size, replace=False)), top[:features]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """Squares of the interactions of pairs of the top columns, of shape (pairs, n, k), and what they are."""
+
+    square: FloatArray
+    top: list[int]
+    sample: Subject
+    contexts: int
+    method: str
+    interval: str
+    caveats: tuple[Caveat, ...] = ()
 
 
-def _sets(features: int) -> int:
-    """Return how many rows are predicted for one row and one context: nothing, each feature, each pair."""
-    return 1 + features + features * (features - 1) // 2
+def _sample(explained: Subject, *, most: int, rng: np.random.Generator) -> Subject:
+    n = len(explained.X)
+    rows = np.sort(rng.choice(n, most, replace=False)) if n > most else np.arange(n)
+    return explained.take(rows.astype(np.int64))
+
+
+def _exact(
+    explained: Subject, attributions: Attributions, top: list[int], *, rng: np.random.Generator
+) -> _Found | None:
+    """Return the exact interactions of a tree ensemble; None where there are none."""
+    if attributions.method.name != TREE_METHOD:
+        return None
+    sample = _sample(explained, most=EXACT_ROWS, rng=rng)
+    try:
+        values = tree_interactions.of_pairs(sample, list(combinations(top, 2)))
+    except NotApplicable:
+        return None
+    return _Found(
+        square=values**2, top=top, sample=sample, contexts=len(sample.background),
+        method=EXACT_METHOD, interval=EXACT_INTERVAL,
+    )  # fmt: skip
+
+
+def _estimated(explained: Subject, top: list[int], *, rng: np.random.Generator, budget: float) -> _Found:
+    """Return the squared departures of partial dependences from additivity, estimated from a few background rows."""
+    sample = _sample(explained, most=ROWS, rng=rng)
+    departures = _departures(sample, top, rng=rng, watch=predicting.Stopwatch(budget))
+    c, stacked = len(departures), np.stack(departures)
+    # mean of products of two different contexts: unbiased for the squared departure, zero where there is none
+    square = (stacked.sum(axis=0) ** 2 - (stacked**2).sum(axis=0)) / (c * (c - 1))
+    text = f"Interactions used {c} of {CONTEXTS} background rows per row: the budget was spent."
+    caveat = Caveat(code="interaction_budget", section="dependence", message=text, degrades=True)
+    return _Found(
+        square=square, top=top, sample=sample, contexts=c, method=METHOD, interval=INTERVAL,
+        caveats=(caveat,) if c < CONTEXTS else (),
+    )  # fmt: skip
 
 
 def _name(subject: Subject, position: int) -> str:
@@ -138,7 +168,7 @@ def _departures(
     floor = ROUNDING * float(np.abs(sample.response.output).max(initial=0.0))
     out: list[FloatArray] = []
     for _ in range(CONTEXTS):
-        if len(out) >= 2 and watch.spent(done=len(out)):
+        if watch.spent() and len(out) >= 2:
             break
         base = sample.background.iloc[rng.integers(0, len(sample.background), len(sample.X))].reset_index(
             drop=True
@@ -151,18 +181,9 @@ def _departures(
     return out
 
 
-def _table(
-    departures: list[FloatArray],
-    top: list[int],
-    *,
-    explained: Subject,
-    sample: Subject,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    stacked = np.stack(departures)
-    c, pairs, n, k = stacked.shape
-    # mean of products of two different contexts: unbiased for the squared departure, zero where there is none
-    square = (stacked.sum(axis=0) ** 2 - (stacked**2).sum(axis=0)) / (c * (c - 1))
+def _table(found: _Found, *, explained: Subject, rng: np.random.Generator) -> pd.DataFrame:
+    square, top, sample = found.square, found.top, found.sample
+    pairs, n, k = square.shape
     flat = square.transpose(1, 0, 2).reshape(n, pairs * k)
     mean, low, high = (
         v.reshape(pairs, k) for v in intervals.mean_interval(flat, rng=rng, weights=sample.weights)

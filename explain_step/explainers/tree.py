@@ -9,10 +9,9 @@ is the one over raw columns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -21,14 +20,20 @@ import pandas as pd
 
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import ensembles, tree_codes, tree_compiled, tree_groups, tree_tables
-from explain_step.explainers.base import Prepared
+from explain_step.explainers import (
+    ensembles,
+    tree_codes,
+    tree_compiled,
+    tree_groups,
+    tree_path_dependent,
+    tree_tables,
+)
 from explain_step.explainers.ensembles import Ensemble, Tree
 from explain_step.explainers.tree_groups import Group, Indices, Leaf
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FittedModel, FloatArray, IntArray, MethodSpec, Subject
 
-VERSION = "1"
+METHOD, VERSION = "tree_interventional", "1"
 TABLE_COLUMNS, MOST_TABLE_COLUMNS = 10, 15
 """Leaves of up to so many columns always, of more never, have tables of all patterns; see `_fits`."""
 TABLE_ENTRIES_AT_ONCE = 1 << 17
@@ -67,9 +72,9 @@ class TreeExplainer:
         theirs = _check(ensemble, background, model.predict(subject.background), what="background")
         base = theirs.mean(axis=0)
         sources, n_features = raw_sources(model, ensemble), len(model.feature_names)
-        values = _values(ensemble, rows, background, sources=sources, n_features=n_features)
+        found = values(ensemble, rows, background, sources=sources, n_features=n_features)
         return Attributions(
-            values=values,
+            values=found,
             base_values=np.tile(base, (len(subject.X), 1)),
             feature_names=model.feature_names,
             output_names=model.output_names,
@@ -78,45 +83,8 @@ class TreeExplainer:
             rows=np.arange(len(subject.X)),
         )
 
-    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
-        """Return the trees against the background: tables are made once, where they are small enough to be held.
-
-        Raises
-        ------
-        NotApplicable
-            As `explain`, of the background.
-        """
-        model = subject.model
-        ensemble = ensembles.parse(model)
-        background = ensemble.encode(inputs(model, subject.background))
-        theirs = _check(ensemble, background, model.predict(subject.background), what="background")
-        used, places = np.unique(raw_sources(model, ensemble), return_inverse=True)
-        values = _blockwise(ensemble, background, places, len(used), rows=rows)
-
-        def explained(X: pd.DataFrame) -> FloatArray:
-            found = np.zeros((len(X), len(model.feature_names), len(ensemble.offset)))
-            start = 0
-            for part in values(ensemble.encode(inputs(model, X))):
-                found[start : start + len(part), used] = part.transpose(0, 2, 1)
-                start += len(part)
-            return found
-
-        method = _method(ensemble, background_rows=background.shape[1])
-        return Prepared(values=explained, base=theirs.mean(axis=0), method=method)
-
 
 TREE = TreeExplainer()
-
-
-def _blockwise(
-    ensemble: Ensemble, background: FloatArray, places: IntArray, n_used: int, *, rows: int
-) -> Callable[[FloatArray], Iterator[FloatArray]]:
-    """Return what gives the values of encoded rows, as `_blocks`."""
-    if tree_compiled.worthwhile(ensemble, rows=rows + background.shape[1]):
-        with contextlib.suppress(NotApplicable):
-            ready = tree_compiled.prepare(ensemble, background, places=places, n_used=n_used)
-            return partial(tree_compiled.values_of, ready)
-    return lambda encoded: _blocks(ensemble, encoded, background, places, n_used, threads=None)
 
 
 def inputs(model: FittedModel, X: pd.DataFrame) -> Any:
@@ -135,7 +103,7 @@ def raw_sources(model: FittedModel, ensemble: Ensemble) -> IntArray:
 def _method(ensemble: Ensemble, *, background_rows: int) -> MethodSpec:
     leaves = sum(int((tree.left < 0).sum()) for tree in ensemble.trees)
     params = {"trees": len(ensemble.trees), "leaves": leaves, "background_rows": background_rows}
-    return MethodSpec(name="tree_interventional", version=VERSION, params=params, exact=True)
+    return MethodSpec(name=METHOD, version=VERSION, params=params, exact=True)
 
 
 def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what: str) -> FloatArray:
@@ -208,33 +176,33 @@ def interventional(
     >>> values.ravel().tolist(), base.tolist()
     ([2.0], [4.0])
     """
-    values = _values(ensemble, rows, background, sources=sources, n_features=n_features, threads=threads)
-    return values, _predict(ensemble, background).mean(axis=0)
+    found = values(ensemble, rows, background, sources=sources, n_features=n_features, threads=threads)
+    return found, _predict(ensemble, background).mean(axis=0)
 
 
-def _values(
+def values(
     ensemble: Ensemble,
     rows: FloatArray,
-    background: FloatArray,
+    background: FloatArray | None,
     *,
     sources: Sequence[int] | IntArray,
     n_features: int,
     threads: int | None = None,
 ) -> FloatArray:
-    """Return the values of `interventional`."""
+    """Return the values of `interventional`; without a background, path-dependent ones."""
     used, places = np.unique(np.asarray(sources, dtype=np.int64), return_inverse=True)
-    values = np.zeros((rows.shape[1], n_features, len(ensemble.offset)))
+    out = np.zeros((rows.shape[1], n_features, len(ensemble.offset)))
     start = 0
     for part in _blocks(ensemble, rows, background, places, len(used), threads=threads):
-        values[start : start + len(part), used] = part.transpose(0, 2, 1)
+        out[start : start + len(part), used] = part.transpose(0, 2, 1)
         start += len(part)
-    return values
+    return out
 
 
 def _blocks(
     ensemble: Ensemble,
     rows: FloatArray,
-    background: FloatArray,
+    background: FloatArray | None,
     places: IntArray,
     n_used: int,
     *,
@@ -242,12 +210,16 @@ def _blocks(
 ) -> Iterator[FloatArray]:
     """Yield the values of blocks of rows, of shape (rows, outputs, used columns)."""
     n = rows.shape[1]
-    if tree_compiled.worthwhile(ensemble, rows=n + background.shape[1]):
+    if tree_compiled.worthwhile(ensemble, rows=n + (0 if background is None else background.shape[1])):
         with contextlib.suppress(NotApplicable):
             yield from tree_compiled.shapley_values(
                 ensemble, rows, background, places=places, n_used=n_used, threads=threads
             )
             return
+    if background is None:
+        found, _ = tree_path_dependent.path_dependent(ensemble, rows, sources=places, n_features=n_used)
+        yield found.transpose(0, 2, 1)
+        return
     block = max(1024, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, n_used * len(ensemble.offset))))
     for start in range(0, n, block):
         part = rows[:, start : start + block]

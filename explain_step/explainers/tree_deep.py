@@ -1,4 +1,4 @@
-"""Compiled values of leaves with more columns than a group's table holds: each leaf for all rows at once.
+"""Compiled values and interactions of leaves with more columns than a group's table holds: each for all rows at once.
 
 A leaf's pattern is found for every row, distinct patterns are valued once, and the rows take the values of
 theirs. Interventional values of a pattern come from a table of all 2^k patterns or from pairs with the
@@ -13,50 +13,96 @@ import numpy as np
 from numba import njit
 
 from explain_step.explainers import tree_units
-from explain_step.explainers.tree_kernels import DEEP, KIND, MOST_PATH, NODE, PATH, decide
+from explain_step.explainers.tree_kernels import ALL, NONE, decide, step
+from explain_step.explainers.tree_programs import DEEP, KIND, LEVEL, MOST_PATH, NODE, PATH, SIDE, STEP
+from explain_step.explainers.tree_vectors import add_eight
 
-SLOTS = 1 << tree_units.MOST_TABLE
-ALWAYS_TABLE = 13
-"""Leaves of up to so many columns have a table of all patterns; beyond, where it costs less than pairs."""
+MOST_TABLE = tree_units.MOST_TABLE
+SLOTS = 1 << MOST_TABLE
 USUAL_PATTERNS = 300
 """Distinct patterns of explained rows that the choice counts on: it must not depend on the rows themselves."""
-PAIR_COST, ENTRY_COST = 2.0, 3.0
-"""Rough nanoseconds of one pair of patterns, and of one entry of a table at one quadrature node."""
+PAIR_COST, ENTRY_COST = 0.4, 8.0
+"""Rough nanoseconds of one pair of patterns, and of one entry of a table."""
 
 
 @njit(cache=True, nogil=True)
 def add_deep(
-    sums, row_columns, program, values, outputs, left, right, parent, place, cover, limit, category, sides,
-    codes, line, other_codes, other_line, path_dependent, quadrature,
+    sums, row_columns, program, levels, values, outputs, left, parent, place, cover, limit, category, sides,
+    codes, line, other_codes, other_line, path_dependent, pair_of, most_kept, quadrature,
 ):  # fmt: skip
-    """Add the values of one tree's deep leaves; ``sums`` has shape (rows, outputs, columns)."""
-    n, m = codes.shape[1], other_codes.shape[1]
-    patterns, others = np.empty(n, np.uint32), np.empty(m, np.uint32)
+    """Add the values of one tree's deep leaves; ``sums`` has shape (rows, outputs, columns or pairs).
+
+    Patterns are kept for every level of the tree; of a background of more than ``most_kept`` rows they are made
+    anew for each leaf, which bounds the memory.
+
+    Returns whether all leaves could be done: interactions against a background need tables.
+    """
+    n, m = codes.shape[1], 0 if path_dependent else other_codes.shape[1]
+    kept = m if m <= most_kept else 0
+    patterns, others = np.empty((2, levels, n), np.uint32), np.empty((2, levels, kept), np.uint32)
+    patterns[0, 0], others[0, 0] = np.uint32(0xFFFFFFFF), np.uint32(0xFFFFFFFF)
+    anew = np.empty(m - kept, np.uint32)
     goes_left = np.empty(max(n, m), np.uint32)
-    slots = np.full(SLOTS, -1, np.int32)
-    path, columns = np.empty(len(left), np.int64), np.empty(MOST_PATH + 1, np.int64)
+    path = np.empty(len(left), np.int64)
+    slots, share = np.full(SLOTS, -1, np.int32), np.zeros(SLOTS)
+    counts = np.zeros((2, SLOTS), np.int32)
+    worth = np.empty(8)
+    columns, targets = np.empty(MOST_PATH + 1, np.int64), np.empty((MOST_PATH + 1) ** 2, np.int64)
+    needed = _leads_to_deep(program, levels)
     for i in range(len(program)):
         op = program[i]
+        if op[KIND] == STEP and needed[i]:
+            decide(goes_left[:n], codes, line, limit, category, sides, op[NODE], 0)
+            step(patterns, op, goes_left[:n])
+            if kept:
+                decide(goes_left[:m], other_codes, other_line, limit, category, sides, op[NODE], 0)
+                step(others, op, goes_left[:m])
         if op[KIND] != DEEP:
             continue
         node, k = op[NODE], op[PATH]
         length = path_to(path, columns, node, parent, place)
-        leaf_pattern(
-            patterns, path[:length], columns, left, place, goes_left, codes, line, limit, category, sides
-        )
-        listed, where = _distinct(patterns, k, slots)
+        count = _targets(targets, columns, k, pair_of)
+        if count == 0:
+            continue
+        listed, where = _distinct(patterns[op[SIDE], op[LEVEL]], k, slots)
+        units = np.empty((len(listed), k * (k - 1) // 2 if len(pair_of) else k))
         if path_dependent:
-            units = _path_units(listed, node, columns, k, parent, place, cover, quadrature)
+            _path_units(units, listed, node, columns, k, parent, place, cover, len(pair_of) > 0, quadrature)
         else:
-            leaf_pattern(
-                others, path[:length], columns, left, place, goes_left, other_codes, other_line, limit, category, sides
-            )  # fmt: skip
-            units = _units(listed, others, k, slots, quadrature)
+            here = others[op[SIDE], op[LEVEL]]
+            if len(anew):
+                leaf_pattern(
+                    anew, path[:length], columns, left, place, goes_left, other_codes, other_line, limit, category, sides
+                )  # fmt: skip
+                here = anew
+            theirs, shares = _shares(here, k, counts)
+            if len(pair_of) and k > MOST_TABLE:
+                return False
+            if len(pair_of) or _fits(k, len(theirs)):
+                if len(worth) < 8 << k:
+                    worth = np.empty(8 << k)
+                _table_units(units, listed, theirs, shares, k, share, worth, len(pair_of) > 0, quadrature)
+            else:
+                _pair_units(units, listed, theirs, shares, k, quadrature)
         mine = values[node * len(outputs) : (node + 1) * len(outputs)]
         if row_columns:
             _spread_rows(sums, units, where, mine, outputs, columns[:k], row_columns)
         else:
-            _spread(sums, units, where, mine, outputs, columns[:k])
+            _spread(sums, units, where, mine, outputs, targets[: units.shape[1]])
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _leads_to_deep(program, levels):
+    """Return which steps have a deep leaf below them; operations are listed from the root down."""
+    needed, below = np.zeros(len(program), np.bool_), np.zeros(levels + 1, np.bool_)
+    for i in range(len(program) - 1, -1, -1):
+        op = program[i]
+        if op[KIND] == STEP:
+            needed[i] = below[op[LEVEL] + 1]
+            below[op[LEVEL] + 1] = False
+        below[op[LEVEL]] |= op[KIND] == DEEP or needed[i]
+    return needed
 
 
 @njit(cache=True, nogil=True)
@@ -83,7 +129,7 @@ def path_to(path, columns, node, parent, place):
 @njit(cache=True, nogil=True)
 def leaf_pattern(patterns, path, columns, left, place, goes_left, codes, line, limit, category, sides):
     """Write every row's pattern at the leaf at the end of ``path``."""
-    n, one = len(patterns), np.uint32(1)
+    n = len(patterns)
     patterns[:] = np.uint32(0xFFFFFFFF)
     for i in range(len(path) - 1):
         node = path[i]
@@ -91,10 +137,24 @@ def leaf_pattern(patterns, path, columns, left, place, goes_left, codes, line, l
         j = 0
         while columns[j] != place[node]:
             j += 1
-        bit = np.uint32(j)
-        passes_right = np.uint32(left[node] != path[i + 1])
+        others, other_way = ~np.uint32(1 << j), NONE if left[node] == path[i + 1] else ALL
         for r in range(n):
-            patterns[r] &= ~((goes_left[r] ^ one ^ passes_right) << bit)
+            patterns[r] &= (goes_left[r] ^ other_way) | others
+
+
+@njit(cache=True, nogil=True)
+def _targets(targets, columns, k, pair_of):
+    """Write where a leaf's values go, its columns or pairs of columns; return how many are asked for."""
+    if len(pair_of) == 0:
+        targets[:k] = columns[:k]
+        return k
+    pair, asked = 0, 0
+    for i in range(k):
+        for j in range(i + 1, k):
+            targets[pair] = pair_of[columns[i], columns[j]]
+            asked += targets[pair] >= 0
+            pair += 1
+    return asked
 
 
 @njit(cache=True, nogil=True)
@@ -102,7 +162,7 @@ def _distinct(patterns, k, slots):
     """Return the distinct patterns, in order, and each row's position among them."""
     mask = np.uint32((np.int64(1) << k) - 1)
     where = np.empty(len(patterns), np.int32)
-    if k > tree_units.MOST_TABLE:
+    if k > MOST_TABLE:
         listed = np.unique(patterns & mask)
         for r in range(len(patterns)):
             where[r] = np.searchsorted(listed, patterns[r] & mask)
@@ -123,60 +183,88 @@ def _distinct(patterns, k, slots):
 
 
 @njit(cache=True, nogil=True)
-def _units(listed, others, k, slots, quadrature):
-    """Return the interventional values of the listed patterns: shape (listed, k)."""
-    if k <= ALWAYS_TABLE:
-        return _table_units(listed, others, k, quadrature)
-    entries = (1 << min(k, 30)) * quadrature[3][k]
-    if k <= tree_units.MOST_TABLE:
-        theirs, _ = _distinct(others, k, slots)
-        if ENTRY_COST * entries < PAIR_COST * USUAL_PATTERNS * len(theirs):
-            return _table_units(listed, others, k, quadrature)
-    return _pair_units(listed, others, k, slots, quadrature)
+def _shares(others, k, counts):
+    """Return the background's distinct patterns, in order, and their shares.
+
+    ``counts``, of shape (2, 2^16), is zeros before and after; equal neighbours are not counted in the same place.
+    """
+    mask, m = np.uint32((np.int64(1) << k) - 1), len(others)
+    if k > MOST_TABLE:
+        ordered = np.sort(others & mask)
+        listed = np.unique(ordered)
+        found = np.searchsorted(ordered, listed, side="right") - np.searchsorted(ordered, listed)
+        return listed, found / m
+    even, odd = counts[0], counts[1]
+    for r in range(0, m - 1, 2):
+        even[others[r] & mask] += 1
+        odd[others[r + 1] & mask] += 1
+    if m % 2:
+        even[others[m - 1] & mask] += 1
+    number = 0
+    for pattern in range(1 << k):
+        even[pattern] += odd[pattern]
+        odd[pattern] = 0
+        number += even[pattern] > 0
+    listed, shares = np.empty(number, np.uint32), np.empty(number)
+    number = 0
+    for pattern in range(1 << k):
+        if even[pattern]:
+            listed[number], shares[number] = pattern, even[pattern] / m
+            number += 1
+            even[pattern] = 0
+    return listed, shares
 
 
 @njit(cache=True, nogil=True)
-def _pair_units(listed, others, k, slots, quadrature):
-    """Return the values of the listed patterns from their pairs with the background's."""
-    theirs, where = _distinct(others, k, slots)
-    shares, sizes = np.zeros(len(theirs)), np.empty(len(theirs), np.int64)
-    for r in range(len(others)):
-        shares[where[r]] += 1.0
-    shares /= len(others)
+def _fits(k, others):
+    """Return whether a table of all patterns costs less than pairs with the background's distinct ones."""
+    return k <= MOST_TABLE and ENTRY_COST * (1 << k) < PAIR_COST * USUAL_PATTERNS * others
+
+
+@njit(cache=True, nogil=True)
+def _pair_units(units, listed, theirs, shares, k, quadrature):
+    """Write the values of the listed patterns from their pairs with the background's."""
+    sizes = np.empty(len(theirs), np.int64)
     for v in range(len(theirs)):
         sizes[v] = k - tree_units.ones(np.int64(theirs[v]))
-    units = np.zeros((len(listed), k))
     for u in range(len(listed)):
-        tree_units.pair_values(units[u], listed[u], theirs, shares, sizes, k, quadrature[4], quadrature[5])
-    return units
+        tree_units.pair_values(units[u], listed[u], theirs, shares, sizes, k, quadrature[3], quadrature[4])
 
 
 @njit(cache=True, nogil=True)
-def _table_units(listed, others, k, quadrature):
-    """Return the values of the listed patterns from sums over all patterns."""
-    _, _, weights, counts, _, _, sizes = quadrature
-    share, sums = np.zeros(1 << k), np.empty((3, 1 << k))
-    mask = np.uint32((np.int64(1) << k) - 1)
-    for r in range(len(others)):
-        share[others[r] & mask] += 1.0
-    share /= len(others)
-    tree_units.subset_sums(sums, share, k, weights[k], counts[k], sizes)
-    units = np.empty((len(listed), k))
+def _table_units(units, listed, theirs, shares, k, share, worth, pairs, quadrature):
+    """Write the values, or interactions, of the listed patterns from sums over all patterns."""
+    weights, sizes = quadrature[5], quadrature[6]
+    for v in range(len(theirs)):
+        share[theirs[v]] = shares[v]
+    tree_units.sum_subsets(worth, share, k, weights, sizes)
+    for v in range(len(theirs)):
+        share[theirs[v]] = 0.0
     for u in range(len(listed)):
-        for j in range(k):
-            units[u, j] = tree_units.value_at(sums, np.int64(listed[u]), j)
-    return units
+        if pairs:
+            tree_units.leaf_pairs(units[u], worth, np.int64(listed[u]), k, weights, sizes)
+        else:
+            tree_units.leaf_values(units[u], worth, np.int64(listed[u]), k, weights, sizes)
 
 
 @njit(cache=True, nogil=True)
-def _path_units(listed, node, columns, k, parent, place, cover, quadrature):
-    """Return the path-dependent values of the listed patterns: shape (listed, k)."""
-    ratios, units = np.empty(k), np.empty((len(listed), k))
+def _path_units(units, listed, node, columns, k, parent, place, cover, pairs, quadrature):
+    """Write the path-dependent values, or interactions, of the listed patterns."""
+    ratios = np.empty(k)
     tree_units.ratios_of(ratios, node, columns, k, parent, place, cover)
-    nodes, node_weights, _, counts, _, _, _ = quadrature
+    nodes, node_weights, count = quadrature[0][k], quadrature[1][k], quadrature[2][k]
+    few = k <= MOST_TABLE
+    if few:
+        factors, work = np.empty(16 * k + 8), np.empty(8 * k + 8)
+        tree_units.path_factors(factors, ratios, k, nodes, node_weights, count)
     for u in range(len(listed)):
-        tree_units.path_values(units[u], np.int64(listed[u]), ratios, k, nodes[k], node_weights[k], counts[k])
-    return units
+        pattern = np.int64(listed[u])
+        if pairs:
+            tree_units.path_pairs(units[u], pattern, ratios, k, nodes, node_weights, count)
+        elif few:
+            tree_units.many_path_values(units[u], pattern, ratios, k, factors, work)
+        else:
+            tree_units.path_values(units[u], pattern, ratios, k, nodes, node_weights, count)
 
 
 @njit(cache=True, nogil=True)
@@ -190,15 +278,16 @@ def _live(units):
 
 
 @njit(cache=True, nogil=True)
-def _spread(sums, units, where, values, outputs, columns):
-    """Add each row's values to the places of the leaf's columns."""
+def _spread(sums, units, where, values, outputs, targets):
+    """Add each row's values to the places of the leaf's columns or pairs of columns."""
     live = _live(units)
     for r in range(len(where)):
         u = where[r]
         if live[u]:
             for o in range(len(outputs)):
-                for j in range(len(columns)):
-                    sums[r, outputs[o], columns[j]] += values[o] * units[u, j]
+                for j in range(len(targets)):
+                    if targets[j] >= 0:
+                        sums[r, outputs[o], targets[j]] += values[o] * units[u, j]
 
 
 @njit(cache=True, nogil=True)
@@ -215,5 +304,5 @@ def _spread_rows(sums, units, where, values, outputs, columns, row_columns):
         for r in range(len(where)):
             if live[where[r]]:
                 for eight in range(0, row_columns, 8):
-                    tree_units.add_eight(flat, to + eight, table, np.int64(where[r]) * row_columns + eight)
+                    add_eight(flat, to + eight, table, np.int64(where[r]) * row_columns + eight)
             to += stride

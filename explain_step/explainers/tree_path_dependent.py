@@ -36,8 +36,8 @@ def path_dependent(
     base = ensemble.offset.astype(np.float64).copy()
     for tree in ensemble.trees:
         decisions = ensembles.decide(tree, rows)
-        for node, ratios, bits in _paths(tree, raw, decisions):
-            histogram = _independent(list(ratios.values()))
+        for node, ratios, bits in paths(tree, raw, decisions):
+            histogram = independent(list(ratios.values()))
             base[list(tree.outputs)] += tree.values[node] * histogram[-1]
             if ratios:
                 sums = tree_tables.subset_sums(histogram[None, :], k=len(ratios))
@@ -47,7 +47,7 @@ def path_dependent(
     return out.transpose(2, 1, 0), base
 
 
-def _independent(ratios: Sequence[float]) -> FloatArray:
+def independent(ratios: Sequence[float]) -> FloatArray:
     """Return the distribution of patterns whose bits hold independently with the given probabilities."""
     if len(ratios) > MOST_COLUMNS:
         msg = f"a leaf has {len(ratios)} columns, more than path-dependent tables hold"
@@ -58,7 +58,7 @@ def _independent(ratios: Sequence[float]) -> FloatArray:
     return histogram
 
 
-def _paths(
+def paths(
     tree: Tree, sources: IntArray, decisions: BoolArray
 ) -> Iterator[tuple[int, dict[int, float], IntArray]]:
     """Yield each leaf with the cover ratio of every raw column on its path and the rows' patterns."""

@@ -48,9 +48,8 @@ class _Weights:
 
 @cache
 def _weights(k: int) -> _Weights:
-    """Return the quadrature weights; Gauss-Legendre with ceil(k/2) nodes is exact for degree k-1."""
-    nodes, weights = np.polynomial.legendre.leggauss(max(1, (k + 1) // 2))
-    t, w = (nodes + 1) / 2, weights / 2
+    """Return the quadrature weights."""
+    t, w = subset_nodes(k).T
     patterns = np.arange(1 << k)
     bits = 1 << np.arange(k)[:, None]
     has = (patterns & bits) != 0
@@ -78,6 +77,32 @@ class Sums:
     below: FloatArray
 
 
+@cache
+def subset_nodes(k: int) -> FloatArray:
+    """Return nodes and weights on [0, 1], of shape (nodes, 2): Gauss-Legendre, exact for degree k-1."""
+    nodes, weights = np.polynomial.legendre.leggauss(max(1, (k + 1) // 2))
+    return frozen_array(np.stack([(nodes + 1) / 2, weights / 2], axis=1))
+
+
+def subset_worth(histograms: FloatArray, *, k: int) -> FloatArray:
+    """Return ``sum over A subset of p of h[not A] t^|A|`` for all patterns p and nodes t: (2^k, nodes, games).
+
+    Parameters
+    ----------
+    histograms : ndarray of shape (games, 2^k)
+        Share of the background with each pattern.
+    k : int
+        Number of columns, at least 1.
+    """
+    by_missing = histograms[:, ::-1].T[:, None, :]  # entry A holds the share of q = not A
+    sums = _weights(k).powers[:, :, None] * by_missing
+    flat = sums.reshape(1 << k, -1)
+    for bit in range(k):
+        split = flat.reshape(-1, 2, 1 << bit, flat.shape[1])
+        split[:, 1] += split[:, 0]
+    return sums
+
+
 def subset_sums(histograms: FloatArray, *, k: int) -> Sums:
     """Return the sums behind the Shapley values of indicator games, for all patterns.
 
@@ -92,12 +117,7 @@ def subset_sums(histograms: FloatArray, *, k: int) -> Sums:
         Number of columns, at least 1.
     """
     c = _weights(k)
-    by_missing = histograms[:, ::-1].T[:, None, :]  # entry A holds the share of q = not A
-    sums = c.powers[:, :, None] * by_missing
-    flat = sums.reshape(1 << k, -1)
-    for bit in range(k):
-        split = flat.reshape(-1, 2, 1 << bit, flat.shape[1])
-        split[:, 1] += split[:, 0]
+    sums = subset_worth(histograms, k=k)
     outside, inside, below = (
         np.ascontiguousarray(np.einsum("ptg,pt->pg", sums, weight).T)
         for weight in (c.outside, c.inside, c.below)

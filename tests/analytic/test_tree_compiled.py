@@ -96,13 +96,19 @@ def test_a_forest_of_deep_leaves_and_vectors():
 
 def test_tables_and_pairs_give_a_deep_leaf_the_same_values():
     from explain_step.explainers import tree_deep
+    from explain_step.explainers.tree_quadrature import quadrature
 
     rng = np.random.default_rng(0)
     patterns = np.unique(rng.integers(0, 1 << 14, 200).astype(np.uint32))
     others = rng.integers(0, 1 << 14, 500).astype(np.uint32) | np.uint32(0x2D5B)
-    constants, slots = tree_compiled.quadrature(), np.full(tree_deep.SLOTS, -1, np.int32)
-    table = tree_deep._table_units(patterns, others, 14, constants)
-    pairs = tree_deep._pair_units(patterns, others, 14, slots, constants)
+    share, worth = np.zeros(tree_deep.SLOTS), np.empty(8 << 14)
+    counts = np.zeros((2, tree_deep.SLOTS), np.int32)
+    theirs, shares = tree_deep._shares(others, 14, counts)
+    assert not counts.any()
+    assert shares.sum() == pytest.approx(1.0)
+    table, pairs = np.empty((len(patterns), 14)), np.empty((len(patterns), 14))
+    tree_deep._table_units(table, patterns, theirs, shares, 14, share, worth, False, quadrature())
+    tree_deep._pair_units(pairs, patterns, theirs, shares, 14, quadrature())
     np.testing.assert_allclose(table, pairs, atol=1e-14)
     assert np.abs(table).max() > 0
 

@@ -124,4 +124,4 @@ def test_xgboost_dart_sums_to_the_margin_where_shaps_interventional_values_do_no
 
 def test_path_dependent_values_refuse_leaves_that_are_too_deep():
     with pytest.raises(NotApplicable, match="17 columns"):
-        tree_path_dependent._independent([0.5] * 17)
+        tree_path_dependent.independent([0.5] * 17)
