@@ -15,14 +15,14 @@ from explain_step.backgrounds import plain
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
-from explain_step.frames import ROWS_CUT, TARGET, to_frame
+from explain_step.frames import MANY_ROWS, ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
 from explain_step.model_answers import infinite_columns
 from explain_step.model_inputs import check_frame, shared, text_labels
 from explain_step.model_options import default_targets
 from explain_step.types import Caveat, FittedModel, Response, Subject
 
-__all__ = ["split_target", "subject", "take_column", "to_frame"]
+__all__ = ["MANY_ROWS", "split_target", "subject", "take_column", "to_frame"]
 
 REPEAT_ROWS = 64
 FEW_TEXTS = 12
@@ -30,10 +30,8 @@ FEW_TEXTS = 12
 MANY_TEXTS = 200
 """So many values tell whether a column holds numbers as text."""
 SECTION = "data"
-MANY_ROWS = 100_000
-"""Above so many rows nothing is copied as a whole: columns share the memory of the caller's, and the model is asked block
-by block."""
 BLOCK_ROWS = 1 << 16
+"""Of many rows, the model is asked about so many at a time."""
 
 
 def split_target(frame: pd.DataFrame, y: Any) -> tuple[pd.DataFrame, Any, str]:

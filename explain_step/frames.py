@@ -15,6 +15,8 @@ from explain_step.model_inputs import check_frame
 SPARK_ROWS = 100_000
 """At most this many rows of a Spark DataFrame are fetched, a random sample; that it was cut is said in the report."""
 DENSE_CELLS = 50_000_000
+MANY_ROWS = 100_000
+"""Above so many rows nothing is copied as a whole: columns share the memory of the caller's."""
 TARGET = "explain_step.target"
 ROWS_CUT = "explain_step.rows_cut"
 KINDS = (
@@ -134,7 +136,8 @@ def _from_array(array: Any, *, argument: str) -> pd.DataFrame:
             ".reshape(1, -1), one column with .reshape(-1, 1)."
         )
         raise InvalidInput(msg)
-    frame = pd.DataFrame(array, columns=[f"x{k}" for k in range(array.shape[1])], copy=True)
+    names = [f"x{k}" for k in range(array.shape[1])]
+    frame = pd.DataFrame(array, columns=names, copy=len(array) <= MANY_ROWS)
     return frame.infer_objects() if array.dtype == object else frame
 
 

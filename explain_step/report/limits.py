@@ -131,6 +131,13 @@ def _sampling(quantity: Mapping[str, Any]) -> list[Limit]:
         found.append(
             Limit("The other rows.", (f"{given - rows:,} of the {given:,} rows given were not explained.",))
         )
+    sample = quantity.get("sample_rows")
+    if sample is not None:
+        text = (
+            f"Contributions were made and checked for every row; what is no sum over rows (performance, examples, scores, "
+            f"curves of the output) is of a seeded sample of {int(sample):,} of them."
+        )
+        found.append(Limit("All rows and a sample.", (text,)))
     if not quantity.get("exact", True):
         error = quantity.get("typical_error")
         size = f", typically \u00b1{number(error, digits=2)}" if is_number(error) else ""

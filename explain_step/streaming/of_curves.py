@@ -40,7 +40,7 @@ def dependence(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config
         **artifact.meta,
         "interval": INTERVAL.format(rows=totals.rows),
         "method": f"SHAP means over all {totals.rows:,} rows, in bins at quantiles of a seeded sample of "
-        f"{plan.sample_rows:,} of them; of that sample: {artifact.meta.get('method', '')}",
+        f"{plan.sample_rows:,} of them; of that sample: {_others(str(artifact.meta.get('method', '')))}",
         "rows_of": f"curve 'shap', counts of 'pdp' and 'density': of all {totals.rows:,} rows; everything else: of a "
         f"seeded sample of {plan.sample_rows:,} of them"
         + (f"; so are all numbers of {', '.join(map(repr, kept))}" if kept else ""),
@@ -51,6 +51,11 @@ def dependence(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config
         order = {name: i for i, name in enumerate(dict.fromkeys(artifact.table["feature"]))}
         table = table.sort_values("feature", key=lambda names: names.map(order), kind="stable")
     return replace(artifact, table=table.reset_index(drop=True), meta=meta)
+
+
+def _others(method: str) -> str:
+    """Return how the other curves were made, without the first part, which tells of the mean attributions."""
+    return method.partition("; ")[2]
 
 
 def _few_beside(curve: Curve, found: Moments, *, config: Config) -> bool:
