@@ -122,7 +122,7 @@ class Purse:
                 self.spent += time.perf_counter() - began
 
     def refund(self, seconds: float) -> None:
-        """Take back what was exact work, which has no budget."""
+        """Take back what was exact work, which has no budget, unless it asked the model."""
         self.spent -= seconds
 
 
@@ -243,7 +243,7 @@ def _explained(
     purse = Purse(config)
     with journal.stage("attributions", rows=len(subject.X)), purse.stage("attributions") as given:
         attributions, more = explainers.explain(subject, config=given, seeds=seeds)
-    if attributions.method.exact:
+    if attributions.method.exact and "predicted_rows" not in attributions.method.params:
         purse.refund(purse.spent)
     missing: dict[str, str] = {}
     sections = _sections(

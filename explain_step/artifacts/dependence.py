@@ -22,7 +22,6 @@ PDP_ROWS = 500
 ALE_ROWS = 2_000
 ICE_LINES = 20
 POINTS = 1_000
-DENSITY_BINS = 30
 SMALLEST_BIN = 10
 FEWEST_REFERENCE, FEWEST_LOCAL = 50, 100
 """A slow model is asked about fewer rows than these constants allow, down to so many."""
@@ -360,27 +359,13 @@ def _missing(rows: _Rows, feature: str, *, rng: np.random.Generator) -> pd.DataF
 
 def _density(rows: _Rows, feature: str, *, values: FloatArray, grid: FloatArray) -> pd.DataFrame:
     """Return rows per bin of equal width over the part of the axis that is worth drawing."""
-    low, high = _view(values, grid, strict=privacy.is_strict(rows.config))
-    edges = np.linspace(low, high, DENSITY_BINS + 1)
-    counts = np.histogram(values[(values >= low) & (values <= high)], bins=edges)[0].astype(np.float64)
-    if privacy.is_strict(rows.config):
-        counts[counts < rows.config.min_segment] = 0.0
+    smallest = rows.config.min_segment if privacy.is_strict(rows.config) else None
+    edges, counts = effects.density(values, grid, smallest=smallest)
     part = pd.DataFrame(
         {"x": (edges[1:] + edges[:-1]) / 2, "x_low": edges[:-1], "x_high": edges[1:], "count": counts}
     )
     parts = [part.assign(output=o, feature=feature, curve="density") for o in rows.attributions.output_names]
     return pd.concat(parts, ignore_index=True)
-
-
-def _view(values: FloatArray, grid: FloatArray, *, strict: bool) -> tuple[float, float]:
-    """Return the ends of the drawn axis: all of it, or without the outer 1 % where these would fill it."""
-    low, high = float(grid[0]), float(grid[-1])
-    if strict:
-        return low, high
-    inner = np.nanquantile(values, [0.01, 0.99])
-    if inner[1] > inner[0] and high - low > 2 * (inner[1] - inner[0]):
-        return float(max(low, inner[0])), float(min(high, inner[1]))
-    return low, high
 
 
 def _points(rows: _Rows, feature: str, *, values: FloatArray) -> pd.DataFrame | None:

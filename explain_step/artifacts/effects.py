@@ -15,6 +15,7 @@ from explain_step.types import FloatArray, IntArray
 STUDENT_ROWS = 500
 """Bins with more rows use the Student interval: within a bin attributions are nearly normal."""
 RESAMPLES = 399
+DENSITY_BINS = 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,25 @@ def bin_codes(values: FloatArray, edges: FloatArray, *, smallest: int) -> tuple[
     ends = np.array(starts, dtype=np.int64)
     codes = np.searchsorted(ends, raw, side="right") - 1
     return np.where(np.isnan(values), -1, codes).astype(np.int64), ends
+
+
+def density(
+    values: FloatArray, grid: FloatArray, *, smallest: int | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return edges of bins of equal width and the rows in each, over the part of the axis that is worth drawing.
+
+    That is all of it, or without the outer 1 % where these would fill it. With ``smallest``, bins of fewer rows are
+    empty, and the ends are the grid's.
+    """
+    low, high = float(grid[0]), float(grid[-1])
+    inner = np.nanquantile(values, [0.01, 0.99])
+    if smallest is None and inner[1] > inner[0] and high - low > 2 * (inner[1] - inner[0]):
+        low, high = float(max(low, inner[0])), float(min(high, inner[1]))
+    edges = np.linspace(low, high, DENSITY_BINS + 1)
+    counts = np.histogram(values[(values >= low) & (values <= high)], bins=edges)[0].astype(np.float64)
+    if smallest is not None:
+        counts[counts < smallest] = 0.0
+    return edges, counts
 
 
 def group_means(

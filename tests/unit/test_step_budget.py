@@ -59,6 +59,13 @@ def test_all_stages_of_a_slow_model_share_one_budget(monkeypatch: pytest.MonkeyP
     assert "budget" in reason
 
 
+def test_exact_values_that_ask_the_model_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    done = explained(clock, clock.model(per_row=1e-3), n=60, d=4, m=25, budget=60)
+    assert done.attributions.method.name == "enumeration"
+    assert 10 < clock.now <= 66
+
+
 def test_a_model_that_takes_long_only_per_call_is_asked_about_as_many_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
