@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from explain_step import intervals, privacy
@@ -18,7 +19,7 @@ from explain_step.artifacts import columns, predicting
 from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import tree_interactions
+from explain_step.explainers import masking, tree_interactions
 from explain_step.explainers.tree import METHOD as TREE_METHOD
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
@@ -34,7 +35,9 @@ from explain_step.types import (
 FEATURES, EXACT_FEATURES = 8, 20
 ROWS, EXACT_ROWS = 300, 1000
 CONTEXTS = 8
-BUDGET_SHARE = 0.25
+FEWEST = 20
+"""A slow model is asked about fewer rows than `ROWS`, down to this many."""
+FEWEST_FEATURES = 3
 ROUNDING = 1e-6
 """Departures below this share of the largest output are the rounding of single-precision models."""
 EXACT_METHOD = (
@@ -82,10 +85,10 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         msg = "interactions need at least two features and two explained rows"
         raise NotApplicable(msg)
     rng = seeds.rng("interactions")
-    found = _exact(explained, attributions, order[: min(EXACT_FEATURES, config.top_features)], rng=rng)
+    top = order[: config.top_features]
+    found = _exact(explained, attributions, top[:EXACT_FEATURES], rng=seeds.rng("interactions", "exact"))
     if found is None:
-        top = order[: min(FEATURES, config.top_features)]
-        found = _estimated(explained, top, rng=rng, budget=BUDGET_SHARE * config.budget)
+        found = _estimated(explained, top[:FEATURES], config=config, seeds=seeds, rng=rng)
     table = _table(found, explained=explained, rng=rng)
     n = len(found.sample.X)
     meta = {"quantity": quantity(subject, attributions), "rows": n, "contexts": found.contexts}
@@ -112,19 +115,15 @@ class _Found:
     caveats: tuple[Caveat, ...] = ()
 
 
-def _sample(explained: Subject, *, most: int, rng: np.random.Generator) -> Subject:
-    n = len(explained.X)
-    rows = np.sort(rng.choice(n, most, replace=False)) if n > most else np.arange(n)
-    return explained.take(rows.astype(np.int64))
-
-
 def _exact(
     explained: Subject, attributions: Attributions, top: list[int], *, rng: np.random.Generator
 ) -> _Found | None:
     """Return the exact interactions of a tree ensemble; None where there are none."""
     if attributions.method.name != TREE_METHOD:
         return None
-    sample = _sample(explained, most=EXACT_ROWS, rng=rng)
+    n = len(explained.X)
+    rows = np.sort(rng.choice(n, EXACT_ROWS, replace=False)) if n > EXACT_ROWS else np.arange(n)
+    sample = explained.take(rows.astype(np.int64))
     try:
         values = tree_interactions.of_pairs(sample, list(combinations(top, 2)))
     except NotApplicable:
@@ -135,19 +134,49 @@ def _exact(
     )  # fmt: skip
 
 
-def _estimated(explained: Subject, top: list[int], *, rng: np.random.Generator, budget: float) -> _Found:
+def _estimated(
+    explained: Subject, planned: list[int], *, config: Config, seeds: Seeds, rng: np.random.Generator
+) -> _Found:
     """Return the squared departures of partial dependences from additivity, estimated from a few background rows."""
-    sample = _sample(explained, most=ROWS, rng=rng)
-    departures = _departures(sample, top, rng=rng, watch=predicting.Stopwatch(budget))
+    n = len(explained.X)
+    all_rows = np.sort(rng.choice(n, ROWS, replace=False)) if n > ROWS else np.arange(n)
+    watch = predicting.Stopwatch(config.budget)
+    rows, top = _in_time(explained, all_rows, planned, config=config, seeds=seeds)
+    sample = explained.take(rows.astype(np.int64))
+    departures = _departures(sample, top, rng=rng, watch=watch)
     c, stacked = len(departures), np.stack(departures)
     # mean of products of two different contexts: unbiased for the squared departure, zero where there is none
     square = (stacked.sum(axis=0) ** 2 - (stacked**2).sum(axis=0)) / (c * (c - 1))
-    text = f"Interactions used {c} of {CONTEXTS} background rows per row: the budget was spent."
+    text = (
+        f"Interactions of {len(top)} of {len(planned)} leading features rest on {len(rows)} of {len(all_rows)} rows and "
+        f"{c} of {CONTEXTS} background rows each: {config.budget:.3g} s of the budget were not enough."
+    )
     caveat = Caveat(code="interaction_budget", section="dependence", message=text, degrades=True)
+    short = c < CONTEXTS or len(rows) < len(all_rows) or len(top) < len(planned)
     return _Found(
         square=square, top=top, sample=sample, contexts=c, method=METHOD, interval=INTERVAL,
-        caveats=(caveat,) if c < CONTEXTS else (),
+        caveats=(caveat,) if short else (),
     )  # fmt: skip
+
+
+def _in_time(
+    explained: Subject, rows: npt.NDArray[np.intp], top: list[int], *, config: Config, seeds: Seeds
+) -> tuple[npt.NDArray[np.intp], list[int]]:
+    """Return the rows and features: fewer rows, then fewer features, where the budget does not reach for all."""
+    whole = CONTEXTS * _sets(len(top)) * len(rows)
+    fits = masking.affordable(explained.model, explained.X, rows=whole, seconds=config.budget)
+    if fits >= whole:
+        return rows, top
+    size = min(len(rows), max(fits // (CONTEXTS * _sets(len(top))), FEWEST))
+    features = len(top)
+    while features > FEWEST_FEATURES and 2 * _sets(features) * size > fits:
+        features -= 1
+    return np.sort(seeds.rng("interactions", "fewer").choice(rows, size, replace=False)), top[:features]
+
+
+def _sets(features: int) -> int:
+    """Return how many rows are predicted for one row and one context: nothing, each feature, each pair."""
+    return 1 + features + features * (features - 1) // 2
 
 
 def _name(subject: Subject, position: int) -> str:
@@ -168,7 +197,7 @@ def _departures(
     floor = ROUNDING * float(np.abs(sample.response.output).max(initial=0.0))
     out: list[FloatArray] = []
     for _ in range(CONTEXTS):
-        if watch.spent() and len(out) >= 2:
+        if len(out) >= 2 and watch.spent(done=len(out)):
             break
         base = sample.background.iloc[rng.integers(0, len(sample.background), len(sample.X))].reset_index(
             drop=True

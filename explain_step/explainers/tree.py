@@ -9,9 +9,10 @@ is the one over raw columns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -28,6 +29,7 @@ from explain_step.explainers import (
     tree_path_dependent,
     tree_tables,
 )
+from explain_step.explainers.base import Prepared
 from explain_step.explainers.ensembles import Ensemble, Tree
 from explain_step.explainers.tree_groups import Group, Indices, Leaf
 from explain_step.seeds import Seeds
@@ -83,8 +85,45 @@ class TreeExplainer:
             rows=np.arange(len(subject.X)),
         )
 
+    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
+        """Return the trees against the background: tables are made once, where they are small enough to be held.
+
+        Raises
+        ------
+        NotApplicable
+            As `explain`, of the background.
+        """
+        model = subject.model
+        ensemble = ensembles.parse(model)
+        background = ensemble.encode(inputs(model, subject.background))
+        theirs = _check(ensemble, background, model.predict(subject.background), what="background")
+        used, places = np.unique(raw_sources(model, ensemble), return_inverse=True)
+        values = _blockwise(ensemble, background, places, len(used), rows=rows)
+
+        def explained(X: pd.DataFrame) -> FloatArray:
+            found = np.zeros((len(X), len(model.feature_names), len(ensemble.offset)))
+            start = 0
+            for part in values(ensemble.encode(inputs(model, X))):
+                found[start : start + len(part), used] = part.transpose(0, 2, 1)
+                start += len(part)
+            return found
+
+        method = _method(ensemble, background_rows=background.shape[1])
+        return Prepared(values=explained, base=theirs.mean(axis=0), method=method)
+
 
 TREE = TreeExplainer()
+
+
+def _blockwise(
+    ensemble: Ensemble, background: FloatArray, places: IntArray, n_used: int, *, rows: int
+) -> Callable[[FloatArray], Iterator[FloatArray]]:
+    """Return what gives the values of encoded rows, as `_blocks`."""
+    if tree_compiled.worthwhile(ensemble, rows=rows + background.shape[1]):
+        with contextlib.suppress(NotApplicable):
+            ready = tree_compiled.prepare(ensemble, background, places=places, n_used=n_used)
+            return partial(tree_compiled.values_of, ready)
+    return lambda encoded: _blocks(ensemble, encoded, background, places, n_used, threads=None)
 
 
 def inputs(model: FittedModel, X: pd.DataFrame) -> Any:

@@ -15,8 +15,9 @@ from importlib.util import find_spec
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers import tree_codes
+from explain_step.explainers import tree_batches, tree_codes
 from explain_step.explainers.ensembles import Ensemble, Tree, frozen_tree
+from explain_step.explainers.tree_batches import Program, Sums
 from explain_step.explainers.tree_codes import Coding, FlatEnsemble
 from explain_step.explainers.tree_quadrature import quadrature
 from explain_step.types import FloatArray, IntArray
@@ -25,8 +26,10 @@ CHUNKS = 16
 """The trees are summed in this many parts, then the parts in order, whatever the number of threads."""
 ROWS_AT_ONCE, VALUES_AT_ONCE = 1 << 16, 1 << 23
 """Rows and attributions held per part of the sum; further rows are done block by block."""
-BATCH_ENTRIES = 1 << 22
-"""Table entries made together: 32 MiB."""
+HELD_ENTRIES = 1 << 24
+"""Most table entries that are held for further rows: 128 MiB."""
+SMALL_BLOCK = 1 << 14
+"""Rows held per part of the sum where the tables are held: a block then costs nothing beside its rows."""
 WHOLE_ROWS = 16
 """Up to so many used columns a table entry has a place for each of them."""
 KEPT_ROWS = 1 << 17
@@ -48,42 +51,25 @@ def worthwhile(ensemble: Ensemble, *, rows: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Program:
-    """A compiled tree; see `tree_programs.compile_tree`.
+class Batch:
+    """Trees that rows go through together; ``tables`` are None where they are made anew for every block of rows."""
 
-    ``layout`` says where the groups' tables are, and which ``targets`` their entries go to: columns or pairs of them.
-    """
-
-    tree: int
-    operations: IntArray
-    layout: IntArray
-    splits: IntArray
-    columns: IntArray
-    targets: IntArray
-    leaves: IntArray
-    tests: IntArray
-    levels: int
-    entries: int
-    deep: bool
+    programs: tuple[Program, ...]
+    starts: IntArray
+    tables: FloatArray | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sums:
-    """What is summed: values of columns, or interactions of pairs of columns.
+class Prepared:
+    """An ensemble against a background, ready for any number of rows; see `prepare`."""
 
-    Attributes
-    ----------
-    width : int
-        Number of sums per row and output.
-    row_columns : int
-        Places in a table entry, where it has one for every used column; else 0.
-    pair_of : ndarray of shape (used columns, used columns)
-        Place of each pair of columns, negative where not asked for; without entries: values.
-    """
-
-    width: int
-    row_columns: int
-    pair_of: IntArray
+    flat: FlatEnsemble
+    others: Coding | None
+    parts: tuple[tuple[Batch, ...], ...]
+    sums: Sums
+    n_used: int
+    outputs: int
+    held: bool
 
 
 def shapley_values(
@@ -111,14 +97,8 @@ def shapley_values(
     NotApplicable
         A path has more distinct columns than fit a packed pattern.
     """
-    padded = -(-n_used // 8) * 8
-    sums = Sums(
-        width=padded,
-        row_columns=padded if padded <= WHOLE_ROWS else 0,
-        pair_of=np.zeros((0, 0), dtype=np.int64),
-    )
-    for part in _blocks(ensemble, rows, background, places=places, sums=sums, threads=threads):
-        yield part[:, :, :n_used]
+    prepared = prepare(ensemble, background, places=places, n_used=n_used, hold=False)
+    yield from values_of(prepared, rows, threads=threads)
 
 
 def interactions(
@@ -145,36 +125,74 @@ def interactions(
         A path has more distinct columns than fit a packed pattern or, against a background, a table.
     """
     sums = Sums(width=int(pair_of.max(initial=-1)) + 1, row_columns=0, pair_of=pair_of)
-    yield from _blocks(ensemble, rows, background, places=places, sums=sums, threads=threads)
+    prepared = _prepare(ensemble, background, places=places, sums=sums, n_used=sums.width, hold=False)
+    yield from values_of(prepared, rows, threads=threads)
 
 
-def _blocks(
+def prepare(
+    ensemble: Ensemble, background: FloatArray | None, *, places: IntArray, n_used: int, hold: bool = True
+) -> Prepared:
+    """Return what does not depend on the rows: codes of the background, programs and, with ``hold``, tables.
+
+    Tables of more than `HELD_ENTRIES` entries are not held, and made anew for every block of rows.
+
+    Raises
+    ------
+    NotApplicable
+        As `shapley_values`.
+    """
+    padded = -(-n_used // 8) * 8
+    sums = Sums(
+        width=padded,
+        row_columns=padded if padded <= WHOLE_ROWS else 0,
+        pair_of=np.zeros((0, 0), dtype=np.int64),
+    )
+    return _prepare(ensemble, background, places=places, sums=sums, n_used=n_used, hold=hold)
+
+
+def _prepare(
     ensemble: Ensemble,
-    rows: FloatArray,
     background: FloatArray | None,
     *,
     places: IntArray,
     sums: Sums,
-    threads: int | None,
-) -> Iterator[FloatArray]:
+    n_used: int,
+    hold: bool,
+) -> Prepared:
     flat = tree_codes.flatten(ensemble, places=places)
     others = None if background is None else tree_codes.encode(flat, background)
-    outputs = len(ensemble.offset)
-    programs = [_compile(flat, tree, sums=sums) for tree in range(len(ensemble.trees))]
+    programs = [tree_batches.compile_program(flat, tree, sums=sums) for tree in range(len(ensemble.trees))]
+    held = hold and sum(p.entries for p in programs) <= HELD_ENTRIES
+
+    def batch(some: list[Program]) -> Batch:
+        starts = tree_batches.sizes_of(flat, some)
+        tables = tree_batches.tables_of(flat, some, starts, others=others, sums=sums) if held else None
+        return Batch(programs=tuple(some), starts=starts, tables=tables)
+
     parts = tree_codes.chunks(len(programs), parts=CHUNKS)
-    block = max(1024, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, sums.width * outputs)))
+    with ThreadPoolExecutor(max_workers=processors()) as pool:
+        made = [[pool.submit(batch, some) for some in tree_batches.batches(programs[a:b])] for a, b in parts]
+        done = tuple(tuple(one.result() for one in part) for part in made)
+    return Prepared(
+        flat=flat, others=others, parts=done, sums=sums, n_used=n_used,
+        outputs=len(ensemble.offset), held=held,
+    )  # fmt: skip
+
+
+def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
+    """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
+    padded, outputs = prepared.sums.width, prepared.outputs
+    most = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE
+    block = max(1024, min(most, VALUES_AT_ONCE // max(1, padded * outputs)))
     with ThreadPoolExecutor(max_workers=threads or processors()) as pool:
         for start in range(0, rows.shape[1], block):
-            coding = tree_codes.encode(flat, rows[:, start : start + block])
-            shape = (coding.codes.shape[1], outputs, sums.width)
-            work = [
-                pool.submit(_sum, flat, programs[a:b], coding, others, sums=sums, shape=shape)
-                for a, b in parts
-            ]
+            coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])
+            shape = (coding.codes.shape[1], outputs, padded)
+            work = [pool.submit(_sum, prepared, part, coding, shape=shape) for part in prepared.parts]
             total = np.zeros(shape)
             for done in work:
                 total += done.result()
-            yield total
+            yield total[:, :, : prepared.n_used]
 
 
 def warm() -> None:
@@ -204,8 +222,13 @@ def _comb(*, depth: int) -> Tree:
 
 
 def processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processors that this process may use, at most ``OMP_NUM_THREADS``.
+
+    Spark sets that variable for its Python workers, of which there is one per task.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    return min(here, int(most)) if most.isdigit() and int(most) else here
 
 
 def predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
@@ -222,149 +245,47 @@ def predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
     coding = tree_codes.encode(flat, encoded)
     out = np.tile(ensemble.offset, (encoded.shape[1], 1)).astype(np.float64)
     for tree in range(len(ensemble.trees)):
-        program = _compile(flat, tree, sums=NOTHING)
-        nodes, values, width = _nodes(flat, tree), _values(flat, tree), _width(flat, tree)
+        program = tree_batches.compile_program(flat, tree, sums=tree_batches.NOTHING)
+        nodes, width = tree_batches.nodes_of(flat, tree), tree_batches.width_of(flat, tree)
+        values = tree_batches.leaf_values(flat, tree)
         answers = tree_answers.fill_answers(program.operations, program.leaves, program.tests, values, width)
         tree_answers.add_answers(
-            out, program.operations, program.splits, program.levels, answers, values, _outputs(flat, tree),
+            out, program.operations, program.splits, program.levels, answers, values, tree_batches.outputs_of(flat, tree),
             coding.codes, coding.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
         )  # fmt: skip
     return out
 
 
-NOTHING = Sums(width=0, row_columns=0, pair_of=np.zeros((0, 0), dtype=np.int64))
-
-
-def _compile(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
-    from explain_step.explainers import tree_programs
-
-    nodes = _nodes(flat, tree)
-    operations, splits, columns, leaves, tests, levels = tree_programs.compile_tree(
-        flat.left[nodes], flat.right[nodes], flat.place[nodes]
-    )
-    if levels < 0:
-        most = tree_programs.MOST_PATH
-        msg = f"a tree path depends on more than {most} columns, which the compiled tables do not hold"
-        raise NotApplicable(msg)
-    layout, targets = operations, columns
-    if len(sums.pair_of):
-        layout, targets = tree_programs.pair_program(operations, columns, sums.pair_of)
-    entries = int(tree_programs.place_tables(layout, _width(flat, tree), sums.row_columns))
-    deep = bool((operations[:, tree_programs.KIND] == tree_programs.DEEP).any())
-    return Program(
-        tree=tree, operations=operations, layout=layout, splits=splits, columns=columns, targets=targets,
-        leaves=leaves, tests=tests, levels=int(levels), entries=entries, deep=deep,
-    )  # fmt: skip
-
-
 def _sum(
-    flat: FlatEnsemble,
-    programs: list[Program],
-    coding: Coding,
-    others: Coding | None,
-    *,
-    sums: Sums,
-    shape: tuple[int, int, int],
+    prepared: Prepared, part: tuple[Batch, ...], coding: Coding, *, shape: tuple[int, int, int]
 ) -> FloatArray:
     """Return the summed values of some trees."""
-    total = _aligned(shape)
-    for batch in _batches(programs):
-        _add_groups(total, flat, batch, coding, others, sums=sums)
-        for program in batch:
+    total = tree_batches.aligned(shape)
+    for batch in part:
+        _add_groups(total, prepared, batch, coding)
+        for program in batch.programs:
             if program.deep:
-                _add_deep(total, flat, program, coding, others, sums=sums)
+                _add_deep(total, prepared.flat, program, coding, prepared.others, sums=prepared.sums)
     return total
 
 
-def _aligned(shape: tuple[int, ...]) -> FloatArray:
-    """Return zeros that begin where a line of the cache does: vectors of eight then never lie across two."""
-    size = int(np.prod(shape))
-    room = np.zeros(size + 8)
-    first = -room.ctypes.data % 64 // 8
-    return room[first : first + size].reshape(shape)
-
-
-def _batches(programs: list[Program]) -> Iterator[list[Program]]:
-    """Yield runs of trees whose tables have about `BATCH_ENTRIES` entries together."""
-    batch: list[Program] = []
-    for program in programs:
-        if batch and sum(p.entries for p in batch) + program.entries > BATCH_ENTRIES:
-            yield batch
-            batch = []
-        batch.append(program)
-    if batch:
-        yield batch
-
-
-def _add_groups(
-    total: FloatArray,
-    flat: FlatEnsemble,
-    batch: list[Program],
-    coding: Coding,
-    others: Coding | None,
-    *,
-    sums: Sums,
-) -> None:
+def _add_groups(total: FloatArray, prepared: Prepared, batch: Batch, coding: Coding) -> None:
     from explain_step.explainers import tree_kernels
 
-    first = batch[0].tree
-    sizes = [
-        (
-            *(len(flat.left[_nodes(flat, p.tree)]), len(p.layout), len(p.splits), len(p.targets)),
-            *(p.entries, _width(flat, p.tree)),
-        )
-        for p in batch
-    ]
-    starts = np.concatenate([np.zeros((1, 6), np.int64), np.cumsum(np.array(sizes, dtype=np.int64), axis=0)])
-    tables = _aligned((int(starts[-1, 4]),))
-    for program, begin in zip(batch, starts[:, 4], strict=False):
-        _fill(tables[begin : begin + program.entries], flat, program, others=others, sums=sums)
-    nodes = slice(flat.start[first], flat.start[batch[-1].tree + 1])
-    outputs = slice(flat.output_start[first], flat.output_start[batch[-1].tree + 1])
+    flat, programs, sums = prepared.flat, batch.programs, prepared.sums
+    tables = batch.tables
+    if tables is None:
+        tables = tree_batches.tables_of(flat, programs, batch.starts, others=prepared.others, sums=sums)
+    first, last = programs[0].tree, programs[-1].tree
+    nodes = slice(flat.start[first], flat.start[last + 1])
+    outputs = slice(flat.output_start[first], flat.output_start[last + 1])
     tree_kernels.add_batch(
-        total, starts,
-        np.concatenate([p.layout for p in batch]),
-        np.concatenate([p.splits for p in batch]),
-        np.concatenate([p.targets for p in batch]),
-        tables, flat.outputs[outputs], np.array([p.levels for p in batch]), sums.row_columns,
+        total, batch.starts,
+        np.concatenate([p.layout for p in programs]),
+        np.concatenate([p.splits for p in programs]),
+        np.concatenate([p.targets for p in programs]),
+        tables, flat.outputs[outputs], np.array([p.levels for p in programs]), sums.row_columns,
         flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes],
-    )  # fmt: skip
-
-
-def _nodes(flat: FlatEnsemble, tree: int) -> slice:
-    return slice(int(flat.start[tree]), int(flat.start[tree + 1]))
-
-
-def _outputs(flat: FlatEnsemble, tree: int) -> IntArray:
-    return flat.outputs[flat.output_start[tree] : flat.output_start[tree + 1]]
-
-
-def _width(flat: FlatEnsemble, tree: int) -> int:
-    return len(_outputs(flat, tree))
-
-
-def _values(flat: FlatEnsemble, tree: int) -> FloatArray:
-    begin, nodes = flat.value_start[tree], _nodes(flat, tree)
-    return flat.values[begin : begin + (nodes.stop - nodes.start) * _width(flat, tree)]
-
-
-def _fill(
-    tables: FloatArray, flat: FlatEnsemble, program: Program, *, others: Coding | None, sums: Sums
-) -> None:
-    from explain_step.explainers import tree_kernels, tree_units
-
-    nodes = _nodes(flat, program.tree)
-    shares = np.zeros((0, 0))
-    if others is not None:
-        shares = tree_kernels.count_states(
-            program.operations, program.splits, program.levels,
-            others.codes, others.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
-        )  # fmt: skip
-    *_, weights, sizes = quadrature()
-    tree_kernels.fill_tables(
-        tables, program.operations, program.layout, program.columns, program.leaves, program.tests,
-        _values(flat, program.tree), _width(flat, program.tree), sums.row_columns, sums.pair_of, shares,
-        tree_units.parents(flat.left[nodes], flat.right[nodes]), flat.place[nodes], flat.cover[nodes], weights, sizes,
     )  # fmt: skip
 
 
@@ -379,11 +300,12 @@ def _add_deep(
 ) -> None:
     from explain_step.explainers import tree_deep, tree_units
 
-    nodes = _nodes(flat, program.tree)
+    nodes = tree_batches.nodes_of(flat, program.tree)
     against = coding if others is None else others
     done = tree_deep.add_deep(
-        total, sums.row_columns, program.operations, program.levels, _values(flat, program.tree),
-        _outputs(flat, program.tree), flat.left[nodes], tree_units.parents(flat.left[nodes], flat.right[nodes]),
+        total, sums.row_columns, program.operations, program.levels, tree_batches.leaf_values(flat, program.tree),
+        tree_batches.outputs_of(flat, program.tree), flat.left[nodes],
+        tree_units.parents(flat.left[nodes], flat.right[nodes]),
         flat.place[nodes], flat.cover[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
         coding.codes, coding.line[nodes], against.codes, against.line[nodes], others is None, sums.pair_of,
         KEPT_ROWS, quadrature(),

@@ -1,0 +1,170 @@
+"""The trees of an ensemble as programs, and the tables of runs of them: what the compiled engine sums over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from explain_step.errors import NotApplicable
+from explain_step.explainers.tree_codes import Coding, FlatEnsemble
+from explain_step.explainers.tree_quadrature import quadrature
+from explain_step.types import FloatArray, IntArray
+
+BATCH_ENTRIES = 1 << 22
+"""Table entries made together: 32 MiB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """A compiled tree; see `tree_programs.compile_tree`.
+
+    ``layout`` says where the groups' tables are, and which ``targets`` their entries go to: columns or pairs of them.
+    """
+
+    tree: int
+    operations: IntArray
+    layout: IntArray
+    splits: IntArray
+    columns: IntArray
+    targets: IntArray
+    leaves: IntArray
+    tests: IntArray
+    levels: int
+    entries: int
+    deep: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sums:
+    """What is summed: values of columns, or interactions of pairs of columns.
+
+    Attributes
+    ----------
+    width : int
+        Number of sums per row and output.
+    row_columns : int
+        Places in a table entry, where it has one for every used column; else 0.
+    pair_of : ndarray of shape (used columns, used columns)
+        Place of each pair of columns, negative where not asked for; without entries: values.
+    """
+
+    width: int
+    row_columns: int
+    pair_of: IntArray
+
+
+NOTHING = Sums(width=0, row_columns=0, pair_of=np.zeros((0, 0), dtype=np.int64))
+
+
+def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
+    """Return a tree's program.
+
+    Raises
+    ------
+    NotApplicable
+        A path has more distinct columns than fit a packed pattern.
+    """
+    from explain_step.explainers import tree_programs
+
+    nodes = nodes_of(flat, tree)
+    operations, splits, columns, leaves, tests, levels = tree_programs.compile_tree(
+        flat.left[nodes], flat.right[nodes], flat.place[nodes]
+    )
+    if levels < 0:
+        most = tree_programs.MOST_PATH
+        msg = f"a tree path depends on more than {most} columns, which the compiled tables do not hold"
+        raise NotApplicable(msg)
+    layout, targets = operations, columns
+    if len(sums.pair_of):
+        layout, targets = tree_programs.pair_program(operations, columns, sums.pair_of)
+    entries = int(tree_programs.place_tables(layout, width_of(flat, tree), sums.row_columns))
+    deep = bool((operations[:, tree_programs.KIND] == tree_programs.DEEP).any())
+    return Program(
+        tree=tree, operations=operations, layout=layout, splits=splits, columns=columns, targets=targets,
+        leaves=leaves, tests=tests, levels=int(levels), entries=entries, deep=deep,
+    )  # fmt: skip
+
+
+def aligned(shape: tuple[int, ...]) -> FloatArray:
+    """Return zeros that begin where a line of the cache does: vectors of eight then never lie across two."""
+    size = int(np.prod(shape))
+    room = np.zeros(size + 8)
+    first = -room.ctypes.data % 64 // 8
+    return room[first : first + size].reshape(shape)
+
+
+def batches(programs: list[Program]) -> Iterator[list[Program]]:
+    """Yield runs of trees whose tables have about `BATCH_ENTRIES` entries together."""
+    batch: list[Program] = []
+    for program in programs:
+        if batch and sum(p.entries for p in batch) + program.entries > BATCH_ENTRIES:
+            yield batch
+            batch = []
+        batch.append(program)
+    if batch:
+        yield batch
+
+
+def nodes_of(flat: FlatEnsemble, tree: int) -> slice:
+    """Return which nodes of all are the tree's."""
+    return slice(int(flat.start[tree]), int(flat.start[tree + 1]))
+
+
+def outputs_of(flat: FlatEnsemble, tree: int) -> IntArray:
+    """Return the outputs that the tree adds to."""
+    return flat.outputs[flat.output_start[tree] : flat.output_start[tree + 1]]
+
+
+def width_of(flat: FlatEnsemble, tree: int) -> int:
+    """Return the number of outputs that the tree adds to."""
+    return len(outputs_of(flat, tree))
+
+
+def leaf_values(flat: FlatEnsemble, tree: int) -> FloatArray:
+    """Return the values of the tree's nodes, flat."""
+    begin, nodes = flat.value_start[tree], nodes_of(flat, tree)
+    return flat.values[begin : begin + (nodes.stop - nodes.start) * width_of(flat, tree)]
+
+
+def sizes_of(flat: FlatEnsemble, programs: list[Program]) -> IntArray:
+    """Return where each tree's nodes, operations, splits, targets, entries and outputs begin in a batch's arrays."""
+    sizes = [
+        (
+            *(len(flat.left[nodes_of(flat, p.tree)]), len(p.layout), len(p.splits), len(p.targets)),
+            *(p.entries, width_of(flat, p.tree)),
+        )
+        for p in programs
+    ]
+    return np.concatenate([np.zeros((1, 6), np.int64), np.cumsum(np.array(sizes, dtype=np.int64), axis=0)])
+
+
+def tables_of(
+    flat: FlatEnsemble, programs: Iterable[Program], starts: IntArray, *, others: Coding | None, sums: Sums
+) -> FloatArray:
+    """Return the tables of several trees, one after the other; without a background path-dependent ones."""
+    tables = aligned((int(starts[-1, 4]),))
+    for program, begin in zip(programs, starts[:, 4], strict=False):
+        _fill(tables[begin : begin + program.entries], flat, program, others=others, sums=sums)
+    return tables
+
+
+def _fill(
+    tables: FloatArray, flat: FlatEnsemble, program: Program, *, others: Coding | None, sums: Sums
+) -> None:
+    from explain_step.explainers import tree_kernels, tree_units
+
+    nodes = nodes_of(flat, program.tree)
+    shares = np.zeros((0, 0))
+    if others is not None:
+        shares = tree_kernels.count_states(
+            program.operations, program.splits, program.levels,
+            others.codes, others.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
+        )  # fmt: skip
+    *_, weights, sizes = quadrature()
+    tree_kernels.fill_tables(
+        tables, program.operations, program.layout, program.columns, program.leaves, program.tests,
+        leaf_values(flat, program.tree), width_of(flat, program.tree), sums.row_columns, sums.pair_of, shares,
+        tree_units.parents(flat.left[nodes], flat.right[nodes]), flat.place[nodes], flat.cover[nodes], weights, sizes,
+    )  # fmt: skip
