@@ -140,7 +140,7 @@ def describe(source: str | Path, to: str | Path, *, form: str, tracking_uri: str
         shot = snapshot.read_directory(path)
         if form == "cyclonedx":
             text = cyclonedx(shot, provenance_record(shot.path, "environment"))
-            written = (new_file(to, text),)
+            written: tuple[str, ...] = (new_file(to, text),)
         else:
             name, text = (
                 ("ro-crate-metadata.json", rocrate(shot))

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explain_step.digests import sha256_file
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.frames import to_frame
 from explain_step.replay_inputs import provenance_record
@@ -165,12 +167,34 @@ def _build(plan: Plan, place: Path, *, wheels: Path | None) -> tuple[Path, tuple
         (place / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     source: tuple[str, ...] = ("-r", str(place / "requirements.txt"), "-c", str(place / "constraints.txt"))
     if wheels is not None:
+        _check_wheels(plan.lock, wheels)
         source = (*source, "--offline", "--no-index", "--find-links", str(wheels.resolve()))
     elif plan.lock is not None:
         (place / "pylock.toml").write_text(plan.lock, encoding="utf-8")
         source = ("-r", str(place / "pylock.toml"))
     _uv("pip", "install", "--python", str(python), "--no-build", "--no-config", *source)
     return python, (*notes, *more)
+
+
+def _check_wheels(lock: str | None, wheels: Path) -> None:
+    """Raise where a wheel of the folder has another digest than the recorded lock gives for a file of that name."""
+    if lock is None:
+        return
+    try:
+        packages = tomllib.loads(lock).get("packages", [])
+        locked = {
+            str(entry.get("name") or str(entry["url"]).rpartition("/")[2]): str(entry["hashes"]["sha256"])
+            for package in packages
+            for entry in package.get("wheels", [])
+            if "sha256" in entry.get("hashes", {})
+        }
+    except (tomllib.TOMLDecodeError, AttributeError, KeyError, TypeError) as error:
+        msg = f"the recorded pylock.toml cannot be read: {error}"
+        raise ExplainStepError(msg) from error
+    for wheel in sorted(wheels.glob("*.whl")):
+        if wheel.name in locked and sha256_file(wheel) != locked[wheel.name]:
+            msg = f"{wheel.name} is not the recorded wheel: hash mismatch with the recorded pylock.toml"
+            raise ExplainStepError(msg)
 
 
 def _in_folder(requirements: Sequence[str], wheels: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -54,7 +54,7 @@ def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
     except (OSError, subprocess.SubprocessError) as error:
         return unknown(f"uv failed with {type(error).__name__}")
     if done.returncode != 0:
-        said = " ".join(line.strip(" ×╰─▶│├") for line in done.stderr.splitlines() if line.strip())
+        said = " ".join(word for word in done.stderr.split() if any(c.isalnum() for c in word))
         return unknown(f"uv has not all of them in its cache: {mask_text(said[:200])}")
     return _record(done.stdout, left_out=left_out)
 

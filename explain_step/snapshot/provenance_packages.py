@@ -23,10 +23,11 @@ def distributions() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name, version, installer, wheel_tag, record_sha256, loaded, from_index``. The digest is over the lines of RECORD that
-        name installed files with their SHA-256 (``record-v1``), so the same wheel gives the same digest in every
+        ``name, version, installer, wheel_tag, record_sha256, loaded, from_index``. The digest is over the lines of
+        RECORD that name installed files with their SHA-256 (``record-v1``), so the same wheel gives the same digest in every
         environment; whether the files still are those of RECORD is not looked at. ``loaded`` tells whether this
-        process has imported one of its modules, ``from_index`` whether it came from an index and not from a place of its own.
+        process has imported one of its modules, ``from_index`` whether it came from an index and not from a place of
+        its own.
     """
     modules = {name.partition(".")[0] for name in list(sys.modules)}
     found: dict[str, dict[str, Any]] = {}

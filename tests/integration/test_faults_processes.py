@@ -36,7 +36,7 @@ def step(k, uri, experiment_id, start):
     with mlflow.start_run(experiment_id=experiment_id) as run:
         info = log(fitted(seed=k), registered="shared")
         logged = explain_step.log_explanations(
-            fitted(seed=k), X, y, top_features=1, max_rows=40, task="binary", on_error="mark"
+            fitted(seed=k), X, y, top_features=2, max_rows=20, task="binary", on_error="mark"
         )
     return {"run": run.info.run_id, "id": logged.id, "status": logged.status, "reason": logged.reason}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import shutil
 import subprocess
+import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from snapshot_kit import frame, parts
 
 import explain_step
 from explain_step.errors import ExplainStepError
-from explain_step.replay_recreate import Plan, _build, _in_folder, _variables, plan_of
+from explain_step.replay_recreate import Plan, _build, _check_wheels, _in_folder, _variables, plan_of
 from explain_step.snapshot import provenance, write
+from explain_step.snapshot.provenance_lock import pylock
 
 ENVIRONMENT = {
     "python": {"version": "3.11.7"},
@@ -130,6 +134,43 @@ def test_wheels_are_installed_without_a_network(tmp_path) -> None:
     assert notes == ()
 
 
+IN_NAMESPACE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_replay_recreate import plan
+from explain_step.replay_recreate import _build
+import socket, subprocess
+try:
+    socket.create_connection(("127.0.0.1", 9), timeout=1)
+except OSError as error:
+    assert error.errno == 101, error  # not even the loopback is up: there is no network at all
+place = Path(sys.argv[2])
+python, _ = _build(plan(), place / "venv", wheels=place / "wheels")
+print(subprocess.run([python, "-c", "import tiny; print(tiny.VALUE)"], capture_output=True, text=True).stdout)
+"""
+
+
+@needs_uv
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="this machine allows no network namespace",
+)
+def test_wheels_are_installed_in_a_network_namespace(tmp_path) -> None:
+    wheel(tmp_path / "wheels")
+    folders = [str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-c", IN_NAMESPACE, *folders],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.stdout.strip() == "7", done.stderr[-1000:]
+
+
 @needs_uv
 def test_another_python_is_told(tmp_path) -> None:
     wheel(tmp_path / "wheels")
@@ -147,6 +188,47 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(tmp_path) -> None:
     wheel(tmp_path / "wheels", text="VALUE = 8\n")
     with pytest.raises(ExplainStepError, match=r"(?i)hash mismatch"):
         _build(plan(lock=lock(good, digest)), tmp_path / "again", wheels=None)
+
+
+def test_a_wheel_in_the_folder_must_be_the_locked_one(tmp_path) -> None:
+    good = wheel(tmp_path / "wheels")
+    text = lock(good, hashlib.sha256(good.read_bytes()).hexdigest())
+    _check_wheels(text, tmp_path / "wheels")
+    by_url = (
+        f'wheels = [{{ url = "https://example.org/a/{good.name}", hashes = {{ sha256 = "{"0" * 64}" }} }}]'
+    )
+    for wrong in (lock(good, "0" * 64), f'[[packages]]\nname = "tiny"\n{by_url}\n'):
+        with pytest.raises(ExplainStepError, match="hash mismatch"):
+            _check_wheels(wrong, tmp_path / "wheels")
+    for broken in ("packages = [", "packages = 3", "[[packages]]\nwheels = [3]"):
+        with pytest.raises(ExplainStepError, match="cannot be read"):
+            _check_wheels(broken, tmp_path / "wheels")
+
+
+def test_the_lock_is_the_projects_or_the_one_that_was_made() -> None:
+    made = {"text": "lock-version = '1.0' # made"}
+    assert plan_of(ENVIRONMENT, {"pylock": made}).lock == made["text"]
+    ours = {"name": "pylock.toml", "text": "lock-version = '1.0'"}
+    assert plan_of(ENVIRONMENT, {"lock": ours, "pylock": made}).lock == ours["text"]
+    assert (
+        plan_of(ENVIRONMENT, {"lock": {"name": "uv.lock"}, "pylock": {"value": None, "reason": "x"}}).lock
+        is None
+    )
+
+
+def test_a_lock_of_what_is_installed_or_the_reason(tmp_path, monkeypatch) -> None:
+    rows = provenance.environment()["distributions"]
+    record = pylock([row for row in rows if row["name"] in ("click", "numpy")], where=tmp_path)
+    if "reason" in record:
+        assert record["value"] is None
+        assert "uv" in record["reason"]
+    else:
+        packages = {p["name"]: p for p in tomllib.loads(record["text"])["packages"]}
+        assert set(packages) == {"click", "numpy"}
+        assert all(len(w["hashes"]["sha256"]) == 64 for p in packages.values() for w in p["wheels"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert pylock(rows, where=tmp_path) == {"value": None, "reason": "uv is not installed"}
+    assert pylock([], where=tmp_path)["reason"] == "no distribution was installed from an index"
 
 
 @needs_uv
