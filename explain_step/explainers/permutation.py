@@ -42,7 +42,7 @@ from explain_step.explainers.walks import (
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FloatArray, IntArray, MethodSpec, Subject
 
-VERSION = "2"
+VERSION = "3"
 DEFAULT_ROWS = 2_000
 EVALUATIONS = 500_000
 """Mixed rows predicted at most. Half a million take a minute with a model that needs 0.1 ms for a row.
@@ -277,6 +277,8 @@ def plan(*, n: int, m: int, columns: int, width: int, outputs: int, max_rows: in
     Plan(rows=500, pairs=45)
     >>> plan(n=10_000, m=1000, columns=30, width=30, outputs=1, max_rows=None)
     Plan(rows=500, pairs=17)
+    >>> plan(n=714, m=80, columns=12, width=12, outputs=1, max_rows=None)
+    Plan(rows=500, pairs=80)
     """
     evaluations = min(EVALUATIONS, CELLS // max(width, 1), VALUES // outputs)
     units = max(1, evaluations // (2 * max(columns - 1, 1)))
@@ -286,6 +288,8 @@ def plan(*, n: int, m: int, columns: int, width: int, outputs: int, max_rows: in
     pairs = min(max(units // max(rows, 1), MIN_PAIRS), MAX_PAIRS)
     if rows * pairs > units:
         rows = min(rows, max(MIN_ROWS, units // pairs))
+    if pairs < m <= min(2 * pairs, MAX_PAIRS):
+        pairs = m  # one whole round: up to twice the predictions, for a half to a seventh of the error
     if pairs >= m:
         pairs -= pairs % m  # whole rounds of a small background leave no residual at all
     return Plan(rows=rows, pairs=pairs)
