@@ -305,3 +305,59 @@ def test_without_covariances_intervals_are_wider_and_hold_the_others() -> None:
         assert (thin[f"{name}_high"] >= full[f"{name}_high"] - 1e-12).all()
     assert (thin["rank_low"] <= full["rank_low"]).all()
     assert (thin["rank_high"] >= full["rank_high"]).all()
+
+
+def test_frames_of_many_rows_share_the_callers_memory_and_give_the_same_subject(rows) -> None:
+    from explain_step import data, models
+
+    frame, y, weights = rows
+    frame = frame.set_axis([f"row{k}" for k in range(N)])
+    model = LinearRegression().fit(frame[FEATURES], y)
+    fitted = models.wrap(model, frame=frame, config=Config())
+    options = {"config": Config(), "background": frame[FEATURES][:300], "sample_weight": weights}
+    few, many = (data.subject(fitted, frame, y, many=m, **options)[0] for m in (N, N - 1))
+    assert np.shares_memory(many.X["a"].to_numpy(), frame["a"].to_numpy())
+    assert np.shares_memory(many.frame["b"].to_numpy(), frame["b"].to_numpy())
+    pd.testing.assert_frame_equal(few.X, many.X)
+    pd.testing.assert_frame_equal(few.frame, many.frame)
+    np.testing.assert_allclose(few.response.output, many.response.output, rtol=1e-14)
+    assert few.row_ids.tolist() == many.row_ids.tolist()
+
+
+def test_many_rows_without_a_background_are_compared_with_a_stated_sample(rows) -> None:
+    from explain_step import data, models
+
+    frame, y, _ = rows
+    fitted = models.wrap(LinearRegression().fit(frame[FEATURES], y), frame=frame, config=Config())
+    found, caveats = data.subject(fitted, frame, y, config=Config(), many=100)
+    assert found.background_name == f"a seeded sample of {N:,} of the {N:,} explained rows"
+    assert any(c.code == "background_is_sample" and "seeded sample" in c.message for c in caveats)
+
+
+def test_strict_a_few_rows_beside_the_named_levels_leave_the_sample_s_numbers(rows) -> None:
+    frame, y, _ = rows
+    code = np.where(frame["few"] > 1, "high", "low").astype(object)
+    X = pd.DataFrame({"a": frame["a"], "code": pd.Categorical(code, categories=["high", "low", "new"])})
+    coded = pd.DataFrame({"a": X["a"], "code": X["code"].cat.codes})
+    model = LinearRegression().fit(coded, y)
+
+    def predict(given: pd.DataFrame) -> np.ndarray:
+        return model.predict(given.assign(code=given["code"].cat.codes))
+
+    config = Config(privacy="strict", task="regression")
+    half = N // 2
+    small = compute(predict, X[:half].reset_index(drop=True), y[:half], config=config, background=X[:50])
+    plan = streaming.plan_of(small.subject, small.attributions, small.artifacts, config=config)
+    assert [c.feature for c in plan.curves if c.levels] == ["code"]
+    for unseen, kept in ((5, True), (50, False), (0, False)):
+        more = X[:half].reset_index(drop=True)
+        more.loc[: unseen - 1, "code"] = "new" if unseen else more["code"]
+        subject = dataclasses.replace(small.subject, X=more, frame=more)
+        totals = streaming.of_block(plan, subject, small.attributions)
+        table = {a.name: a for a in streaming.overlay(small.artifacts, plan, totals, config=config)}[
+            "dependence"
+        ].table
+        shap = table[(table["feature"] == "code") & (table["curve"] == "shap")].set_index("level")
+        named = shap.loc[["high", "low"], "count"].sum()
+        assert named == (half if kept else half - unseen)
+        assert ("other levels" in shap.index) == (unseen == 50)
