@@ -64,6 +64,7 @@ sys.stdout.write(json.dumps(found))
 """
 
 
+@pytest.mark.timeout(1200)  # 80 s of processor time, whatever else the machine does
 def test_eight_processes_on_one_sqlite_lose_nothing(store: Store, tmp_path: Path) -> None:
     arguments = [store.uri, store.experiment_id, str(PROCESSES), str(tmp_path / "spool")]
     kits = Path(__file__).parents[1]
