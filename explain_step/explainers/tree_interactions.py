@@ -17,10 +17,10 @@ from explain_step.explainers import ensembles, tree, tree_compiled, tree_pairs
 from explain_step.explainers.ensembles import Ensemble
 from explain_step.types import FloatArray, IntArray, Subject
 
-COST = 8
+COST = 20
 """How many times the work of values interactions are, in `tree_compiled.worthwhile`."""
-MOST_WORK, MOST_WORK_WITHOUT_NUMBA = 6_000_000_000, 500_000_000
-"""Leaves times rows above which nothing is begun: about a minute of a processor."""
+MOST_WORK, MOST_WORK_WITHOUT_NUMBA = 6_000_000_000, 50_000_000
+"""Leaves times rows above which nothing is begun: about a minute of a processor, and about 20 seconds on NumPy."""
 ROUNDING = 1e-12
 """Interactions below this share of the largest output are the rounding of sums."""
 

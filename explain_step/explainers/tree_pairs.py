@@ -113,19 +113,19 @@ def _add_games(out: FloatArray, tree: Tree, games: list[_Game], *, pair_of: IntA
         batch = games[start : start + step]
         worth = tree_tables.subset_worth(np.stack([game[3] for game in batch]), k=k)
         for place, (node, columns, patterns, _) in enumerate(batch):
+            asked = [(i, j) for i, j in combinations(range(k), 2) if pair_of[columns[i], columns[j]] >= 0]
             listed, where = np.unique(patterns, return_inverse=True)
-            for (i, j), unit in pair_units(worth[..., place], listed, k=k):
-                to = int(pair_of[columns[i], columns[j]])
-                if to >= 0 and unit.any():
-                    values = unit[where]
+            for (i, j), unit in pair_units(worth[..., place], listed, asked, k=k):
+                if unit.any():
+                    to, values = int(pair_of[columns[i], columns[j]]), unit[where]
                     for output, weight in zip(tree.outputs, tree.values[node], strict=True):
                         out[output, to] += weight * values
 
 
 def pair_units(
-    worth: FloatArray, patterns: IntArray, *, k: int
+    worth: FloatArray, patterns: IntArray, pairs: Sequence[tuple[int, int]], *, k: int
 ) -> Iterator[tuple[tuple[int, int], FloatArray]]:
-    """Yield the interactions of one indicator game, pair by pair: ((i, j), array of shape (patterns,)).
+    """Yield the interactions of one indicator game, for some pairs of columns: ((i, j), array of shape (patterns,)).
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def pair_units(
     Examples
     --------
     >>> worth = tree_tables.subset_worth(np.array([[1.0, 0.0, 0.0, 0.0]]), k=2)[..., 0]  # a background that fails both
-    >>> [unit.tolist() for _, unit in pair_units(worth, np.array([0b11, 0b01]), k=2)]
+    >>> [unit.tolist() for _, unit in pair_units(worth, np.array([0b11, 0b01]), [(0, 1)], k=2)]
     [[1.0, 0.0]]
     """
     t, w = tree_tables.subset_nodes(k).T
@@ -147,7 +147,7 @@ def pair_units(
     less = [worth[patterns & ~(1 << i)] for i in range(k)]
     passes = [(patterns >> i) & 1 == 1 for i in range(k)]
     fails_both = (whole * neither).sum(axis=1)
-    for i, j in combinations(range(k), 2):
+    for i, j in pairs:
         last = worth[patterns & ~(1 << i) & ~(1 << j)]
         in_both = ((whole - less[i] - less[j] + last) * both).sum(axis=1)
         in_one = ((np.where(passes[i][:, None], less[i], less[j]) - whole) * one).sum(axis=1)
