@@ -28,7 +28,8 @@ def dependence(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config
     """Return the table ``dependence`` with the counts and mean attributions of all rows; other curves stay."""
     table = artifact.table.copy()
     added: list[dict[str, Any]] = []
-    kept = [name for name in plan.kept if name in set(table["feature"])]
+    ruled = {curve.feature for curve in plan.curves}
+    kept = [name for name in plan.kept if name in set(table["feature"]) - ruled]
     for i, curve in enumerate(plan.curves):
         if _few_beside(curve, totals.curves[i], config=config):
             kept.append(curve.feature)

@@ -49,7 +49,8 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
     ``n`` and ``n_explained`` count all rows. A metric is the sample's; it is missing where the sample withheld the level.
     """
     old = artifact.table
-    kept = old[old["segment"].isin(plan.kept)]
+    ruled = {s.name for s in plan.segments}
+    kept = old[old["segment"].isin(set(plan.kept) - ruled)]
     levels = _levels(plan, totals, config=config)
     adjusted = _adjusted(levels)
     records = _overall(old, plan, totals)
@@ -65,7 +66,7 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
         "metric differences of the sample; the two levels of a cut in two are one test. Intervals are not adjusted.",
         "rows_of": f"n and importance: of all {totals.rows:,} rows; where columns are cut, and metric: of a seeded sample "
         f"of {plan.sample_rows:,} of them"
-        + (f"; so is all of {', '.join(map(repr, plan.kept))}" if len(kept) else ""),
+        + (f"; so is all of {', '.join(map(repr, kept['segment'].unique()))}" if len(kept) else ""),
         "withheld_levels": sum(level.hidden and level.n > 0 for level in levels),
         "empty_levels": sum(level.n == 0 for level in levels),
     }
