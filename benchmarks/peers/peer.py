@@ -1,0 +1,135 @@
+"""One peer's work in a process of its own: ``python peer.py NAME FOLDER`` prints a line of JSON; see ``run.py``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from xgboost import XGBClassifier
+
+
+def inputs(folder: Path) -> tuple[Any, pd.DataFrame, pd.Series]:
+    """Return the model, the rows to explain and their labels."""
+    model = XGBClassifier()
+    model.load_model(folder / "model.ubj")
+    model.set_params(n_jobs=2)
+    rows = pd.read_parquet(folder / "test.parquet")
+    return model, rows.drop(columns="label"), rows["label"]
+
+
+def store(model: Any) -> str:
+    """Make an empty MLflow store on SQLite and log the model to it; return its URI."""
+    import mlflow
+
+    place = tempfile.mkdtemp(prefix="benchmark_store_")
+    mlflow.set_tracking_uri(f"sqlite:///{place}/mlflow.db")
+    mlflow.create_experiment("benchmark", artifact_location=Path(place, "artifacts").as_uri())
+    mlflow.set_experiment("benchmark")
+    with mlflow.start_run():
+        uri: str = mlflow.xgboost.log_model(model, name="model", pip_requirements=["xgboost"]).model_uri
+    return uri
+
+
+def step(folder: Path, *, output: str) -> Callable[[], str]:
+    """Prepare `explain_step.log_explanations`; its kernels are compiled, as on any machine that ran it before."""
+    import mlflow
+
+    import explain_step
+    from explain_step.explainers import tree_compiled
+
+    model, X, y = inputs(folder)
+    uri = store(model)
+    if tree_compiled.available():
+        tree_compiled.warm()
+
+    def work() -> str:
+        with mlflow.start_run():
+            found = explain_step.log_explanations(model, X, y, model_uri=uri, output=output, on_error="raise")
+        assert found.snapshot is not None
+        facts, figures = (
+            found.snapshot.manifest["quantity"],
+            list((found.snapshot.path / "figures").iterdir()),
+        )
+        return f"{output}: {facts['rows']:,} of {len(X):,} rows, {len(figures)} figures, page; {found.status}"
+
+    return work
+
+
+def mlflow_evaluate(folder: Path) -> Callable[[], str]:
+    """Prepare ``mlflow.models.evaluate`` with its shap evaluator at its default number of rows."""
+    import mlflow
+    import shap  # imported before the clock starts, as for the others
+
+    del shap
+    model, X, y = inputs(folder)
+    uri = store(model)
+
+    def work() -> str:
+        with mlflow.start_run():
+            data = X.assign(label=y)
+            found = mlflow.models.evaluate(
+                uri, data, targets="label", model_type="classifier", evaluators=["shap"]
+            )
+        return f"{len(found.artifacts)} figures of 2,000 rows"
+
+    return work
+
+
+def shapash(folder: Path) -> Callable[[], str]:
+    """Prepare shapash's compilation and report."""
+    from shapash import SmartExplainer
+
+    model, X, y = inputs(folder)
+    train = pd.read_parquet(folder / "train.parquet")
+
+    def work() -> str:
+        explainer = SmartExplainer(model=model)
+        explainer.compile(x=X, y_target=y)
+        page = Path(tempfile.mkdtemp(prefix="benchmark_report_"), "report.html")
+        explainer.generate_report(output_file=str(page), x_train=train, y_test=y)
+        return f"{len(X):,} rows, report of {page.stat().st_size / 1e6:.1f} MB"
+
+    return work
+
+
+def explainerdashboard(folder: Path) -> Callable[[], str]:
+    """Prepare explainerdashboard's static export."""
+    from explainerdashboard import ClassifierExplainer, ExplainerDashboard
+
+    model, X, y = inputs(folder)
+
+    def work() -> str:
+        page = Path(tempfile.mkdtemp(prefix="benchmark_export_"), "dashboard.html")
+        explainer = ClassifierExplainer(model, X, y)
+        ExplainerDashboard(explainer, shap_interaction=False).save_html(page)
+        return f"{len(X):,} rows, without interactions, page of {page.stat().st_size / 1e6:.1f} MB"
+
+    return work
+
+
+def main() -> None:
+    """Do one peer's work and print its times."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    logging.disable(logging.WARNING)
+    prepared = {
+        "step": lambda: step(folder, output="margin"),
+        "step_probability": lambda: step(folder, output="probability"),
+        "mlflow_evaluate": lambda: mlflow_evaluate(folder),
+        "shapash": lambda: shapash(folder),
+        "explainerdashboard": lambda: explainerdashboard(folder),
+    }[name]()
+    wall, processor = time.perf_counter(), time.process_time()
+    what = prepared()
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    sys.stdout.write("\n" + json.dumps({"wall": wall, "processor": processor, "what": what}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The whole step beside its peers: ``python benchmarks/peers/run.py [--shapash-python P] [--dashboard-python P]``.
+
+Adult census, 15 columns as numbers, XGBoost with 500 trees of depth 6, trained on 30,000 rows; 10,000 others are explained
+(``--rows``, ``--trees``). Every peer runs in a process and, where a Python is named for it, an environment of its own (with
+shapash or explainerdashboard, and the same xgboost and pyarrow). What is counted starts with the first call, after imports:
+
+- the step: every row and section, figures, page and MLflow logging to SQLite, with the margin (exact values) and with the
+  probability (sampled);
+- ``mlflow.models.evaluate`` with shap: three figures of 2,000 rows, logged to SQLite;
+- shapash: ``compile`` on all rows and ``generate_report``;
+- explainerdashboard: the explainer on all rows and ``save_html``.
+
+Wall seconds and processor seconds of all threads, and the ratio of the wall times to the step's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from xgboost import XGBClassifier
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from tree_engine import adult  # noqa: E402  a script beside this folder
+
+TRAINED = 30_000
+
+
+def prepare(folder: Path, *, rows: int, trees: int) -> None:
+    """Write the model, the rows it was trained on and the rows to explain."""
+    X, y = adult()
+    X.columns = [str(name).replace("-", "_") for name in X.columns]
+    order = np.random.default_rng(0).permutation(len(X))
+    train, test = order[:TRAINED], order[TRAINED:][:rows]
+    if len(test) < rows:  # more rows than there are: the same ones, a little moved
+        test = np.resize(order[TRAINED:], rows)
+    held = X.iloc[test].reset_index(drop=True)
+    held["age" if "age" in held else held.columns[0]] += np.arange(rows) // max(len(X) - TRAINED, 1) * 1e-3
+    X.iloc[train].to_parquet(folder / "train.parquet", index=False)
+    held.assign(label=y[test]).to_parquet(folder / "test.parquet", index=False)
+    XGBClassifier(n_estimators=trees, max_depth=6, n_jobs=2).fit(X.iloc[train], y[train]).save_model(
+        folder / "model.ubj"
+    )
+
+
+def measure(python: str, peer: str, folder: Path) -> dict[str, object]:
+    """Run one peer in a process of its own and return what it printed last."""
+    command = [python, "-W", "ignore", str(HERE / "peer.py"), peer, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{peer} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--trees", type=int, default=500)
+    parser.add_argument("--shapash-python")
+    parser.add_argument("--dashboard-python")
+    given = parser.parse_args()
+    peers = {"step": sys.executable, "step_probability": sys.executable, "mlflow_evaluate": sys.executable}
+    more = {"shapash": given.shapash_python, "explainerdashboard": given.dashboard_python}
+    peers |= {name: python for name, python in more.items() if python}
+    sys.stdout.write("| | wall | processor | of the step's wall time | what |\n|---|---|---|---|---|\n")
+    with tempfile.TemporaryDirectory(prefix="benchmark_") as name:
+        prepare(Path(name), rows=given.rows, trees=given.trees)
+        first = 0.0
+        for peer, python in peers.items():
+            found = measure(python, peer, Path(name))
+            wall, processor = float(str(found["wall"])), float(str(found["processor"]))
+            first = first or wall
+            sys.stdout.write(
+                f"| {peer} | {wall:.1f} s | {processor:.1f} s | {wall / first:.1f} | {found['what']} |\n"
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
