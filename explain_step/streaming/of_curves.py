@@ -42,7 +42,7 @@ def dependence(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config
         "interval": INTERVAL.format(rows=totals.rows),
         "method": f"SHAP means over all {totals.rows:,} rows, in bins at quantiles of a seeded sample of "
         f"{plan.sample_rows:,} of them; of that sample: {_others(str(artifact.meta.get('method', '')))}",
-        "rows_of": f"curve 'shap', counts of 'pdp' and 'density': of all {totals.rows:,} rows; everything else: of a "
+        "rows_of": f"Curve 'shap', counts of 'pdp' and 'density': of all {totals.rows:,} rows; everything else: of a "
         f"seeded sample of {plan.sample_rows:,} of them"
         + (f"; so are all numbers of {', '.join(map(repr, kept))}" if kept else ""),
     }
