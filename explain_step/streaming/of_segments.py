@@ -64,8 +64,8 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
         + "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:]),
         "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
         "metric differences of the sample; the two levels of a cut in two are one test. Intervals are not adjusted.",
-        "rows_of": f"Counts and importance: of all {totals.rows:,} rows; where columns are cut, and metric: of a seeded sample "
-        f"of {plan.sample_rows:,} of them"
+        "rows_of": f"Counts and importance: of all {totals.rows:,} rows; where columns are cut, and metric: of a seeded "
+        f"sample of {plan.sample_rows:,} of them"
         + (f"; so is all of {', '.join(map(repr, kept['segment'].unique()))}" if len(kept) else ""),
         "withheld_levels": sum(level.hidden and level.n > 0 for level in levels),
         "empty_levels": sum(level.n == 0 for level in levels),
