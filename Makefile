@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TESTED := $(VENV)/.installed-for-tests
 DEMO   := demo
+SYNC   := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact
 # a file stays on one worker, so that what it sets up is set up once
 WORKERS := -n 2 --dist loadfile
 
@@ -14,7 +16,12 @@ $(STAMP): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit("explain-step needs Python >= 3.11; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact --all-extras --group dev --python $(BIN)/python
+	$(SYNC) --extra all --group dev --python $(BIN)/python
+	touch $@
+
+# the other extras too: Spark and the exports to other formats
+$(TESTED): $(STAMP)
+	$(SYNC) --all-extras --group dev --python $(BIN)/python
 	touch $@
 
 demo: $(STAMP)
@@ -23,20 +30,20 @@ demo: $(STAMP)
 ui: $(STAMP)
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(DEMO)/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
-test: $(STAMP) lint types
+test: $(TESTED) lint types
 	$(BIN)/pytest $(WORKERS) -m "not slow"
 
 # servers that are attacked or fail, processes that are killed, whole projects in processes of their own
-test-slow: $(STAMP)
+test-slow: $(TESTED)
 	$(BIN)/pytest $(WORKERS) -m slow
 
 check: test test-slow test-oldest
 
-lint: $(STAMP)
+lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(TESTED)
 	$(BIN)/mypy
 
 # the oldest supported version of every direct dependency
