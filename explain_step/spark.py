@@ -137,7 +137,10 @@ def compute(
     if not explanation.attributions.method.exact or config.max_rows is not None:
         return _of_sample(explanation, taken)
     work = work_of(explanation, taken, dtypes=dtypes, target=y, weights=sample_weight)
-    totals = total(source, work, scan=taken.scan)
+    try:
+        totals = total(source, work, scan=taken.scan)
+    except NotApplicable:  # exact by enumeration, which is for few rows
+        return _of_sample(explanation, taken)
     return _of_all(explanation, work.plan, totals)
 
 
@@ -222,9 +225,10 @@ def _as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
     InvalidInput
         A value is no level of its category: it would become a missing value without a word.
     """
-    found = frame.astype(dtypes)
-    for name in dtypes:
-        lost = found[name].isna() & frame[name].notna()
+    found = frame.copy(deep=False)
+    for name, dtype in dtypes.items():
+        codes = dtype.categories.get_indexer(pd.Index(frame[name]))
+        lost = (codes < 0) & frame[name].notna().to_numpy()
         if lost.any():
             level = frame[name][lost].iloc[0]
             msg = (
@@ -232,6 +236,7 @@ def _as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
                 "which the background does not have as a level; add it to the category of the background's column."
             )
             raise InvalidInput(msg)
+        found[name] = pd.Categorical.from_codes(codes, dtype=dtype)
     return found
 
 
@@ -246,7 +251,7 @@ def _engine(data: bytes) -> tuple[Work, Explain]:
     work: Work = CloudPickleSerializer().loads(data)
     explain = prepare(work.subject, rows=work.rows)
     if explain is None:
-        msg = "no executor can explain this model exactly, although the driver can"
+        msg = "executors explain trees and linear models only, and this model is explained in another way"
         raise NotApplicable(msg)
     return work, explain
 
@@ -366,8 +371,8 @@ def _of_sample(explanation: Explanation, taken: Sample) -> Explanation:
     """Say that everything is of the sample."""
     rows, all_rows = len(taken.frame), taken.scan.rows.rows
     message = (
-        f"{rows:,} of the {all_rows:,} rows of the Spark DataFrame were looked at: a random sample by their content. An "
-        "estimated explanation, or one with max_rows, is of the sample alone."
+        f"{rows:,} of the {all_rows:,} rows of the Spark DataFrame are explained: a random sample, drawn by their content. "
+        "Only exact values of trees and linear models are added up over all rows, and not with max_rows."
     )
     caveat = Caveat(code="rows_sampled", section=SECTION, message=message)
     return replace(explanation, caveats=(caveat, *explanation.caveats))

@@ -132,7 +132,7 @@ def _chosen(table: Any, *, seed: int, limit: int, heavy: Keys) -> Iterator[Any]:
     hashes = row_hashes(frame_of(table))
     keys = row_keys(hashes, seed=seed)
     wanted = np.flatnonzero((keys <= np.uint64(limit)) | np.isin(keys, heavy))
-    full = [int(keys[i]).to_bytes(8, "big") + hashes[i][:8] for i in wanted]
+    full = [int(keys[i]).to_bytes(8, "big") + hashes[i][8:16] for i in wanted]
     found: dict[bytes, list[int]] = {}
     for key, row in zip(full, wanted, strict=True):
         found.setdefault(key, []).append(int(row))
