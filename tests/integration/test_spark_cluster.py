@@ -1,0 +1,78 @@
+"""Spark with two executor processes: what is explained there travels to them and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pyspark = pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import json
+import numpy as np, pandas as pd
+from pyspark.sql import SparkSession
+from sklearn.linear_model import LinearRegression
+from explain_step import row_sums, spark, spark_sampling
+from explain_step.compute import compute
+from explain_step.config import Config
+
+options = {
+    "spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1",
+    "spark.sql.shuffle.partitions": "2", "spark.ui.showConsoleProgress": "false",
+}
+builder = SparkSession.builder.master("local-cluster[2,1,1024]")
+for name, value in options.items():
+    builder = builder.config(name, value)
+session = builder.getOrCreate()
+session.sparkContext.setLogLevel("OFF")
+X = pd.DataFrame(np.random.default_rng(0).normal(size=(3000, 3)), columns=list("abc"))
+model = LinearRegression().fit(X, X["a"] - X["b"])
+rows = session.createDataFrame(X).repartition(4)
+taken = spark_sampling.sample(rows, rows=200)
+few = compute(model, taken.frame, config=Config(top_features=1), background=X.iloc[:20])
+totals = spark.total(rows, spark.work_of(few, taken), scan=taken.scan)
+truth = ((X - X.iloc[:20].mean()) * model.coef_).abs().mean().to_numpy()
+executors = session.sparkContext._jsc.sc().getExecutorMemoryStatus().size() - 1
+found = {
+    "executors": executors,
+    "rows": totals.rows,
+    "same_digest": taken.scan.rows.digest(rows.columns) == row_sums.rowsum_digest(X),
+    "largest_error": float(np.abs(totals.views[0].mean[0] - truth).max()),
+}
+session.stop()
+print("FOUND " + json.dumps(found))
+"""
+
+
+def test_two_executors_give_the_numbers_of_one_machine(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_HOME": str(Path(pyspark.__file__).parent),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_WORKER_DIR": str(tmp_path / "work"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    assert lines, done.stderr[-2000:]
+    found = json.loads(lines[0].removeprefix("FOUND "))
+    assert found["largest_error"] < 1e-12
+    assert {key: found[key] for key in ("executors", "rows", "same_digest")} == {
+        "executors": 2,
+        "rows": 3000,
+        "same_digest": True,
+    }
