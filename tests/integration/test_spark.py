@@ -27,6 +27,7 @@ from explain_step.row_sums import rowsum_digest
 pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # a session, a JVM and Python workers start slowly on a busy machine
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Spark leaves sockets to the collector
 ]

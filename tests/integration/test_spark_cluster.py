@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pyspark = pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = """
 import json
@@ -65,7 +65,7 @@ def test_two_executors_give_the_numbers_of_one_machine(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=560,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, done.stderr[-2000:]
