@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -57,6 +57,16 @@ class Explanation:
     """Rows behind importance, mean contributions and segments, where these are more than the attributions' rows."""
     all_rows: Mapping[str, Any] | None = None
     """Number and order-free digest of all rows, where ``subject`` itself is only a sample of them."""
+
+
+class Watch(Protocol):
+    """Who wants to know what is made while the rest is still computed."""
+
+    def started(self, *, rows: int) -> None:
+        """So many rows are explained at once."""
+
+    def made(self, builder: str, artifacts: Iterable[Artifact]) -> None:
+        """One builder is done; these tables do not change any more."""
 
 
 @dataclass(slots=True)
@@ -136,6 +146,7 @@ def compute(
     sample_weight: Any = None,
     builders: tuple[Builder, ...] = BUILDERS,
     many: int = data_room.MANY_ROWS,
+    watch: Watch | None = None,
 ) -> Explanation:
     """Explain ``model`` on the rows of ``X``.
 
@@ -157,6 +168,8 @@ def compute(
         The sections to make.
     many : int
         More rows than this are explained block by block, and held in memory once.
+    watch : Watch, optional
+        Is told of the sections as they are made, unless rows are explained block by block.
 
     Raises
     ------
@@ -186,7 +199,9 @@ def compute(
             with journal.stage("all_rows", rows=len(subject.X)):
                 found = _of_all_rows(small, subject, rows, explain=ready)
             return replace(found, events=tuple(journal.events))
-    return explained(subject)
+    if watch is not None:
+        watch.started(rows=len(subject.X))
+    return explained(subject, watch=watch)
 
 
 def _of_all_rows(small: Explanation, subject: Subject, rows: IntArray, *, explain: Explain) -> Explanation:
@@ -238,6 +253,7 @@ def _explained(
     seeds: Seeds,
     journal: Journal,
     builders: tuple[Builder, ...],
+    watch: Watch | None = None,
 ) -> Explanation:
     """Return the explanation of a subject's rows: attributions, sections and scores."""
     purse = Purse(config)
@@ -247,7 +263,14 @@ def _explained(
         purse.refund(purse.spent)
     missing: dict[str, str] = {}
     sections = _sections(
-        builders, subject, attributions, purse=purse, seeds=seeds, journal=journal, missing=missing
+        builders,
+        subject,
+        attributions,
+        purse=purse,
+        seeds=seeds,
+        journal=journal,
+        missing=missing,
+        watch=watch,
     )
     with purse.stage("scores") as given:
         found = _attempt(
@@ -312,6 +335,7 @@ def _sections(
     seeds: Seeds,
     journal: Journal,
     missing: dict[str, str],
+    watch: Watch | None,
 ) -> list[Section]:
     made = []
     for builder in builders:
@@ -319,6 +343,8 @@ def _sections(
             build = partial(builder.build, subject, attributions, config=given, seeds=seeds)
             section = _attempt(builder.name, build, journal=journal, missing=missing)
         made += [] if section is None else [section]
+        if watch is not None:
+            watch.made(builder.name, () if section is None else section.artifacts)
     return made
 
 

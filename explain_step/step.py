@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step import config as config_room
 from explain_step import plots, report, snapshot, tracking
-from explain_step.compute import Explanation, compute, described, judge
+from explain_step.compute import Explanation, Watch, compute, described, judge
 from explain_step.dataset import described as described_dataset
 from explain_step.dataset import purpose
 from explain_step.errors import InvalidInput
@@ -95,9 +96,10 @@ def explain(
     """
     parsed, data = config_room.load(config, options)
     said = _said(data)
-    explanation = computed(model, X, y, config=parsed, **data)
-    ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
-    return write_snapshot(explanation, ref=ref, directory=directory, said=said)
+    with plots.Drawing(labels=parsed.feature_labels) as drawing:
+        explanation = computed(model, X, y, config=parsed, watch=drawing, **data)
+        ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
+        return write_snapshot(explanation, ref=ref, directory=directory, said=said, drawing=drawing)
 
 
 def log_explanations(
@@ -180,7 +182,7 @@ def log_to(
         msg = f"Argument on_error must be 'mark' or 'raise', got {on_error!r}."
         raise InvalidInput(msg)
     target = None
-    with tracking.within():  # one deadline for all that is said to MLflow
+    with tracking.within(), ExitStack() as stack:  # one deadline for all that is said to MLflow
         try:
             asked = ask()
             target = tracking.reach(asked, needed=model is None)
@@ -189,10 +191,16 @@ def log_to(
                 said = _said(data)
                 if model is None and target is not None:
                     model = tracking.load_model(target, allow_pickle=allow_pickle)
-                explanation = computed(model, X, y, config=parsed, **data)
+                drawing = stack.enter_context(plots.Drawing(labels=parsed.feature_labels))
+                explanation = computed(model, X, y, config=parsed, watch=drawing, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
             written = write_snapshot(
-                explanation, ref=facts.ref, directory=None, previous=facts.previous, said=said
+                explanation,
+                ref=facts.ref,
+                directory=None,
+                previous=facts.previous,
+                said=said,
+                drawing=drawing,
             )
         except Exception as error:  # promise 1: a training run is never lost to the explanation
             if on_error == "raise":
@@ -223,13 +231,13 @@ def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Find
     return tracking.verify(source, tracking_uri=tracking_uri)
 
 
-def computed(model: Any, X: Any, y: Any, **options: Any) -> Explanation:
+def computed(model: Any, X: Any, y: Any, *, watch: Watch | None = None, **options: Any) -> Explanation:
     """Explain rows in memory here, and those of Spark where they are."""
     held = getattr(X, "df", None)  # an MLflow dataset of a Spark DataFrame
     if is_spark(held):
         X, y = held, getattr(X, "targets", None) if y is None else y
     if not is_spark(X):
-        return compute(model, X, y, **options)
+        return compute(model, X, y, watch=watch, **options)
     from explain_step import spark
 
     return spark.compute(model, X, y, **options)
@@ -251,11 +259,17 @@ def write_snapshot(
     previous: str | None = None,
     draw: bool = True,
     said: Mapping[str, Any] | None = None,
+    drawing: plots.Drawing | None = None,
 ) -> Snapshot:
-    """Judge an explanation, draw its figures and pages (``draw``), and write the snapshot to a directory."""
+    """Judge an explanation, draw its figures and pages (``draw``), and write the snapshot to a directory.
+
+    Figures that ``drawing`` has are taken from there.
+    """
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
-    figures = plots.render({a.name: a for a in explanation.artifacts}, labels=labels) if draw else ()
+    drawn = drawing.drawn(explanation.artifacts) if drawing is not None and draw else {}
+    tables = {a.name: a for a in explanation.artifacts}
+    figures = plots.render(tables, labels=labels, drawn=drawn) if draw else ()
     context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
     parts = snapshot.SnapshotParts(
         model=ref,

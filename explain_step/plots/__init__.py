@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 
-from explain_step.plots.style import clean_rc
+from explain_step.plots.drawing import Drawing
+from explain_step.plots.sections import RENDERERS, draw
 from explain_step.types import Artifact, Figure
 
-RENDERERS: tuple[str, ...] = ("importance", "dependence", "segments", "examples")
-"""Sections with figures, in the order of the page; ``explain_step.plots.<name>.draw`` draws each."""
+__all__ = ["RENDERERS", "Drawing", "render"]
 
 
-def render(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
+def render(
+    artifacts: Mapping[str, Artifact],
+    *,
+    labels: Mapping[str, str],
+    drawn: Mapping[str, tuple[Figure, ...]] | None = None,
+) -> tuple[Figure, ...]:
     """Draw every figure that the tables allow, in the order of the page.
 
     Parameters
@@ -22,11 +25,13 @@ def render(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> t
         Tables by name; nothing else is read and nothing is computed anew.
     labels : mapping of str to str
         Reader names of raw features; a missing key means the name itself.
+    drawn : mapping of str to tuple of Figure, optional
+        Sections that are drawn already; see `Drawing`.
     """
     present = {artifact.kind for artifact in artifacts.values()}
+    ready = drawn or {}
     figures: list[Figure] = []
     for name in RENDERERS:
-        if name in present and find_spec(f"{__name__}.{name}") is not None:
-            with clean_rc():
-                figures.extend(import_module(f"{__name__}.{name}").draw(artifacts, labels=labels))
+        if name in present:
+            figures.extend(ready[name] if name in ready else draw(name, artifacts, labels=labels))
     return tuple(figures)

@@ -119,7 +119,9 @@ ROOMS: dict[str, set[str]] = {
     "__init__": BASE | {"loading", "promotion", "replaying", "resuming", "step", "snapshot", "tracking"},
 }
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
-KERNELS = {f"explainers/tree_{name}.py" for name in ("kernels", "units", "deep", "programs", "answers", "vectors")}
+KERNELS = {
+    f"explainers/tree_{name}.py" for name in ("kernels", "units", "deep", "programs", "answers", "vectors")
+}
 PLUGINS = {"evaluator.py": {"mlflow"}, **{name: {"numba", "llvmlite"} for name in KERNELS}}
 """Modules that MLflow imports by itself and that subclass its classes, and modules whose functions a decorator
 compiles: they cannot import these late."""

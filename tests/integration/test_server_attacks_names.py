@@ -198,7 +198,9 @@ def test_a_hollow_model_that_was_promoted_by_break_glass_is_sealed(world: World)
     assert take_away(world, hollow.name) == 200
 
 
-@pytest.mark.parametrize("alias", ["champi\u00f8n", "champ\u0131on", "CHAMP\u0131\u00f8n", "champion\u3164", "\u0441hampion"])
+@pytest.mark.parametrize(
+    "alias", ["champi\u00f8n", "champ\u0131on", "CHAMP\u0131\u00f8n", "champion\u3164", "\u0441hampion"]
+)
 def test_letters_that_a_collation_takes_for_others(world: World, alias: str) -> None:
     """The last one is Cyrillic: no collation takes it for a Latin letter, so it is another alias."""
     bad = world.unexplained(fresh("letters"))

@@ -1,0 +1,89 @@
+"""Figures from a second process: the same bytes, and none lost when it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from explain_step import plots
+from explain_step.compute import Explanation, compute
+from explain_step.config import Config
+from explain_step.plots import drawing as room
+from explain_step.types import Figure
+
+ROWS = 120
+
+
+def explained(watch: plots.Drawing | None) -> Explanation:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(ROWS, 3)), columns=["income", "debt", "$age$"])
+    X["group"] = np.where(X["debt"] > 0, 1, 0)
+    y = X["income"] - 2 * X["debt"] * X["group"] + rng.normal(size=ROWS)
+    model = LinearRegression().fit(X, y)
+    return compute(model, X, y, config=Config(segments=["group"]), watch=watch)
+
+
+def rendered(explanation: Explanation, drawn: dict[str, tuple[Figure, ...]]) -> tuple[Figure, ...]:
+    return plots.render({a.name: a for a in explanation.artifacts}, labels={}, drawn=drawn)
+
+
+@pytest.fixture(scope="module")
+def expected() -> tuple[Figure, ...]:
+    return rendered(explained(None), {})
+
+
+def test_the_same_bytes_in_the_same_order(expected: tuple[Figure, ...]) -> None:
+    with plots.Drawing(labels={}, enough=ROWS) as drawing:
+        made = explained(drawing)
+        drawn = drawing.drawn(made.artifacts)
+        assert set(drawn) == {"importance", "dependence", "segments", "examples"}
+        assert rendered(made, drawn) == expected
+
+
+def test_few_rows_start_no_process() -> None:
+    with plots.Drawing(labels={}, enough=ROWS + 1) as drawing:
+        made = explained(drawing)
+        assert drawing._process is None
+        assert drawing.drawn(made.artifacts) == {}
+
+
+def test_a_killed_process_costs_no_figure(expected: tuple[Figure, ...]) -> None:
+    with plots.Drawing(labels={}, enough=ROWS) as drawing:
+        drawing.started(rows=ROWS)
+        assert drawing._process is not None
+        os.kill(drawing._process.pid, signal.SIGKILL)
+        made = explained(None)
+        for kind in ("importance", "interactions", "segments", "examples"):
+            drawing.made(kind, made.artifacts)
+        drawn = drawing.drawn(made.artifacts)
+        assert drawn == {}
+        assert rendered(made, drawn) == expected
+
+
+def test_an_interpreter_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.sys, "executable", "/does/not/exist")
+    with plots.Drawing(labels={}, enough=1) as drawing:
+        drawing.started(rows=ROWS)
+        drawing.made("importance", explained(None).artifacts)
+        assert drawing.drawn(explained(None).artifacts) == {}
+
+
+def test_tables_that_changed_are_drawn_anew() -> None:
+    with plots.Drawing(labels={}, enough=ROWS) as drawing:
+        made = explained(drawing)
+        other = [replace(a, meta=dict(a.meta)) if a.name == "segments" else a for a in made.artifacts]
+        assert set(drawing.drawn(other)) == {"importance", "dependence", "examples"}
+
+
+def test_the_process_ends_with_the_context() -> None:
+    with plots.Drawing(labels={}, enough=1) as drawing:
+        drawing.started(rows=ROWS)
+        process = drawing._process
+        assert process is not None
+    assert process.poll() is not None
