@@ -267,9 +267,8 @@ def write_snapshot(
     """
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
-    drawn = drawing.drawn(explanation.artifacts) if drawing is not None and draw else {}
     tables = {a.name: a for a in explanation.artifacts}
-    figures = plots.render(tables, labels=labels, drawn=drawn) if draw else ()
+    figures = plots.render(tables, labels=labels, drawing=drawing) if draw else ()
     context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
     parts = snapshot.SnapshotParts(
         model=ref,

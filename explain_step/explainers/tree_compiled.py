@@ -34,9 +34,9 @@ WHOLE_ROWS = 16
 """Up to so many used columns a table entry has a place for each of them."""
 KEPT_ROWS = 1 << 17
 """Background rows whose patterns are kept for every level of a deep tree."""
-SMALL_WORK = 500_000_000
-"""Leaves times rows below which NumPy is used: about ten seconds of a processor. Kernels take a second or two to load,
-and half a minute to compile where they never were."""
+SMALL_WORK = 200_000_000
+"""Leaves times rows below which NumPy is used: about two seconds. Kernels take a second or two to load, and half a minute
+to compile where they never were. A matter of sizes alone: the same rows get the same bits, whatever is compiled."""
 
 
 def available() -> bool:

@@ -12,10 +12,7 @@ __all__ = ["RENDERERS", "Drawing", "render"]
 
 
 def render(
-    artifacts: Mapping[str, Artifact],
-    *,
-    labels: Mapping[str, str],
-    drawn: Mapping[str, tuple[Figure, ...]] | None = None,
+    artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str], drawing: Drawing | None = None
 ) -> tuple[Figure, ...]:
     """Draw every figure that the tables allow, in the order of the page.
 
@@ -25,13 +22,18 @@ def render(
         Tables by name; nothing else is read and nothing is computed anew.
     labels : mapping of str to str
         Reader names of raw features; a missing key means the name itself.
-    drawn : mapping of str to tuple of Figure, optional
-        Sections that are drawn already; see `Drawing`.
+    drawing : Drawing, optional
+        A process that has some of the tables already.
     """
     present = {artifact.kind for artifact in artifacts.values()}
-    ready = drawn or {}
-    figures: list[Figure] = []
-    for name in RENDERERS:
-        if name in present:
-            figures.extend(ready[name] if name in ready else draw(name, artifacts, labels=labels))
-    return tuple(figures)
+    elsewhere = drawing.kinds(artifacts.values()) if drawing is not None else set()
+    made = {
+        name: draw(name, artifacts, labels=labels)
+        for name in RENDERERS
+        if name in present and name not in elsewhere
+    }
+    if drawing is not None:
+        made |= {name: figures for name, figures in drawing.figures().items() if name in elsewhere}
+    missing = [name for name in RENDERERS if name in present and name not in made]
+    made |= {name: draw(name, artifacts, labels=labels) for name in missing}
+    return tuple(figure for name in RENDERERS for figure in made.get(name, ()))

@@ -24,13 +24,8 @@ from explain_step.types import Artifact, Figure
 
 ENOUGH_ROWS = 5_000
 """Fewer rows are explained before the process would be ready."""
-COMPLETES = {
-    "importance": "importance",
-    "interactions": "dependence",
-    "segments": "segments",
-    "examples": "examples",
-}
-"""The builder with which the tables of a kind are complete."""
+COMPLETES = {"importance": "importance", "interactions": "dependence", "segments": "segments"}
+"""The builder with which the tables of a kind are complete. The last kind is left to the caller, who would else wait."""
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from explain_step.plots.drawing import serve; serve(int(sys.argv[2]))"
@@ -90,15 +85,15 @@ class Drawing:
             self._send((kind, self._tables[kind]))
             self._sent.add(kind)
 
-    def drawn(self, artifacts: Iterable[Artifact]) -> dict[str, tuple[Figure, ...]]:
-        """Return the figures by kind, of the kinds whose tables are still the ones that were sent."""
-        found = self._received() if self._sent else {}
+    def kinds(self, artifacts: Iterable[Artifact]) -> set[str]:
+        """Return the kinds that are being drawn there, and whose tables are still the ones that were sent."""
         final = list(artifacts)
-        return {
-            kind: figures
-            for kind, figures in found.items()
-            if _same(self._tables[kind], [a for a in final if a.kind == kind])
-        }
+        same = {k for k in self._sent if _same(self._tables[k], [a for a in final if a.kind == k])}
+        return same if self._link is not None else set()
+
+    def figures(self) -> dict[str, tuple[Figure, ...]]:
+        """Wait for the figures, by kind; what is missing could not be drawn there."""
+        return self._received() if self._sent else {}
 
     def _received(self) -> dict[str, tuple[Figure, ...]]:
         self._send(None)

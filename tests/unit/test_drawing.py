@@ -29,56 +29,61 @@ def explained(watch: plots.Drawing | None) -> Explanation:
     return compute(model, X, y, config=Config(segments=["group"]), watch=watch)
 
 
-def rendered(explanation: Explanation, drawn: dict[str, tuple[Figure, ...]]) -> tuple[Figure, ...]:
-    return plots.render({a.name: a for a in explanation.artifacts}, labels={}, drawn=drawn)
+def rendered(explanation: Explanation, drawing: plots.Drawing | None = None) -> tuple[Figure, ...]:
+    return plots.render({a.name: a for a in explanation.artifacts}, labels={}, drawing=drawing)
 
 
 @pytest.fixture(scope="module")
 def expected() -> tuple[Figure, ...]:
-    return rendered(explained(None), {})
+    return rendered(explained(None))
 
 
 def test_the_same_bytes_in_the_same_order(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS) as drawing:
         made = explained(drawing)
-        drawn = drawing.drawn(made.artifacts)
-        assert set(drawn) == {"importance", "dependence", "segments", "examples"}
-        assert rendered(made, drawn) == expected
+        assert drawing.kinds(made.artifacts) == {"importance", "dependence", "segments"}
+        assert rendered(made, drawing) == expected
 
 
-def test_few_rows_start_no_process() -> None:
+def test_the_process_draws_what_it_was_sent(expected: tuple[Figure, ...]) -> None:
+    with plots.Drawing(labels={}, enough=ROWS) as drawing:
+        explained(drawing)
+        found = drawing.figures()
+    assert list(found) == ["importance", "dependence", "segments"]
+    assert all(figure in expected for figures in found.values() for figure in figures)
+
+
+def test_few_rows_start_no_process(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS + 1) as drawing:
         made = explained(drawing)
         assert drawing._process is None
-        assert drawing.drawn(made.artifacts) == {}
+        assert drawing.kinds(made.artifacts) == set()
+        assert rendered(made, drawing) == expected
 
 
 def test_a_killed_process_costs_no_figure(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS) as drawing:
-        drawing.started(rows=ROWS)
+        made = explained(drawing)
         assert drawing._process is not None
         os.kill(drawing._process.pid, signal.SIGKILL)
-        made = explained(None)
-        for kind in ("importance", "interactions", "segments", "examples"):
-            drawing.made(kind, made.artifacts)
-        drawn = drawing.drawn(made.artifacts)
-        assert drawn == {}
-        assert rendered(made, drawn) == expected
+        drawing._process.wait()
+        assert rendered(made, drawing) == expected
 
 
-def test_an_interpreter_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_that_does_not_start(
+    expected: tuple[Figure, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room.sys, "executable", "/does/not/exist")
     with plots.Drawing(labels={}, enough=1) as drawing:
-        drawing.started(rows=ROWS)
-        drawing.made("importance", explained(None).artifacts)
-        assert drawing.drawn(explained(None).artifacts) == {}
+        assert rendered(explained(drawing), drawing) == expected
 
 
-def test_tables_that_changed_are_drawn_anew() -> None:
+def test_tables_that_changed_are_drawn_anew(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS) as drawing:
         made = explained(drawing)
-        other = [replace(a, meta=dict(a.meta)) if a.name == "segments" else a for a in made.artifacts]
-        assert set(drawing.drawn(other)) == {"importance", "dependence", "examples"}
+        other = tuple(replace(a, meta=dict(a.meta)) if a.name == "segments" else a for a in made.artifacts)
+        assert drawing.kinds(other) == {"importance", "dependence"}
+        assert rendered(replace(made, artifacts=other), drawing) == expected
 
 
 def test_the_process_ends_with_the_context() -> None:
