@@ -1,4 +1,4 @@
-"""One peer's work in a process of its own: ``python peer.py NAME FOLDER`` prints a line of JSON; see ``run.py``."""
+"""One peer's work in a process of its own: ``python peer.py NAME FOLDER ROWS`` prints a line of JSON; see ``run.py``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from typing import Any
 
 import pandas as pd
 from xgboost import XGBClassifier
+
+FIRST = 100
+"""Rows of a first call that is not counted: imports, and what is made once in a process."""
 
 
 def inputs(folder: Path) -> tuple[Any, pd.DataFrame, pd.Series]:
@@ -37,19 +40,20 @@ def store(model: Any) -> str:
     return uri
 
 
-def step(folder: Path, *, output: str) -> Callable[[], str]:
+def step(folder: Path, *, output: str) -> Callable[[int], str]:
     """Prepare `explain_step.log_explanations`; its kernels are compiled, as on any machine that ran it before."""
     import mlflow
 
     import explain_step
     from explain_step.explainers import tree_compiled
 
-    model, X, y = inputs(folder)
+    model, all_rows, labels = inputs(folder)
     uri = store(model)
     if tree_compiled.available():
         tree_compiled.warm()
 
-    def work() -> str:
+    def work(n: int) -> str:
+        X, y = all_rows.head(n), labels.head(n)
         with mlflow.start_run():
             found = explain_step.log_explanations(model, X, y, model_uri=uri, output=output, on_error="raise")
         assert found.snapshot is not None
@@ -62,18 +66,16 @@ def step(folder: Path, *, output: str) -> Callable[[], str]:
     return work
 
 
-def mlflow_evaluate(folder: Path) -> Callable[[], str]:
+def mlflow_evaluate(folder: Path) -> Callable[[int], str]:
     """Prepare ``mlflow.models.evaluate`` with its shap evaluator at its default number of rows."""
     import mlflow
-    import shap  # imported before the clock starts, as for the others
 
-    del shap
     model, X, y = inputs(folder)
     uri = store(model)
 
-    def work() -> str:
+    def work(n: int) -> str:
         with mlflow.start_run():
-            data = X.assign(label=y)
+            data = X.assign(label=y).head(n)
             found = mlflow.models.evaluate(
                 uri, data, targets="label", model_type="classifier", evaluators=["shap"]
             )
@@ -82,14 +84,15 @@ def mlflow_evaluate(folder: Path) -> Callable[[], str]:
     return work
 
 
-def shapash(folder: Path) -> Callable[[], str]:
+def shapash(folder: Path) -> Callable[[int], str]:
     """Prepare shapash's compilation and report."""
     from shapash import SmartExplainer
 
-    model, X, y = inputs(folder)
+    model, all_rows, labels = inputs(folder)
     train = pd.read_parquet(folder / "train.parquet")
 
-    def work() -> str:
+    def work(n: int) -> str:
+        X, y = all_rows.head(n), labels.head(n)
         explainer = SmartExplainer(model=model)
         explainer.compile(x=X, y_target=y)
         page = Path(tempfile.mkdtemp(prefix="benchmark_report_"), "report.html")
@@ -99,13 +102,14 @@ def shapash(folder: Path) -> Callable[[], str]:
     return work
 
 
-def explainerdashboard(folder: Path) -> Callable[[], str]:
+def explainerdashboard(folder: Path) -> Callable[[int], str]:
     """Prepare explainerdashboard's static export."""
     from explainerdashboard import ClassifierExplainer, ExplainerDashboard
 
-    model, X, y = inputs(folder)
+    model, all_rows, labels = inputs(folder)
 
-    def work() -> str:
+    def work(n: int) -> str:
+        X, y = all_rows.head(n), labels.head(n)
         page = Path(tempfile.mkdtemp(prefix="benchmark_export_"), "dashboard.html")
         explainer = ClassifierExplainer(model, X, y)
         ExplainerDashboard(explainer, shap_interaction=False).save_html(page)
@@ -125,8 +129,9 @@ def main() -> None:
         "shapash": lambda: shapash(folder),
         "explainerdashboard": lambda: explainerdashboard(folder),
     }[name]()
+    prepared(FIRST)
     wall, processor = time.perf_counter(), time.process_time()
-    what = prepared()
+    what = prepared(int(sys.argv[3]))
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     sys.stdout.write("\n" + json.dumps({"wall": wall, "processor": processor, "what": what}) + "\n")
 

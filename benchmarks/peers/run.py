@@ -2,7 +2,7 @@
 
 Adult census, 15 columns as numbers, XGBoost with 500 trees of depth 6, trained on 30,000 rows; 10,000 others are explained
 (``--rows``, ``--trees``). Every peer runs in a process and, where a Python is named for it, an environment of its own (with
-shapash or explainerdashboard, and the same xgboost and pyarrow). What is counted starts with the first call, after imports:
+shapash or explainerdashboard, and the same xgboost and pyarrow). Every peer works on 100 rows first, which is not counted:
 
 - the step: every row and section, figures, page and MLflow logging to SQLite, with the margin (exact values) and with the
   probability (sampled);
@@ -50,9 +50,9 @@ def prepare(folder: Path, *, rows: int, trees: int) -> None:
     )
 
 
-def measure(python: str, peer: str, folder: Path) -> dict[str, object]:
+def measure(python: str, peer: str, folder: Path, *, rows: int) -> dict[str, object]:
     """Run one peer in a process of its own and return what it printed last."""
-    command = [python, "-W", "ignore", str(HERE / "peer.py"), peer, str(folder)]
+    command = [python, "-W", "ignore", str(HERE / "peer.py"), peer, str(folder), str(rows)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{peer} failed:\n{done.stderr[-3000:]}")
@@ -78,7 +78,7 @@ def main() -> None:
         prepare(Path(name), rows=given.rows, trees=given.trees)
         first = 0.0
         for peer, python in peers.items():
-            found = measure(python, peer, Path(name))
+            found = measure(python, peer, Path(name), rows=given.rows)
             wall, processor = float(str(found["wall"])), float(str(found["processor"]))
             first = first or wall
             sys.stdout.write(
