@@ -19,7 +19,7 @@ from tracking_kit import Store, fitted, hand_made, log, tree
 
 import explain_step
 from explain_step.snapshot import Snapshot, verify_directory, write
-from explain_step.tracking import Target, asked_for, resolve, upload, within
+from explain_step.tracking import Target, asked_for, fetch, resolve, upload, within
 from explain_step.tracking.delivery import deliver
 from explain_step.tracking.place import Place
 from explain_step.tracking.spool import entries
@@ -80,8 +80,8 @@ def test_an_s3_store_that_fails(store: Store, s3: Bucket, spool: Path, tmp_path:
     assert [r.outcome for r in explain_step.resume()] == ["stored"]
     assert explain_step.resume() == ()
     assert status(store, target.run_id)[0] == "complete"
-    verdicts = [f.verdict for f in explain_step.verify(f"runs:/{target.run_id}", tracking_uri=store.uri)]
-    assert verdicts == ["pass"]
+    stored = fetch(f"runs:/{target.run_id}", tracking_uri=store.uri)
+    assert [f.verdict for f in verify_directory(stored)] == ["pass"]
 
 
 # --- disks

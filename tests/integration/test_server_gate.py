@@ -349,7 +349,8 @@ def test_half_a_gate_does_not_serve(case: str, tmp_path: Path, migrated: Path) -
     options, remedy = HALF[case]
     backend = () if "--artifacts-only" in options else ("--backend-store-uri", "sqlite:///m.db")
     (tmp_path / "policy.yaml").write_text("version: 1\n")
-    shutil.copyfile(migrated, tmp_path / "m.db")
+    for name in ("m.db", "replica.db"):
+        shutil.copyfile(migrated, tmp_path / name)
     code, output = server_kit.refused_to_start(tmp_path, *backend, *options)
     assert code not in (0, -15)
     if case != "workspaces":  # MLflow itself says that the registry store has none
