@@ -17,31 +17,14 @@ import tempfile
 import threading
 import time
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tree_engine import adult  # beside this script
 
 BACKGROUND = 30_000
-
-
-def adult() -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the census as 15 numeric columns, and the label."""
-    spec = find_spec("shapiq")
-    if spec is None or spec.origin is None:
-        raise SystemExit("shapiq is not installed: its wheel has the data (pip install shapiq)")
-    data = pd.read_csv(Path(spec.origin).parent / "datasets" / "data" / "adult_census.csv")
-    columns = {
-        name: data[name].astype(float)
-        if pd.api.types.is_numeric_dtype(data[name])
-        else pd.factorize(data[name])[0]
-        for name in data.columns[:-1]
-    }
-    X = pd.DataFrame(columns, dtype=float)
-    X["derived"] = X.iloc[:, 0] * X.iloc[:, -1]
-    return X, pd.factorize(data.iloc[:, -1])[0]
 
 
 def grown(X: pd.DataFrame, y: np.ndarray, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
