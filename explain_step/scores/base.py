@@ -18,7 +18,9 @@ LEVEL = 0.95
 CHUNK = 4_000_000
 GROUPS = 1_000
 """More rows than this are resampled in so many random groups: as good for a mean, and the cost no longer grows."""
-ROWS_INTERVAL = "95% percentile bootstrap over this model's explained rows (in 1,000 groups where they are more)"
+ROWS_INTERVAL = (
+    "95% percentile bootstrap over this model's explained rows (in 1,000 groups where they are more)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
