@@ -24,6 +24,8 @@ from explain_step.types import Artifact, Figure
 
 ENOUGH_ROWS = 5_000
 """Fewer rows are explained before the process would be ready."""
+PATIENCE = 120.0
+"""Seconds after which figures that do not come are drawn by the caller."""
 COMPLETES = {"importance": "importance", "interactions": "dependence", "segments": "segments"}
 """The builder with which the tables of a kind are complete. The last kind is left to the caller, who would else wait."""
 START = (
@@ -63,7 +65,7 @@ class Drawing:
         if rows < self._enough or not _possible():
             return
         ours, theirs = Pipe()
-        command = [sys.executable, "-c", START, json.dumps(sys.path), str(theirs.fileno())]
+        command = [sys.executable, "-c", START, json.dumps([str(p) for p in sys.path]), str(theirs.fileno())]
         with contextlib.suppress(OSError), theirs:
             # output is not wanted: whatever fails there is drawn, and told, here
             self._process = subprocess.Popen(
@@ -100,7 +102,7 @@ class Drawing:
         found: dict[str, tuple[Figure, ...]] = {}
         if self._link is not None:
             with contextlib.suppress(OSError, EOFError):
-                found = self._link.recv()
+                found = self._link.recv() if self._link.poll(PATIENCE) else {}
         self._give_up()
         return found
 
