@@ -20,7 +20,10 @@ from browser import Page, browser, executable
 if TYPE_CHECKING:
     from gate_kit import World
 
-pytestmark = pytest.mark.skipif(executable() is None, reason="no Chromium is installed on this machine")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(executable() is None, reason="no Chromium is installed on this machine"),
+]
 
 WIDTH, HEIGHT = 1400, 900
 SHOTS = os.environ.get("EXPLAIN_STEP_SCREENSHOTS")

@@ -20,6 +20,8 @@ from mlflow.exceptions import MlflowException
 if TYPE_CHECKING:
     from gate_kit import World
 
+pytestmark = pytest.mark.slow
+
 
 def fresh(prefix: str = "m") -> str:
     return f"{prefix}-{uuid.uuid4().hex[:10]}"

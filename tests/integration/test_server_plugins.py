@@ -19,6 +19,8 @@ from explain_step.server import artifact_repository, registry_store
 if TYPE_CHECKING:
     from gate_kit import World
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
