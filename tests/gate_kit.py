@@ -109,6 +109,27 @@ class World:
             outside.rename(place)
 
 
+def explained_in(experiment: str, server: Gated, client: MlflowClient, *, name: str = "mortgage") -> World:
+    """Create an experiment with one explained model in it, registered as ``name``."""
+    import tracking_kit
+
+    experiment_id = client.create_experiment(experiment)
+    with contextlib.chdir(server.folder), tracking_kit.current_store(server.url, experiment_id):
+        logged = log_explained(server.url, name)
+    assert logged.status == "complete", logged.reason
+    path = client.get_logged_model(logged.model_id).artifact_location.removeprefix("mlflow-artifacts:/")
+    good = Version(
+        name=name,
+        version="1",
+        model_id=logged.model_id,
+        run_id=logged.run_id,
+        path=path,
+        folder=server.artifacts / path,
+        snapshot_id=logged.id,
+    )
+    return World(server=server, client=client, experiment_id=experiment_id, good=good)
+
+
 def log_explained(url: str, name: str) -> Any:
     """Train, log, register and explain a small model, as a training script would."""
     import mlflow
