@@ -33,6 +33,7 @@ IDENTITY = frozenset(
     }
 )
 """Objectives whose prediction is the sum of the trees."""
+_DUMPED_INFINITY = 1e300
 _ZERO = 1e-35
 """LightGBM's own bound under which a value counts as zero (``kZeroThreshold``, a float32)."""
 
@@ -116,7 +117,7 @@ def _row(node: Mapping[str, Any], place: Mapping[int, int]) -> dict[str, Any]:
         leaf = {"left": -1, "right": -1, "column": -1, "threshold": np.nan, "missing_left": False}
         return {**leaf, "value": node["leaf_value"], "cover": count}
     numeric = node["decision_type"] == "<="
-    threshold = float(node["threshold"]) if numeric else np.nan
+    threshold = _threshold(float(node["threshold"])) if numeric else np.nan
     if not numeric:
         missing_left = False
     elif node["missing_type"] == "None":
@@ -132,6 +133,11 @@ def _row(node: Mapping[str, Any], place: Mapping[int, int]) -> dict[str, Any]:
         "value": 0.0,
         "cover": node["internal_count"],
     }
+
+
+def _threshold(dumped: float) -> float:
+    """Return a threshold; the dump has 1e300 for all that is larger, such as the largest double beside infinities."""
+    return dumped if abs(dumped) < _DUMPED_INFINITY else float(np.copysign(np.finfo(np.float64).max, dumped))
 
 
 def _category_split(node: Mapping[str, Any]) -> CategorySplit:

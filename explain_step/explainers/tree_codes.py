@@ -202,7 +202,8 @@ def encode(flat: FlatEnsemble, encoded: FloatArray) -> Coding:
 
 
 def _category_codes(values: FloatArray, most: int) -> IntArray:
-    known = (values > -1) & (values < most)  # false for NaN; codes are truncated towards zero
+    # False for NaN; codes are truncated towards zero, which is no known one where sets are empty.
+    known = (values > -1) & (values < most) & (most > 0)
     codes = np.where(known, np.where(known, values, 0).astype(np.int64) + FIRST_CATEGORY, OTHER_CATEGORY)
     return np.where(np.isnan(values), MISSING_CATEGORY, codes)
 

@@ -73,7 +73,8 @@ def paths(
             continue
         column, left = int(sources[tree.column[node]]), decisions[tree.split[node]]
         for child, goes in ((int(tree.right[node]), ~left), (int(tree.left[node]), left)):
-            ratio = float(tree.cover[child] / tree.cover[node])
+            whole = float(tree.cover[node])
+            ratio = float(tree.cover[child]) / whole if whole > 0.0 else 0.0  # no training weight came here
             stack.append(
                 (
                     child,

@@ -50,6 +50,13 @@ def numpy_values(ensemble: Ensemble, rows, background) -> np.ndarray:
     )[0]
 
 
+def path_dependent_numpy(ensemble: Ensemble, rows, background) -> np.ndarray:
+    assert background is None
+    return tree_path_dependent.path_dependent(
+        ensemble, rows, sources=ensemble.columns, n_features=len(ensemble.columns)
+    )[0]
+
+
 SHAPES = [
     {"columns": 4, "depth": 6},
     {"columns": 12, "depth": 11},  # leaves that are too deep for a group
@@ -129,6 +136,26 @@ def test_batches_of_trees_and_threads_change_no_bit(monkeypatch):
     monkeypatch.setattr(tree_compiled, "ROWS_AT_ONCE", 1024)
     many = np.tile(rows, 60)
     assert compiled(ensemble, many, background)[: rows.shape[1]].tobytes() == wanted.tobytes()
+
+
+def test_a_set_without_categories_sends_every_code_the_same_way():
+    rule = ensembles.CategorySplit(left=np.zeros(0, dtype=np.bool_), other_left=True)
+    stump = ensembles.frozen_tree(
+        left=[1, -1, -1], right=[2, -1, -1], column=[0, -1, -1], threshold=[np.nan] * 3, outputs=(0,),
+        missing_left=[0] * 3, values=[[0], [2], [6]], cover=[2, 1, 1], categories={0: rule},
+    )  # fmt: skip
+    ensemble, codes = hand_made([stump], columns=1), np.array([[-3.0, -0.5, 0.0, 0.5, 7.0]])
+    assert compiled(ensemble, codes, np.full((1, 1), np.nan)).ravel().tolist() == [-4.0] * 5
+
+
+@pytest.mark.parametrize("values", [compiled, path_dependent_numpy], ids=["compiled", "numpy"])
+def test_branches_that_no_training_weight_reached_have_no_share(values):
+    ensemble = tree_compiled._comb(depth=3)
+    ensemble = hand_made([ensembles.replace(ensemble, cover=np.array([4.0, 4, 0, 0, 0, 0, 0]))], columns=3)
+    found = values(ensemble, np.ones((3, 1)), None)
+    # column 0 alone leads away from the leaf 1 that all training rows reached, and into branches of no share
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(), 6.0 - 1.0, atol=1e-12)
 
 
 def test_a_path_of_too_many_columns_goes_to_numpy():

@@ -123,6 +123,20 @@ def test_lightgbm_missing_types(options):
     )
 
 
+def test_lightgbm_thresholds_beside_infinities_are_read():
+    lightgbm = pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(3)
+    low = rng.random(len(Y)) < 0.2
+    rows = NUMBERS.assign(b=np.where(low, -np.inf, np.where(rng.random(len(Y)) < 0.2, np.inf, NUMBERS.b)))
+    model = lightgbm.LGBMRegressor(n_estimators=8, verbose=-1, n_jobs=1).fit(rows, Y + 5 * low)
+    ensemble = ensembles_lightgbm.parse(model, space="prediction")
+    assert min(tree.threshold[tree.left >= 0].min() for tree in ensemble.trees) < -1e300
+    asked = pd.concat([rows.assign(b=value) for value in (np.inf, -np.inf, 1e300, -1e300, 1e308, -1e308)])
+    np.testing.assert_allclose(
+        ensembles.predict(ensemble, ensemble.encode(asked))[:, 0], model.predict(asked), atol=1e-12
+    )
+
+
 def test_sparse_zeros_are_missing_for_xgboost_and_numbers_for_the_others():
     xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
     dense = np.where(np.abs(NUMBERS.fillna(0.0).to_numpy()) > 0.5, NUMBERS.fillna(0.0), 0.0)
