@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("keyfile", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--openssf", is_flag=True, help="A P-256 key for sign --openssf; its public half goes to KEYFILE.pub."
+)
 @common
-def keygen(keyfile: Path, *, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+def keygen(keyfile: Path, *, openssf: bool, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
     """Make an Ed25519 key for signing snapshots, and print its key id.
 
     KEYFILE is written with access for its owner alone, and never overwritten. Keep it away from training jobs:
@@ -25,6 +28,8 @@ def keygen(keyfile: Path, *, as_json: bool, tracking_uri: str | None, verbose: b
     """
     import base64
 
+    if openssf:
+        return _pair(keyfile, as_json=as_json)
     from explain_step.snapshot.signing import generate
 
     signer = generate(keyfile)
@@ -41,11 +46,28 @@ def keygen(keyfile: Path, *, as_json: bool, tracking_uri: str | None, verbose: b
     return YES
 
 
+def _pair(keyfile: Path, *, as_json: bool) -> int:
+    from explain_step.snapshot.openssf import generate_pair
+
+    private, public = generate_pair(keyfile)
+    if as_json:
+        print_json({"path": str(private), "public_path": str(public)})
+        return YES
+    click.echo(f"private key  {private}")
+    click.echo(f"public key   {public}")
+    return YES
+
+
 @click.command()
 @click.argument("source")
 @click.option("--key", type=click.Path(dir_okay=False), help="PEM file. Default: EXPLAIN_STEP_SIGNING_KEY.")
 @click.option("--key-command", metavar="COMMAND", help="Signs standard input, prints base64 (for a KMS).")
 @click.option("--public-key", metavar="BASE64", help="Public key of --key-command: 32 raw bytes.")
+@click.option(
+    "--openssf",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Instead: sign the model's files for OpenSSF tools into this new file, with the EC key of --key.",
+)
 @common
 def sign(
     source: str,
@@ -53,6 +75,7 @@ def sign(
     key: str | None,
     key_command: str | None,
     public_key: str | None,
+    openssf: Path | None,
     as_json: bool,
     tracking_uri: str | None,
     verbose: bool,
@@ -60,10 +83,19 @@ def sign(
     """Verify a snapshot and sign its manifest, which names every file.
 
     SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. The signature is stored beside
-    the manifest.
+    the manifest. With --openssf the logged model's files are signed instead (of a directory: the snapshot's), in the
+    format of OpenSSF model signing, and the bundle goes to the file that you name.
     """
     from explain_step import tracking
 
+    if openssf is not None:
+        if key is None or key_command is not None or public_key is not None:
+            raise click.UsageError(
+                "--openssf needs --key, a PEM file of an elliptic-curve key, and no --key-command."
+            )
+        with working(verbose=verbose):
+            found = tracking.sign_openssf(source, openssf, key=key, tracking_uri=tracking_uri)
+        return _told(openssf, files=found.files, as_json=as_json)
     signer = _signer(key, command=key_command, public_key=public_key)
     with working(verbose=verbose):
         signed = tracking.sign(source, signer, tracking_uri=tracking_uri)
@@ -73,6 +105,15 @@ def sign(
     click.echo(f"{click.style('signed', fg='green', bold=True)}: snapshot {signed.snapshot_id[:12]}")
     click.echo(f"key id    {signed.key_id}")
     click.echo(f"stored    {signed.path}")
+    return YES
+
+
+def _told(bundle: Path, *, files: int, as_json: bool) -> int:
+    if as_json:
+        print_json({"path": str(bundle), "files": files})
+        return YES
+    click.echo(f"{click.style('signed', fg='green', bold=True)}: {files} files, for OpenSSF tools")
+    click.echo(f"stored    {bundle}")
     return YES
 
 

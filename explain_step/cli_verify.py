@@ -13,6 +13,7 @@ import click
 from explain_step.cli_base import NO, YES, common, print_json, working
 
 if TYPE_CHECKING:
+    from explain_step.snapshot.openssf import OpenSSFFound
     from explain_step.snapshot.timestamps import TimestampFound
     from explain_step.types import Finding
 
@@ -26,6 +27,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--timestamp-authorities", type=FILE, help="PEM certificates of authorities whose time stamps count."
 )
+@click.option(
+    "--openssf", type=FILE, help="OpenSSF signature of the model (of a directory: of the snapshot)."
+)
+@click.option("--openssf-key", type=FILE, help="PEM public key of --openssf.")
 @common
 def verify(
     source: str,
@@ -33,6 +38,8 @@ def verify(
     allowed_keys: Path | None,
     timestamp: Path | None,
     timestamp_authorities: Path | None,
+    openssf: Path | None,
+    openssf_key: Path | None,
     as_json: bool,
     tracking_uri: str | None,
     verbose: bool,
@@ -49,8 +56,11 @@ def verify(
 
     keys = () if allowed_keys is None else load_allowed_keys(allowed_keys)
     stamp = _stamp(timestamp, timestamp_authorities)
+    signed = _signed(openssf, openssf_key)
     with working(verbose=verbose):
-        findings = verifying.verify(source, allowed_keys=keys, timestamp=stamp, tracking_uri=tracking_uri)
+        findings = verifying.verify(
+            source, allowed_keys=keys, timestamp=stamp, openssf=signed, tracking_uri=tracking_uri
+        )
     passed = all(finding.verdict == "pass" for finding in findings)
     if as_json:
         plain = [asdict(finding) for finding in findings]
@@ -72,6 +82,16 @@ def _stamp(token: Path | None, authorities: Path | None) -> Callable[[bytes], Ti
     return partial(check_timestamp, token.read_bytes(), authorities=listed)
 
 
+def _signed(bundle: Path | None, key: Path | None) -> Callable[..., OpenSSFFound] | None:
+    from explain_step.snapshot.openssf import check_folder
+
+    if (bundle is None) != (key is None):
+        raise click.UsageError(
+            "--openssf and --openssf-key belong together: the bundle, and the key you trust."
+        )
+    return None if bundle is None or key is None else partial(check_folder, bundle=bundle, public_key=key)
+
+
 def _print(finding: Finding) -> None:
     from explain_step.terminal import clean
 
@@ -88,3 +108,5 @@ def _print(finding: Finding) -> None:
     if previous["snapshot_id"] is not None:
         said = f"{previous['snapshot_id'][:12]}; {previous['followed']} before it, {previous['end']}"
         click.echo(f"previous  {clean(said)}")
+    if "openssf" in facts:
+        click.echo(f"openssf   {clean(facts['openssf'])}")

@@ -18,6 +18,7 @@ VER011 the registry notes another digest of the manifest
 VER012 the snapshot was made for another logged model or run
 VER013 the model's files are not those that were explained
 VER014 the snapshot before this one is not what the chain says
+VER015 a given OpenSSF signature does not hold for the model's files, or the snapshot's
 ====== ==========================================================================
 
 What a pass proves has levels (`explain_step.snapshot.trust`). Digests beside the files (L0) show accidents only.

@@ -15,7 +15,7 @@ from explain_step.tracking.delivery import deliver, facts_of, find, later_snapsh
 from explain_step.tracking.fetch import fetch
 from explain_step.tracking.logged import LoggedSnapshot
 from explain_step.tracking.marks import mark, mark_failure, previous_snapshot_id
-from explain_step.tracking.signing import sign
+from explain_step.tracking.signing import sign, sign_openssf
 from explain_step.tracking.spool import Asked, asked_for
 from explain_step.tracking.target import Target, resolve
 from explain_step.tracking.training_run import training_run
@@ -45,6 +45,7 @@ __all__ = [
     "ref_of",
     "resolve",
     "sign",
+    "sign_openssf",
     "training_run",
     "upload",
     "verify",

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from explain_step.errors import SnapshotError
 from explain_step.snapshot import verify_directory
+from explain_step.snapshot.openssf import OpenSSFFound, sign_folder
 from explain_step.snapshot.signing import SIGNATURES, Signer, sign_directory
 from explain_step.tracking.fetch import local_directory, locate
+from explain_step.tracking.verifying import signed_folder, verify
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,35 @@ def sign(source: str | Path, signer: Signer, *, tracking_uri: str | None = None)
         signed = _signed(place.get(folder, destination=Path(copy)), signer, folder)
         place.put(Path(copy) / folder / SIGNATURES / f"{signer.key_id}.json", f"{folder}/{SIGNATURES}")
     return signed
+
+
+def sign_openssf(
+    source: str | Path, to: str | Path, *, key: str | Path, tracking_uri: str | None = None
+) -> OpenSSFFound:
+    """Verify a snapshot, then sign the model that it explains for OpenSSF tools; of a directory, the snapshot.
+
+    Parameters
+    ----------
+    source : path or str
+        As for `sign`. Of a source in MLflow every file of the logged model is signed, without its explanations.
+    to : path
+        A new file, outside the snapshot: there it would be a file that the manifest does not name.
+    key : path
+        PEM file of an elliptic-curve private key.
+
+    Raises
+    ------
+    SnapshotError
+        There is no snapshot, it does not verify, or it is not that of the model.
+    MissingDependency
+        The library is not installed (extra ``openssf``).
+    """
+    wrong = [f for f in verify(source, tracking_uri=tracking_uri) if f.verdict != "pass"]
+    if wrong:
+        msg = f"{source} was not signed, it does not verify: {wrong[0].code} {wrong[0].message}"
+        raise SnapshotError(msg)
+    with signed_folder(source, tracking_uri=tracking_uri) as (folder, leave_out):
+        return sign_folder(folder, to, key=key, leave_out=leave_out)
 
 
 def _signed(directory: Path, signer: Signer, shown: str) -> Signed:

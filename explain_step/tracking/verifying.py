@@ -9,18 +9,21 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explain_step.errors import ExplainStepError
+from explain_step.errors import ExplainStepError, SnapshotError
 from explain_step.snapshot.chain import chain
+from explain_step.snapshot.signing import SIGNATURES
 from explain_step.snapshot.trust import Noted
 from explain_step.snapshot.verify import examine
 from explain_step.tracking.binding import model_digest
 from explain_step.tracking.fetch import local_directory, locate
+from explain_step.tracking.loading import model_files
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST, Place
 from explain_step.tracking.target import resolve_source
 from explain_step.types import Finding
 
 if TYPE_CHECKING:
+    from explain_step.snapshot.openssf import OpenSSFFound
     from explain_step.snapshot.signing import AllowedKey
     from explain_step.snapshot.timestamps import TimestampFound
     from explain_step.tracking.target import Target
@@ -42,6 +45,7 @@ def verify(
     *,
     allowed_keys: tuple[AllowedKey, ...] = (),
     timestamp: Callable[[bytes], TimestampFound] | None = None,
+    openssf: Callable[..., OpenSSFFound] | None = None,
     today: date | None = None,
     tracking_uri: str | None = None,
 ) -> tuple[Finding, ...]:
@@ -54,6 +58,9 @@ def verify(
         directory only the bytes, the signatures and the snapshot before it, where it lies beside, can be checked.
     allowed_keys, timestamp, today
         As for `explain_step.snapshot.verify_directory`.
+    openssf : callable, optional
+        Folder and ``leave_out`` to what an OpenSSF signature says of the files of the model, or of a directory
+        (`explain_step.snapshot.openssf.check_folder`). It changes no level: it does not speak of the manifest's word.
     tracking_uri : str, optional
         Default: MLflow's current one. It is read, never set.
 
@@ -74,11 +81,43 @@ def verify(
             return found.findings
         more = tuple(_belongs(found.manifest, stored.target))
         previous, broken = chain(found.manifest, stored.before)
-    findings = (*found.findings, *more, *broken)
+    signed = None if openssf is None else _openssf(openssf, source, tracking_uri=tracking_uri)
+    unsigned = () if signed is None or signed.valid else (_not_signed(signed),)
+    findings = (*found.findings, *more, *broken, *unsigned)
     if any(f.verdict == "fail" for f in findings):
         return tuple(f for f in findings if f.verdict == "fail")
     (passed,) = found.findings
-    return (replace(passed, evidence={**passed.evidence, "previous": previous}),)
+    facts = {"previous": previous, **({} if signed is None else {"openssf": signed.reason})}
+    return (replace(passed, evidence={**passed.evidence, **facts}),)
+
+
+@contextmanager
+def signed_folder(source: str | Path, *, tracking_uri: str | None) -> Iterator[tuple[Path, frozenset[str]]]:
+    """Give the folder that an OpenSSF signature of a source is about, and the children that it leaves out.
+
+    It is the logged model without its explanations; of a directory, the snapshot without its signatures.
+    """
+    directory = local_directory(source)
+    if directory is not None:
+        yield directory, frozenset({SIGNATURES})
+        return
+    target = resolve_source(str(source), tracking_uri=tracking_uri)
+    if target.model_location is None:
+        msg = f"{str(source)!r} has no logged model whose files could be signed."
+        raise SnapshotError(msg)
+    with model_files(target) as folder:
+        yield folder, frozenset({FOLDER})
+
+
+def _openssf(
+    check: Callable[..., OpenSSFFound], source: str | Path, *, tracking_uri: str | None
+) -> OpenSSFFound:
+    with signed_folder(source, tracking_uri=tracking_uri) as (folder, leave_out):
+        return check(folder, leave_out=leave_out)
+
+
+def _not_signed(signed: OpenSSFFound) -> Finding:
+    return _fail("VER015", f"the OpenSSF signature does not hold: {signed.reason}")
 
 
 @contextmanager

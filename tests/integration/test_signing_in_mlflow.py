@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from audit_kit import POLICY, Logged, train
 from tracking_kit import Store
 
 import explain_step
+from explain_step.errors import SnapshotError
 from explain_step.gate import Policy
+from explain_step.snapshot.openssf import check_folder, generate_pair
 from explain_step.snapshot.signing import AllowedKey, Signer, generate
-from explain_step.tracking import sign, verify
+from explain_step.tracking import sign, sign_openssf, verify
 
 URI = "models:/mortgage/1"
 
@@ -119,3 +122,24 @@ def test_changed_model_files_and_links_in_the_store_are_named(
     shutil.move(logged.snapshot / "card.md", tmp_path / "card.md")
     (logged.snapshot / "card.md").symlink_to(tmp_path / "card.md")
     assert [f.code for f in explain_step.verify(URI, tracking_uri=active_store.uri)] == ["VER008"]
+
+
+def test_the_model_is_signed_for_openssf_tools(active_store: Store, logged: Logged, tmp_path: Path) -> None:
+    pytest.importorskip("model_signing", reason="the extra is not installed")
+    key, public = generate_pair(tmp_path / "ec.pem")
+    bundle = tmp_path / "model.sig"
+    sign_openssf(URI, bundle, key=key, tracking_uri=active_store.uri)
+    assert logged.snapshot is not None
+
+    def found() -> list[str]:
+        check = partial(check_folder, bundle=bundle, public_key=public)
+        return [f.code for f in verify(URI, openssf=check, tracking_uri=active_store.uri)]
+
+    assert found() == ["VER000"]
+    sign(URI, generate(tmp_path / "key.pem"), tracking_uri=active_store.uri)
+    assert found() == ["VER000"]
+    model = logged.snapshot.parents[1] / "MLmodel"
+    model.write_text(model.read_text() + "# changed\n")
+    assert found() == ["VER013", "VER015"]
+    with pytest.raises(SnapshotError, match="VER013"):
+        sign_openssf(URI, tmp_path / "again.sig", key=key, tracking_uri=active_store.uri)

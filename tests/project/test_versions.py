@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-APART = ("all", "spark", "bom", "crate", "croissant")
+APART = ("all", "spark", "bom", "crate", "croissant", "openssf")
 """Extras that are tested in their locked versions alone: their own dependencies are large, or nobody else's."""
 
 
