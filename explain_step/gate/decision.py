@@ -184,24 +184,32 @@ def _waived(finding: Finding, evidence: Evidence, policy: Policy) -> Finding:
 
 
 def _current(evidence: Evidence, policy: Policy) -> list[Waiver]:
-    return [w for w in policy.waivers if w.covers(evidence.name, evidence.version) and evidence.now <= w.ends]
+    own = (w for w in policy.waivers if w.covers(evidence.name, evidence.version))
+    return [w for w in own if w.state(evidence.now, max_days=policy.max_waiver_days) == "current"]
 
 
 def _waivers(findings: Sequence[Finding], evidence: Evidence, policy: Policy) -> Iterator[Finding]:
-    """Yield a line for each waiver of this version, also where it is past or was not needed."""
+    """Yield a line for each waiver of this version, also where it does not hold or was not needed."""
     used = {f.code for f in findings if "waived" in f.evidence}
     for waiver in policy.waivers:
         if not waiver.covers(evidence.name, evidence.version):
             continue
         facts = {"rules": list(waiver.rules), "owner": waiver.owner, "reason": waiver.reason}
-        state = "is used"
-        if evidence.now > waiver.ends:
-            state = "has expired and changes nothing"
-        elif not used & set(waiver.rules):
-            state = "is not needed"
+        state = _state(waiver, evidence, policy, needed=bool(used & set(waiver.rules)))
         message = (
             f"the waiver of {', '.join(waiver.rules)} by {waiver.owner} until {waiver.expires.isoformat()} "
             f"{state}: {waiver.reason}"
         )
         dated = {**facts, "expires": waiver.expires.isoformat(), "state": state}
         yield Finding(code=WAIVER, verdict="not_applicable", message=message, evidence=dated)
+
+
+def _state(waiver: Waiver, evidence: Evidence, policy: Policy, *, needed: bool) -> str:
+    """Return in words what a waiver does."""
+    most = policy.max_waiver_days
+    found = waiver.state(evidence.now, max_days=most)
+    if found == "current":
+        return "is used" if needed else "is not needed"
+    if found == "past":
+        return "has expired and changes nothing"
+    return f"ends more than {most} days ahead (max_waiver_days) and changes nothing until it is shortened"

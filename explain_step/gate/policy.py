@@ -55,6 +55,9 @@ __all__ = [
 class Policy(Strict):
     """A promotion policy; `load_policy` reads one from YAML. Without a file, these defaults hold.
 
+    ``max_waiver_days``: a waiver whose last day is further ahead does not hold; an exemption for good is a change of
+    the policy itself.
+
     Examples
     --------
     >>> Policy.parse({"version": 1, "protected": {"aliases": "live"}}).protected.aliases
@@ -72,6 +75,7 @@ class Policy(Strict):
     drift: Drift | None = None
     reviews: Reviews = Field(default_factory=Reviews)
     waivers: Many[Waiver] = ()
+    max_waiver_days: int = Field(default=366, ge=1, le=3660)
     break_glass: BreakGlass = Field(default_factory=BreakGlass)
 
     @field_validator("version", mode="before")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -267,6 +267,16 @@ class Waiver(Strict):
     def ends(self) -> datetime:
         """The moment after which it does not hold."""
         return datetime.combine(self.expires, time.max, tzinfo=UTC)
+
+    def state(self, now: datetime, *, max_days: int) -> Literal["current", "past", "too far ahead"]:
+        """Tell whether it holds at a moment: until its day ends, where that day is at most ``max_days`` ahead."""
+        if now > self.ends:
+            return "past"
+        return (
+            "too far ahead"
+            if self.expires > (now.astimezone(UTC) + timedelta(days=max_days)).date()
+            else "current"
+        )
 
     def covers(self, name: str, version: str) -> bool:
         """Tell whether it was written for this version: an exemption is for the name as it is written."""

@@ -90,7 +90,9 @@ def place_row(row: Row, place: Held, decision: GateDecision, policy: Policy) -> 
         message = f"{_named(row, place)} is protected and holds version {row.version[1] if row.version else ''}: {reason}"
         make = undecided if decision.outcome == "undecided" else failing
         findings = (make(code, message, blocking=[f.code for f in decision.blocking]),)
-        findings += tuple(_expired(w, decision) for w in policy.waivers if _was_meant(w, row, decision))
+        findings += tuple(
+            _idle(w, decision, policy) for w in policy.waivers if _was_meant(w, row, decision, policy)
+        )
     waived = decision.allowed and any("waived" in f.evidence for f in decision.findings)
     return replace(
         row,
@@ -137,34 +139,46 @@ def unread_place(row: Row, place: Held, error: BaseException) -> Row:
     )
 
 
-def _was_meant(waiver: Waiver, row: Row, decision: GateDecision) -> bool:
-    """Tell whether a waiver that has expired covered what stands against this version."""
-    if row.version is None or decision.decided_at <= waiver.ends:
+def _was_meant(waiver: Waiver, row: Row, decision: GateDecision, policy: Policy) -> bool:
+    """Tell whether a waiver that does not hold was written for what stands against this version."""
+    if row.version is None or _why_idle(waiver, policy, now=decision.decided_at) is None:
         return False
     same = waiver.covers(*row.version)
     return same and bool({f.code for f in decision.blocking} & set(waiver.rules))
 
 
-def _expired(waiver: Waiver, decision: GateDecision) -> Finding:
-    message = (
-        f"the waiver of {', '.join(waiver.rules)} by {waiver.owner} ({waiver.reason}) expired on "
-        f"{waiver.expires.isoformat()}"
-    )
+def _idle(waiver: Waiver, decision: GateDecision, policy: Policy) -> Finding:
+    why = _why_idle(waiver, policy, now=decision.decided_at)
+    message = f"the waiver of {', '.join(waiver.rules)} by {waiver.owner} ({waiver.reason}) {why}"
     return failing("AUD011", message, decided_at=decision.decided_at.isoformat())
 
 
-def expired_waivers(policy: Policy, *, now: datetime) -> list[Row]:
-    """Return a row for each waiver that has expired; it fails nothing by itself."""
+def _why_idle(waiver: Waiver, policy: Policy, *, now: datetime) -> str | None:
+    """Say why a waiver does not hold at a moment; None where it does."""
+    state = waiver.state(now, max_days=policy.max_waiver_days)
+    if state == "current":
+        return None
+    day = waiver.expires.isoformat()
+    return (
+        f"expired on {day}"
+        if state == "past"
+        else f"ends on {day}, more than {policy.max_waiver_days} days ahead"
+    )
+
+
+def idle_waivers(policy: Policy, *, now: datetime) -> list[Row]:
+    """Return a row for each waiver that does not hold; it fails nothing by itself."""
+    told = ((w, _why_idle(w, policy, now=now)) for w in policy.waivers)
     return [
         Row(
             kind="waiver",
             name=f"models:/{w.registered_model}/{w.version}",
             label=", ".join(w.rules),
             status=NOT_APPLICABLE,
-            reason=f"expired on {w.expires.isoformat()} (owner {w.owner}): remove it from the policy, or renew it",
+            reason=f"{why} (owner {w.owner}): remove it from the policy, or renew it",
             version=(w.registered_model, w.version),
-            findings=(replace(failing("AUD011", "the waiver has expired"), verdict="not_applicable"),),
+            findings=(replace(failing("AUD011", f"the waiver {why}"), verdict="not_applicable"),),
         )
-        for w in policy.waivers
-        if now > w.ends
+        for w, why in told
+        if why is not None
     ]

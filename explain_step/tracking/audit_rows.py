@@ -26,7 +26,7 @@ TITLES: dict[str, str] = {
     "AUD008": "The model's files are not those that were explained",
     "AUD009": "The snapshot was made for another model or run",
     "AUD010": "A tag claims what the evidence does not show",
-    "AUD011": "A waiver has expired",
+    "AUD011": "A waiver does not hold: it is past, or ends too far ahead",
     "AUD012": "The decision log is broken",
     "AUD013": "Evidence could not be read",
     "AUD014": "A tag or run status could not be written",

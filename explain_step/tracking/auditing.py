@@ -14,7 +14,7 @@ import pandas as pd
 from explain_step.errors import InvalidInput
 from explain_step.gate import Policy, load_policy
 from explain_step.tracking.audit_marks import mark_row
-from explain_step.tracking.audit_places import expired_waivers
+from explain_step.tracking.audit_places import idle_waivers
 from explain_step.tracking.audit_registry import audit_registry
 from explain_step.tracking.audit_rows import Row
 from explain_step.tracking.audit_runs import Means, audit_experiment
@@ -142,7 +142,7 @@ def examine(
         known = {row.model_id: row for row in rows if row.kind == "model" and row.model_id is not None}
         for names, only in _registry_parts(scope, rows):
             rows.extend(audit_registry(names, policy=policy, now=now, known=known, only=only, means=means))
-    return [*rows, *expired_waivers(policy, now=now)]
+    return [*rows, *idle_waivers(policy, now=now)]
 
 
 def _quiet(_: int) -> None:

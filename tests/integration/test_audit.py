@@ -331,6 +331,10 @@ def test_a_waiver_counts_until_it_expires(active_store: Store, tmp_path: Path) -
     assert one(after, "alias")["codes"] == "AUD004 AUD011"
     assert "(pilot) expired on 2026-05-31" in one(after, "alias")["problem"]
     assert one(after, "waiver")["verdict"] == "not_applicable"
+    far = {**strict, "waivers": [{**waiver, "rules": rules, "expires": "9999-12-31"}]}
+    never = audited(active_store, policy=far)
+    assert one(never, "alias")["codes"] == "AUD004 AUD011"
+    assert "ends on 9999-12-31, more than 366 days ahead" in one(never, "waiver")["reason"]
 
 
 # --- marking

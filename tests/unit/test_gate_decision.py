@@ -109,6 +109,21 @@ def test_a_waiver_that_is_past_or_not_needed_is_still_seen() -> None:
     assert line.evidence["owner"] == "dee"
 
 
+def test_a_waiver_that_ends_too_far_ahead_changes_nothing() -> None:
+    for expires, days, allowed in (
+        ("9999-12-31", 366, False),
+        ((moment() + timedelta(days=367)).date().isoformat(), 366, False),
+        ((moment() + timedelta(days=366)).date().isoformat(), 366, True),
+        ((moment() + timedelta(days=31)).date().isoformat(), 30, False),
+        ((moment() + timedelta(days=2000)).date().isoformat(), 3660, True),
+    ):
+        asked = waived(expires=expires).model_copy(update={"max_waiver_days": days})
+        decision = decide(evidence(), asked)
+        assert decision.allowed is allowed, expires
+        (line,) = [f for f in decision.findings if f.code == "GATE090"]
+        assert (f"ends more than {days} days ahead (max_waiver_days)" in line.message) is not allowed
+
+
 def test_an_undecided_finding_can_be_waived_and_integrity_cannot() -> None:
     wide = setting("importance", {"feature": "debt"}, {"share_ci_low": 0.3, "share_ci_high": 0.7})
     assert decide(wide, waived()).allowed

@@ -56,6 +56,7 @@ FULL: dict[str, Any] = {
     "drift": {"alias": "live", "max_share_change": 0.1},
     "reviews": {"approvals": 1, "reviewers": ["bea", "cy*"], "authenticated": True},
     "waivers": [WAIVER],
+    "max_waiver_days": 30,
     "break_glass": {"allowed": True, "owners": ["ann"], "max_hours": 2},
 }
 JARGON = ("Input should", "pydantic", "Value error", "type=", "https://", "Extra inputs", "tuple")
@@ -99,6 +100,7 @@ OTHER: dict[str, Any] = {
     "assertions.3.levels.a": "negative",
     "waivers.0.rules": ["GATE032"],
     "waivers.0.expires": "2027-01-01",
+    "max_waiver_days": 60,
     "reviews.reviewers": ["dee", "cy*"],
     "drift.alias": "champion",
     "protected.aliases": ["live"],
@@ -210,6 +212,9 @@ def test_a_key_that_is_like_nothing_gets_the_known_ones() -> None:
         ("reviews.approvals", True, "whole number"),
         ("protected.aliases", ["champ[z-a]"], "can match something"),
         ("break_glass.max_hours", 1e9, "at most"),
+        ("max_waiver_days", 0, "at least 1"),
+        ("max_waiver_days", 10_000, "at most 3660"),
+        ("max_waiver_days", 30.5, "whole number"),
         ("require.signature.keys", [], "by any other key proves nothing"),
         ("require.signature.required", False, "required: true"),
         ("waivers.0.rules", ["GATE31"], "GATE031"),
