@@ -10,9 +10,11 @@ __all__ = ["BUILDERS", "Builder"]
 BUILDERS: tuple[Builder, ...] = (
     Builder(name="performance", required=False, build=performance.build),
     Builder(name="importance", required=True, build=importance.build),
-    Builder(name="dependence", required=True, build=dependence.build),
-    Builder(name="interactions", required=False, build=interactions.build),
     Builder(name="segments", required=True, build=segments.build),
     Builder(name="examples", required=True, build=examples.build),
+    Builder(name="dependence", required=True, build=dependence.build),
+    Builder(name="interactions", required=False, build=interactions.build),
 )
-"""The sections, in the order they are made and shown. A caller may pass a tuple of its own to ``compute``."""
+"""The sections, in the order they are made: sections that are quick to compute and slow to draw come before slow ones.
+
+A caller may pass a tuple of its own to ``compute``."""

@@ -1,11 +1,12 @@
-"""Figures: views of tables. One module per section, each with ``draw(artifacts, *, labels)``."""
+"""Figures: views of tables. One module per section, each with ``jobs(artifacts, *, labels)``: a call per figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from explain_step.plots.drawing import Drawing
-from explain_step.plots.sections import RENDERERS, draw
+from explain_step.plots.sections import RENDERERS, jobs
+from explain_step.plots.style import clean_rc
 from explain_step.types import Artifact, Figure
 
 __all__ = ["RENDERERS", "Drawing", "render"]
@@ -23,17 +24,22 @@ def render(
     labels : mapping of str to str
         Reader names of raw features; a missing key means the name itself.
     drawing : Drawing, optional
-        A process that has some of the tables already.
+        A process that draws some of the figures already: it goes on from the first to the last, and here they are drawn
+        from the last to the first, until all are there.
     """
-    present = {artifact.kind for artifact in artifacts.values()}
-    elsewhere = drawing.kinds(artifacts.values()) if drawing is not None else set()
-    made = {
-        name: draw(name, artifacts, labels=labels)
+    elsewhere = () if drawing is None else drawing.kinds(artifacts.values())
+    planned = {
+        (name, place): job
         for name in RENDERERS
-        if name in present and name not in elsewhere
+        for place, job in enumerate(jobs(name, artifacts, labels=labels))
     }
-    if drawing is not None:
-        made |= {name: figures for name, figures in drawing.figures().items() if name in elsewhere}
-    missing = [name for name in RENDERERS if name in present and name not in made]
-    made |= {name: draw(name, artifacts, labels=labels) for name in missing}
-    return tuple(figure for name in RENDERERS for figure in made.get(name, ()))
+    made: dict[tuple[str, int], Figure] = {}
+    alone = [key for key in planned if key[0] not in elsewhere]
+    shared = [key for name in reversed(elsewhere) for key in reversed(planned) if key[0] == name]
+    with clean_rc():
+        for key in (*alone, *shared):
+            if drawing is not None and key[0] in elsewhere:
+                made |= drawing.figures()
+            if key not in made:
+                made[key] = planned[key]()
+    return tuple(made[key] for key in planned)

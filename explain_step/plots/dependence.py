@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,9 +41,8 @@ class _View:
         return self.curves.get((name, output), self.table.iloc[:0])
 
 
-@style.styled
-def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
-    """Draw one figure per feature, then the interactions.
+def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
+    """Plan one figure per feature, then the interactions.
 
     Parameters
     ----------
@@ -51,13 +51,16 @@ def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tup
     labels : mapping of str to str
         Reader names of features.
     """
-    figures: list[Figure] = []
+    found: list[style.Job] = []
     if "dependence" in artifacts:
         main = artifacts["dependence"]
         points = artifacts["dependence_points"].table if "dependence_points" in artifacts else None
         features = [str(f) for f in dict.fromkeys(main.table["feature"])]
-        figures += [_figure(_view(main, points, feature=f, labels=labels)) for f in features]
-    return (*figures, *interactions.draw(artifacts, labels=labels))
+        found += [partial(_figure, _view(main, points, feature=f, labels=labels)) for f in features]
+    return (*found, *interactions.jobs(artifacts, labels=labels))
+
+
+draw = style.drawing(jobs)
 
 
 def _view(main: Artifact, points: pd.DataFrame | None, *, feature: str, labels: Mapping[str, str]) -> _View:

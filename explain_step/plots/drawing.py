@@ -1,8 +1,9 @@
 """Figures drawn by a second process, section by section, while the first one still computes the next section.
 
 Drawing takes about as long as the numbers of a few thousand rows, keeps one processor busy and holds Python's lock, so that
-threads would not help. The process gets the tables of a section as soon as they are final; where it fails, or its tables are
-not those of the finished explanation, the figures are drawn by the caller: the bytes are the same.
+threads would not help. The process gets the tables of a section as soon as they are final, and sends each figure when it is
+drawn. The caller, when it has time, draws from the other end and never waits: what is not there when its turn comes, because
+the process is slow, has failed or had other tables than the finished explanation, is drawn here, with the same bytes.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
-from explain_step.plots.sections import RENDERERS, draw
+from explain_step.plots.sections import RENDERERS, jobs
+from explain_step.plots.style import clean_rc
 from explain_step.types import Artifact, Figure
 
 ENOUGH_ROWS = 5_000
 """Fewer rows are explained before the process would be ready."""
-PATIENCE = 120.0
-"""Seconds after which figures that do not come are drawn by the caller."""
-COMPLETES = {"importance": "importance", "interactions": "dependence", "segments": "segments"}
-"""The builder with which the tables of a kind are complete. The last kind is left to the caller, who would else wait."""
+COMPLETES = {
+    "importance": "importance",
+    "segments": "segments",
+    "examples": "examples",
+    "interactions": "dependence",
+}
+"""The builder with which the tables of a kind are complete."""
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from explain_step.plots.drawing import serve; serve(int(sys.argv[2]))"
@@ -50,7 +55,7 @@ class Drawing:
         self._link: Connection[Any, Any] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._tables: dict[str, list[Artifact]] = {}
-        self._sent: set[str] = set()
+        self._sent: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -85,25 +90,23 @@ class Drawing:
         kind = COMPLETES.get(builder)
         if kind in self._tables:
             self._send((kind, self._tables[kind]))
-            self._sent.add(kind)
+            self._sent.append(kind)
 
-    def kinds(self, artifacts: Iterable[Artifact]) -> set[str]:
-        """Return the kinds that are being drawn there, and whose tables are still the ones that were sent."""
+    def kinds(self, artifacts: Iterable[Artifact]) -> tuple[str, ...]:
+        """Return the kinds that are drawn there, in this order, and whose tables are still the ones that were sent."""
         final = list(artifacts)
-        same = {k for k in self._sent if _same(self._tables[k], [a for a in final if a.kind == k])}
-        return same if self._link is not None else set()
+        same = (k for k in self._sent if _same(self._tables[k], [a for a in final if a.kind == k]))
+        return tuple(same) if self._link is not None else ()
 
-    def figures(self) -> dict[str, tuple[Figure, ...]]:
-        """Wait for the figures, by kind; what is missing could not be drawn there."""
-        return self._received() if self._sent else {}
-
-    def _received(self) -> dict[str, tuple[Figure, ...]]:
-        self._send(None)
-        found: dict[str, tuple[Figure, ...]] = {}
-        if self._link is not None:
-            with contextlib.suppress(OSError, EOFError):
-                found = self._link.recv() if self._link.poll(PATIENCE) else {}
-        self._give_up()
+    def figures(self) -> dict[tuple[str, int], Figure]:
+        """Return the figures that came since the last call, by kind and place in `sections.jobs`; nothing is waited for."""
+        found: dict[tuple[str, int], Figure] = {}
+        try:
+            while self._link is not None and self._link.poll():
+                key, figure = self._link.recv()
+                found[key] = figure
+        except (OSError, EOFError):  # it has died
+            self._give_up()
         return found
 
     def _send(self, message: object) -> None:
@@ -137,25 +140,35 @@ def _same(one: list[Artifact], other: list[Artifact]) -> bool:
 
 
 def serve(handle: int) -> None:
-    """Draw what is sent over the connection until there is no more, then send all figures back."""
+    """Draw what is sent over the connection, and send back each figure; the caller ends the process."""
     link: Connection[Any, Any] = Connection(handle)
     labels = link.recv()
-    waiting: SimpleQueue[tuple[str, list[Artifact]] | None] = SimpleQueue()
+    waiting: SimpleQueue[tuple[str, list[Artifact]]] = SimpleQueue()
+    drawn: SimpleQueue[tuple[tuple[str, int], Figure]] = SimpleQueue()
     Thread(target=_read, args=(link, waiting), daemon=True).start()
-    figures = {}
+    Thread(target=_write, args=(link, drawn), daemon=True).start()
     for name in RENDERERS:  # what is imported now is not waited for later
-        draw(name, {}, labels=labels)
-    while (message := waiting.get()) is not None:
-        kind, artifacts = message
-        figures[kind] = draw(kind, {a.name: a for a in artifacts}, labels=labels)
-    link.send(figures)
+        jobs(name, {}, labels=labels)
+    with clean_rc():
+        while True:
+            kind, artifacts = waiting.get()
+            for place, job in enumerate(jobs(kind, {a.name: a for a in artifacts}, labels=labels)):
+                drawn.put(((kind, place), job()))
 
 
 def _read(link: Connection[Any, Any], waiting: SimpleQueue[Any]) -> None:
     """Take messages at once, so that the sender never waits for a figure."""
     try:
-        while (message := link.recv()) is not None:
-            waiting.put(message)
+        while True:
+            waiting.put(link.recv())
     except (OSError, EOFError):
         os._exit(1)  # nobody is there to take the figures
-    waiting.put(None)
+
+
+def _write(link: Connection[Any, Any], drawn: SimpleQueue[Any]) -> None:
+    """Send figures from a thread of its own: the caller takes them late."""
+    try:
+        while True:
+            link.send(drawn.get())
+    except OSError:
+        os._exit(1)

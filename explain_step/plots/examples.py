@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +47,8 @@ class _Waterfall:
         return np.asarray((self.base + np.r_[0.0, np.cumsum(upward)[:-1]])[::-1], dtype=np.float64)
 
 
-@style.styled
-def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
-    """Draw one waterfall per example, for its first output (of a classifier: the predicted class)."""
+def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
+    """Plan one waterfall per example, for its first output (of a classifier: the predicted class)."""
     artifact = artifacts.get("examples")
     if artifact is None or artifact.table.empty:
         return ()
@@ -56,10 +56,15 @@ def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tup
     rounded = str(artifact.meta.get("privacy", "")).startswith("strict")
     groups = (rows for _, rows in artifact.table.groupby("example", sort=False))
     firsts = (rows[rows["output"] == rows["output"].iloc[0]] for rows in groups)
-    return tuple(_draw(rows, quantity=quantity, labels=labels, rounded=rounded) for rows in firsts)
+    return tuple(
+        partial(_waterfall_figure, rows, quantity=quantity, labels=labels, rounded=rounded) for rows in firsts
+    )
 
 
-def _draw(
+draw = style.drawing(jobs)
+
+
+def _waterfall_figure(
     rows: pd.DataFrame, *, quantity: Mapping[str, Any], labels: Mapping[str, str], rounded: bool
 ) -> Figure:
     first = rows.iloc[0]

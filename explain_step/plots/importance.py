@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +22,8 @@ STACK = 60
 BEES = 20
 
 
-@style.styled
-def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
-    """Draw the bars of the whole model, the bars of single outputs, and a beeswarm per output.
+def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
+    """Plan the bars of the whole model, the bars of single outputs, and a beeswarm per output.
 
     Parameters
     ----------
@@ -36,15 +36,18 @@ def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tup
         return ()
     main = artifacts["importance"]
     outputs = list(dict.fromkeys(main.table["output"]))
-    figures = [_bars(main, output=str(outputs[-1]), labels=labels)]
+    found: list[style.Job] = [partial(_bars, main, output=str(outputs[-1]), labels=labels)]
     single = [o for o in outputs if not o.startswith("(mean over")]
     if len(single) > 1:
-        figures.append(_bars_by_output(main, outputs=single, labels=labels))
+        found.append(partial(_bars_by_output, main, outputs=single, labels=labels))
     if "beeswarm" in artifacts:
         bees = artifacts["beeswarm"]
         shown = [o for o in dict.fromkeys(bees.table["output"]) if o in single][:OUTPUTS]
-        figures += [_beeswarm(bees, output=o, of=len(single), labels=labels) for o in shown]
-    return tuple(figures)
+        found += [partial(_beeswarm, bees, output=o, of=len(single), labels=labels) for o in shown]
+    return tuple(found)
+
+
+draw = style.drawing(jobs)
 
 
 def _rows(table: pd.DataFrame, output: str) -> tuple[pd.DataFrame, pd.DataFrame]:

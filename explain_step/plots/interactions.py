@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,19 +21,19 @@ LINES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (1, 1)))
 SHADES = ("#9db4d8", "#6c8bbf", style.ACCENT, style.INK)
 
 
-def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
-    """Draw the ranked pairs of each output and the joint effect of its strongest pair."""
-    figures = []
+def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
+    """Plan the ranked pairs of each output and the joint effect of its strongest pair."""
+    found: list[style.Job] = []
     if "interactions" in artifacts:
         outputs = list(dict.fromkeys(artifacts["interactions"].table["output"]))
-        figures += [
-            _pairs(artifacts["interactions"], o, of=len(outputs), labels=labels) for o in outputs[:OUTPUTS]
-        ]
+        pairs = partial(_pairs, artifacts["interactions"], of=len(outputs), labels=labels)
+        found += [partial(pairs, output=o) for o in outputs[:OUTPUTS]]
     if "interaction_surface" in artifacts:
         surface = artifacts["interaction_surface"]
         outputs = list(dict.fromkeys(surface.table["output"]))
-        figures += [_joint(surface, o, of=len(outputs), labels=labels) for o in outputs[:OUTPUTS]]
-    return tuple(figures)
+        joint = partial(_joint, surface, of=len(outputs), labels=labels)
+        found += [partial(joint, output=o) for o in outputs[:OUTPUTS]]
+    return tuple(found)
 
 
 def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str]) -> Figure:

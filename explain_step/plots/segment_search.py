@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,8 @@ SAME = 1e-6
 """Relative difference up to which the values of all rows that two groups imply are the same."""
 
 
-def draw(artifact: Artifact) -> tuple[Figure, ...]:
-    """Draw a line per group, the worst of the search first; nothing where none was found.
+def jobs(artifact: Artifact) -> tuple[style.Job, ...]:
+    """Plan a line per group, the worst of the search first; nothing where none was found.
 
     Parameters
     ----------
@@ -29,8 +30,13 @@ def draw(artifact: Artifact) -> tuple[Figure, ...]:
         The table ``segment_search``.
     """
     table = artifact.table[artifact.table["metric_value"].notna()].reset_index(drop=True)
-    if table.empty:
-        return ()
+    return () if table.empty else (partial(_groups, table, meta=artifact.meta),)
+
+
+draw = style.drawing(jobs)
+
+
+def _groups(table: pd.DataFrame, *, meta: Mapping[str, Any]) -> Figure:
     metric = str(table["metric"].iloc[0])
     names = [_conditions(str(rule)) for rule in table["rule"]]
     figure, axes = style.new_figure(style.WIDTH, 1.5 + style.row_height(names, one=0.3))
@@ -49,15 +55,12 @@ def draw(artifact: Artifact) -> tuple[Figure, ...]:
     _rests(axes, table)
     _lanes(axes, table, names)
     words = METRIC_NAMES.get(metric, metric.replace("_", " "))
-    better = "higher" if artifact.meta.get("metric_direction") == "higher" else "lower"
+    better = "higher" if meta.get("metric_direction") == "higher" else "lower"
     axes.set_xlabel(f"{words} ({better} is better)")
     style.heading(figure, TITLE)
-    style.footnote(figure, _note(artifact.meta, whole=whole))
-    return (
-        style.finish(
-            figure, kind="segments", slug="search", title=TITLE, alt=_alt(table, words=words, whole=whole)
-        ),
-    )
+    style.footnote(figure, _note(meta, whole=whole))
+    alt = _alt(table, words=words, whole=whole)
+    return style.finish(figure, kind="segments", slug="search", title=TITLE, alt=alt)
 
 
 def _conditions(rule: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,29 +38,31 @@ RATE_NAMES = {
 }
 
 
-@style.styled
-def draw(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[Figure, ...]:
-    """Draw performance, rates (classifiers) and importance by segment, and the groups that a search found."""
+def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
+    """Plan performance, rates (classifiers) and importance by segment, and the groups that a search found."""
     artifact = artifacts.get("segments")
     if artifact is None or artifact.table.empty:
         return ()
-    figures: list[Figure] = []
+    found: list[style.Job] = []
     blocks = blocks_of(artifact.table)
     rates = artifacts.get("segment_rates")
     for part, lines in enumerate(blocks):
         if artifact.table["metric_value"].notna().any():
-            figures.append(_performance(artifact, lines, part=part, labels=labels))
+            found.append(partial(_performance, artifact, lines, part=part, labels=labels))
         if rates is not None:
-            figures.extend(_rates(rates, lines, part=part, labels=labels))
+            found += _rates(rates, lines, part=part, labels=labels)
         outputs = [str(o) for o in artifact.table["output"].dropna().unique()]
         several = len(outputs) > 1
-        figures.extend(
-            _importance(artifact, lines, output, part=part, several=several, labels=labels)
+        found += [
+            partial(_importance, artifact, lines, output, part=part, several=several, labels=labels)
             for output in outputs[:MOST_OUTPUTS]
-        )
+        ]
     if "segment_search" in artifacts:
-        figures[1:1] = segment_search.draw(artifacts["segment_search"])
-    return tuple(figures)
+        found[1:1] = segment_search.jobs(artifacts["segment_search"])
+    return tuple(found)
+
+
+draw = style.drawing(jobs)
 
 
 # ------------------------------------------------------------------------------------------ performance
@@ -124,13 +127,13 @@ def _slug(name: str, part: int) -> str:
 
 def _rates(
     artifact: Artifact, lines: Sequence[Line], *, part: int, labels: Mapping[str, str]
-) -> list[Figure]:
+) -> list[style.Job]:
     outputs = [str(o) for o in artifact.table["output"].unique()]
-    found = []
-    for output in outputs[:MOST_OUTPUTS]:
-        table = artifact.table[artifact.table["output"] == output]
-        found.append(_rate_panels(table, lines, output, part=part, several=len(outputs) > 1, labels=labels))
-    return found
+    panels = partial(_rate_panels, part=part, several=len(outputs) > 1, labels=labels)
+    return [
+        partial(panels, artifact.table[artifact.table["output"] == output], lines, output)
+        for output in outputs[:MOST_OUTPUTS]
+    ]
 
 
 def _rate_panels(

@@ -18,6 +18,8 @@ from explain_step.plots import drawing as room
 from explain_step.types import Figure
 
 ROWS = 120
+KINDS = ("importance", "segments", "examples", "dependence")
+"""As they are sent."""
 
 
 def explained(watch: plots.Drawing | None) -> Explanation:
@@ -41,23 +43,27 @@ def expected() -> tuple[Figure, ...]:
 def test_the_same_bytes_in_the_same_order(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS) as drawing:
         made = explained(drawing)
-        assert drawing.kinds(made.artifacts) == {"importance", "dependence", "segments"}
+        assert drawing.kinds(made.artifacts) == KINDS
         assert rendered(made, drawing) == expected
 
 
 def test_the_process_draws_what_it_was_sent(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS) as drawing:
         explained(drawing)
-        found = drawing.figures()
-    assert list(found) == ["importance", "dependence", "segments"]
-    assert all(figure in expected for figures in found.values() for figure in figures)
+        assert drawing._link is not None
+        found: dict[tuple[str, int], Figure] = {}
+        while len(found) < len(expected):
+            assert drawing._link.poll(60)
+            found |= drawing.figures()
+    assert tuple(dict.fromkeys(kind for kind, _ in found)) == KINDS
+    assert {f.slug: f for f in found.values()} == {f.slug: f for f in expected}
 
 
 def test_few_rows_start_no_process(expected: tuple[Figure, ...]) -> None:
     with plots.Drawing(labels={}, enough=ROWS + 1) as drawing:
         made = explained(drawing)
         assert drawing._process is None
-        assert drawing.kinds(made.artifacts) == set()
+        assert drawing.kinds(made.artifacts) == ()
         assert rendered(made, drawing) == expected
 
 
@@ -67,6 +73,14 @@ def test_a_killed_process_costs_no_figure(expected: tuple[Figure, ...]) -> None:
         assert drawing._process is not None
         os.kill(drawing._process.pid, signal.SIGKILL)
         drawing._process.wait()
+        assert rendered(made, drawing) == expected
+
+
+def test_a_process_that_hangs_is_not_waited_for(expected: tuple[Figure, ...]) -> None:
+    with plots.Drawing(labels={}, enough=ROWS) as drawing:
+        made = explained(drawing)
+        assert drawing._process is not None
+        os.kill(drawing._process.pid, signal.SIGSTOP)
         assert rendered(made, drawing) == expected
 
 
@@ -82,7 +96,7 @@ def test_tables_that_changed_are_drawn_anew(expected: tuple[Figure, ...]) -> Non
     with plots.Drawing(labels={}, enough=ROWS) as drawing:
         made = explained(drawing)
         other = tuple(replace(a, meta=dict(a.meta)) if a.name == "segments" else a for a in made.artifacts)
-        assert drawing.kinds(other) == {"importance", "dependence"}
+        assert drawing.kinds(other) == ("importance", "examples", "dependence")
         assert rendered(replace(made, artifacts=other), drawing) == expected
 
 
