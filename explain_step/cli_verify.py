@@ -106,7 +106,9 @@ def _print(finding: Finding) -> None:
         click.echo(f"not {level}    {clean(reason)}")
     previous = facts["previous"]
     if previous["snapshot_id"] is not None:
+        thin = previous["followed"] - previous["by_bytes"]
         said = f"{previous['snapshot_id'][:12]}; {previous['followed']} before it, {previous['end']}"
+        said += f" ({thin} by content alone)" if thin else ""
         click.echo(f"previous  {clean(said)}")
     if "openssf" in facts:
         click.echo(f"openssf   {clean(facts['openssf'])}")

@@ -156,7 +156,7 @@ def _complete(entry: Entry, target: Target, *, folder: Path) -> Snapshot:
         return shot
     ref = tracking.ref_of(target, model_class=shot.model.model_class)
     context = partial(stored_context, shot, ref=ref)
-    previous = tracking.previous_snapshot_id(target)
+    previous = tracking.previous_snapshot(target)
     return snapshot.with_model(
         shot,
         ref,

@@ -256,7 +256,7 @@ def write_snapshot(
     *,
     ref: ModelRef,
     directory: str | Path | None,
-    previous: str | None = None,
+    previous: snapshot.Previous | None = None,
     draw: bool = True,
     said: Mapping[str, Any] | None = None,
     drawing: plots.Drawing | None = None,

@@ -3,6 +3,7 @@
 `write` makes one, `read_directory` gives it back, `verify_directory` checks it offline.
 """
 
+from explain_step.snapshot.chain import Previous
 from explain_step.snapshot.completing import with_model
 from explain_step.snapshot.manifest import SCHEMA_VERSION, ModelRef, snapshot_id
 from explain_step.snapshot.read import Snapshot, StoredTables, read_directory, read_manifest
@@ -15,6 +16,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Examined",
     "ModelRef",
+    "Previous",
     "Snapshot",
     "SnapshotParts",
     "StoredTables",

@@ -11,6 +11,7 @@ from typing import Any
 from explain_step.canonical import plain_json
 from explain_step.digests import sha256_bytes
 from explain_step.secret_masking import masked
+from explain_step.snapshot.chain import Previous, link
 from explain_step.snapshot.manifest import MANIFEST, ModelRef, dump, identity_of, seal
 from explain_step.snapshot.read import Snapshot, read_directory
 from explain_step.snapshot.summary import summarise
@@ -25,7 +26,7 @@ def with_model(
     directory: Path,
     page: Text,
     card: Text,
-    previous: str | None = None,
+    previous: Previous | None = None,
 ) -> Snapshot:
     """Write the snapshot again under ``directory``, for the model that ``ref`` names, and return it.
 
@@ -41,11 +42,11 @@ def with_model(
         Parent folder of the new one.
     page, card : callable
         Snapshot id to text.
-    previous : str, optional
-        Id of the snapshot that this one follows.
+    previous : Previous, optional
+        The snapshot that this one follows.
     """
     old = snapshot.manifest
-    facts: dict[str, Any] = {**old, "model": masked(plain_json(asdict(ref))), "previous": previous}
+    facts: dict[str, Any] = {**old, "model": masked(plain_json(asdict(ref)))}
     identity = identity_of(facts, tables={name: entry["digest"] for name, entry in old["tables"].items()})
     summary = summarise(
         snapshot_id=identity,
@@ -69,8 +70,9 @@ def with_model(
     for entry in old["files"]:
         if entry["path"] in new:
             (target / entry["path"]).write_bytes(new[entry["path"]])
+    chained = {"snapshot_id": identity, **link(previous, snapshot_id=identity)}
     files = [_entry(entry, new.get(entry["path"])) for entry in old["files"]]
-    (target / MANIFEST).write_bytes(dump(seal({**facts, "snapshot_id": identity, "files": files})))
+    (target / MANIFEST).write_bytes(dump(seal({**facts, **chained, "files": files})))
     return read_directory(target)
 
 

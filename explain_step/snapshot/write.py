@@ -18,6 +18,7 @@ from explain_step.digests import FrameDigests, frame_digests, sha256_bytes
 from explain_step.errors import SnapshotError
 from explain_step.secret_masking import masked
 from explain_step.snapshot import provenance
+from explain_step.snapshot.chain import Previous, link
 from explain_step.snapshot.comparison import Tolerance, choose_tolerance
 from explain_step.snapshot.manifest import (
     ALGORITHMS,
@@ -63,8 +64,8 @@ class SnapshotParts:
         Sections that could not be made, and why.
     events : sequence of mappings
         The step's log, one JSON line each.
-    previous : str, optional
-        Id of the snapshot this one follows.
+    previous : Previous, optional
+        The snapshot this one follows.
     dataset : mapping
         What the caller says about the rows (`explain_step.dataset.described`).
     purpose : str, optional
@@ -92,7 +93,7 @@ class SnapshotParts:
     events: tuple[Mapping[str, Any], ...] = ()
     page: Callable[[str], str] | None = None
     card: Callable[[str], str] | None = None
-    previous: str | None = None
+    previous: Previous | None = None
     dataset: Mapping[str, Any] = field(default_factory=dict)
     purpose: str | None = None
     consumers: Mapping[str, int] = field(default_factory=dict)
@@ -277,7 +278,7 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
         "schema_version": SCHEMA_VERSION,
         "algorithms": ALGORITHMS,
         "snapshot_id": content.id,
-        "previous": parts.previous,
+        **link(parts.previous, snapshot_id=content.id),
         "status": parts.status,
         "reason": parts.reason,
         "sections": _sections(parts),

@@ -14,7 +14,7 @@ from explain_step.tracking.deadline import within
 from explain_step.tracking.delivery import deliver, facts_of, find, later_snapshot_id, reach, ref_of
 from explain_step.tracking.fetch import fetch
 from explain_step.tracking.logged import LoggedSnapshot
-from explain_step.tracking.marks import mark, mark_failure, previous_snapshot_id
+from explain_step.tracking.marks import mark, mark_failure, previous_snapshot
 from explain_step.tracking.signing import sign, sign_openssf
 from explain_step.tracking.spool import Asked, asked_for
 from explain_step.tracking.target import Target, resolve
@@ -39,7 +39,7 @@ __all__ = [
     "mark_failure",
     "model_digest",
     "model_ref",
-    "previous_snapshot_id",
+    "previous_snapshot",
     "quiet_autologging",
     "reach",
     "ref_of",

@@ -19,7 +19,7 @@ from explain_step.tracking.upload import upload
 
 if TYPE_CHECKING:
     from explain_step.config import Config
-    from explain_step.snapshot import ModelRef, Snapshot
+    from explain_step.snapshot import ModelRef, Previous, Snapshot
     from explain_step.tracking.logged import LoggedSnapshot
     from explain_step.tracking.spool import Asked, Entry
     from explain_step.tracking.target import Target
@@ -35,7 +35,7 @@ class Facts:
     """What MLflow knows of the explained model; ``whole`` is False where it could not be asked."""
 
     ref: ModelRef
-    previous: str | None = None
+    previous: Previous | None = None
     whole: bool = True
 
 
@@ -87,7 +87,7 @@ def facts_of(target: Target | None, *, subject: Subject, config: Config) -> Fact
         return Facts(ref=blank, whole=False)
     try:
         ref = model_ref(target, subject=subject, config=config)
-        return Facts(ref=ref, previous=marks.previous_snapshot_id(target))
+        return Facts(ref=ref, previous=marks.previous_snapshot(target))
     except Exception as error:  # stores raise types of their own; what the package refuses is refused
         if isinstance(error, ExplainStepError) and not isinstance(error, NoAnswer):
             raise

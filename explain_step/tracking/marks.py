@@ -19,7 +19,7 @@ from explain_step.types import Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from explain_step.snapshot import Snapshot
+    from explain_step.snapshot import Previous, Snapshot
     from explain_step.tracking.target import Target
 
 logger = logging.getLogger("explain_step.tracking")
@@ -162,6 +162,18 @@ def unreachable(error: BaseException | None) -> bool:
 
 def previous_snapshot_id(target: Target) -> str | None:
     """Return the snapshot id that the tags of the logged model, or of the run without one, name so far."""
+    found = previous_snapshot(target)
+    return None if found is None else found.snapshot_id
+
+
+def previous_snapshot(target: Target) -> Previous | None:
+    """Return the snapshot that the tags of the logged model, or of the run without one, name so far.
+
+    Id and digest of the manifest are tags of one request, so they are of one snapshot. The digest is the registry's
+    word, not that of the files, which somebody may have changed since.
+    """
+    from explain_step.snapshot import Previous
+
     if target.model_id is not None:
         tags = target.client.get_logged_model(target.model_id).tags or {}
     elif target.run_id is not None:
@@ -169,7 +181,8 @@ def previous_snapshot_id(target: Target) -> str | None:
     else:
         tags = {}
     found = tags.get(f"{PREFIX}snapshot_id")
-    return None if found is None else str(found)
+    digest = tags.get(f"{PREFIX}manifest_sha256")
+    return None if found is None else Previous(snapshot_id=str(found), manifest_sha256=digest)
 
 
 def log_metrics(target: Target, snapshot: Snapshot) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from functools import partial
 from pathlib import Path
 
+import mlflow
 import pytest
 from audit_kit import POLICY, Logged, train
-from tracking_kit import Store
+from tracking_kit import Store, fitted, log, rows
 
 import explain_step
 from explain_step.errors import SnapshotError
 from explain_step.gate import Policy
+from explain_step.snapshot.manifest import dump, seal
 from explain_step.snapshot.openssf import check_folder, generate_pair
 from explain_step.snapshot.signing import AllowedKey, Signer, generate
-from explain_step.tracking import sign, sign_openssf, verify
+from explain_step.tracking import resolve, sign, sign_openssf, verify
 
 URI = "models:/mortgage/1"
 
@@ -143,3 +147,41 @@ def test_the_model_is_signed_for_openssf_tools(active_store: Store, logged: Logg
     assert found() == ["VER013", "VER015"]
     with pytest.raises(SnapshotError, match="VER013"):
         sign_openssf(URI, tmp_path / "again.sig", key=key, tracking_uri=active_store.uri)
+
+
+def test_each_explanation_of_a_model_holds_the_manifest_of_the_one_before(
+    active_store: Store, tmp_path: Path
+) -> None:
+    X, y = rows()
+    with mlflow.start_run() as run:
+        log(fitted(), registered="mortgage")
+        shots = [
+            explain_step.log_explanations(fitted(), X, y, max_rows=n, top_features=1, on_error="raise")
+            for n in (60, 70, 70)
+        ]
+        target = resolve(run_id=run.info.run_id)
+    assert shots[1].id == shots[2].id != shots[0].id
+    (finding,) = verify(URI, tracking_uri=active_store.uri)
+    assert finding.evidence["previous"] == {
+        "snapshot_id": shots[0].id,
+        "followed": 1,
+        "by_bytes": 1,
+        "end": "the first",
+    }
+    place = Path(str(target.model_location).removeprefix("file://")) / "explanations"
+    card = place / shots[0].id / "card.md"
+    card.write_text("better words")
+    manifest = json.loads((place / shots[0].id / "manifest.json").read_text())
+    for entry in manifest["files"]:
+        if entry["path"] == "card.md":
+            entry.update(size=card.stat().st_size, sha256=hashlib.sha256(card.read_bytes()).hexdigest())
+    (place / shots[0].id / "manifest.json").write_bytes(dump(seal(manifest)))
+    assert [f.code for f in explain_step.verify(place / shots[0].id)] == ["VER000"]
+    (finding,) = verify(URI, tracking_uri=active_store.uri)
+    assert finding.code == "VER014"
+    assert "figures, words or other files changed" in finding.message
+    shutil.rmtree(place / shots[1].id)  # lost, and made again: it does not follow itself
+    with mlflow.start_run(run_id=run.info.run_id):
+        explain_step.log_explanations(fitted(), X, y, max_rows=70, top_features=1, on_error="raise")
+    (finding,) = verify(URI, tracking_uri=active_store.uri)
+    assert finding.evidence["previous"]["snapshot_id"] is None

@@ -14,7 +14,7 @@ from snapshot_kit import frame, parts, subject
 
 from explain_step.cli import invoke
 from explain_step.snapshot import verify_directory, write
-from explain_step.snapshot.chain import chain
+from explain_step.snapshot.chain import Previous, chain
 from explain_step.snapshot.manifest import dump, seal
 from explain_step.snapshot.signing import AllowedKey, generate, sign_directory
 from explain_step.snapshot.timestamps import check_timestamp, load_authorities
@@ -153,11 +153,16 @@ def test_the_command_reaches_level_three(
 # --- the chain
 
 
-def linked(folder: Path, n: int) -> list[Path]:
+def _previous(place: Path, *, whole: bool) -> Previous:
+    digest = hashlib.sha256((place / "manifest.json").read_bytes()).hexdigest()
+    return Previous(snapshot_id=place.name, manifest_sha256=digest if whole else None)
+
+
+def linked(folder: Path, n: int, *, whole: bool = True) -> list[Path]:
     """Write n snapshots, each of which names the one before."""
     made: list[Path] = []
     for i in range(n):
-        previous = made[-1].name if made else None
+        previous = _previous(made[-1], whole=whole) if made else None
         given = parts(
             subject=subject(frame(30, seed=i)),
             previous=previous,
@@ -170,7 +175,12 @@ def linked(folder: Path, n: int) -> list[Path]:
 def test_the_chain_is_followed_where_it_is_kept(tmp_path: Path) -> None:
     first, second, third = linked(tmp_path, 3)
     (finding,) = verify(third)
-    assert finding.evidence["previous"] == {"snapshot_id": second.name, "followed": 2, "end": "the first"}
+    assert finding.evidence["previous"] == {
+        "snapshot_id": second.name,
+        "followed": 2,
+        "by_bytes": 2,
+        "end": "the first",
+    }
     shutil.rmtree(first)
     (finding,) = verify(third)
     assert finding.evidence["previous"]["followed"] == 1
@@ -198,11 +208,57 @@ def rewrite(place: Path, **changes: Any) -> None:
     ],
 )
 def test_a_broken_chain_is_named(tmp_path: Path, change: Any, words: str) -> None:
-    _, second, third = linked(tmp_path, 3)
+    _, second, third = linked(tmp_path, 3, whole=False)
     change(second)
     (finding,) = verify(third)
     assert (finding.code, finding.verdict) == ("VER014", "fail")
     assert words in finding.message
+
+
+@pytest.mark.parametrize(
+    "words", [{"reason": "better words"}, {"caveats": []}, {"files": []}, {"purpose": "x"}]
+)
+def test_figures_and_words_of_an_earlier_snapshot_are_held_too(tmp_path: Path, words: dict[str, Any]) -> None:
+    _, second, third = linked(tmp_path, 3)
+    rewrite(second, **words)
+    (finding,) = verify(third)
+    assert finding.code == "VER014"
+    assert "figures, words or other files changed" in finding.message or "cannot be read" in finding.message
+
+
+def test_a_chain_by_ids_alone_holds_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As snapshots were linked before the digest of the manifest was recorded."""
+    first, second, third = linked(tmp_path, 3, whole=False)
+    rewrite(first, reason="better words")
+    (finding,) = verify(third)
+    assert finding.evidence["previous"]["followed"] == 2
+    assert finding.evidence["previous"]["by_bytes"] == 0
+    for place in (first, second, third):  # an old manifest has no such key
+        manifest = json.loads((place / "manifest.json").read_text())
+        del manifest["previous_manifest_sha256"]
+        (place / "manifest.json").write_bytes(dump(seal(manifest)))
+    assert invoke(["verify", str(third)]) == 0
+    assert "2 before it, the first (2 by content alone)" in capsys.readouterr().out
+
+
+def test_a_link_that_is_no_digest_fails(tmp_path: Path) -> None:
+    _, second = linked(tmp_path, 2)
+    for link in ("", "x", 7, [], {}, "0" * 64):
+        rewrite(second, previous_manifest_sha256=link)
+        assert [f.code for f in verify(second)] == ["VER014"], link
+
+
+def test_the_link_stays_outside_the_id_and_nothing_follows_itself(tmp_path: Path) -> None:
+    alone = write(tmp_path / "one", parts=parts())
+    before = Previous(snapshot_id="a" * 64, manifest_sha256="b" * 64)
+    again = write(tmp_path / "two", parts=parts(previous=before))
+    assert again.id == alone.id
+    assert again.manifest["previous_manifest_sha256"] == "b" * 64
+    itself = Previous(snapshot_id=alone.id, manifest_sha256="b" * 64)
+    manifest = write(tmp_path / "three", parts=parts(previous=itself)).manifest
+    assert (manifest["previous"], manifest["previous_manifest_sha256"]) == (None, None)
+    odd = Previous(snapshot_id="a" * 64, manifest_sha256="…")
+    assert write(tmp_path / "four", parts=parts(previous=odd)).manifest["previous_manifest_sha256"] is None
 
 
 def test_a_chain_that_goes_in_a_circle_ends() -> None:
