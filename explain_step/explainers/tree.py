@@ -69,10 +69,12 @@ class TreeExplainer:
         model = subject.model
         ensemble = ensembles.parse(model)
         rows = ensemble.encode(inputs(model, subject.X))
-        background = ensemble.encode(inputs(model, subject.background))
-        _check(ensemble, rows, subject.response.output, what="explained")
-        theirs = _check(ensemble, background, model.predict(subject.background), what="background")
-        base = theirs.mean(axis=0)
+        if subject.background is subject.X:  # none was given
+            background, answer = rows, subject.response.output
+        else:
+            background = ensemble.encode(inputs(model, subject.background))
+            answer = model.predict(subject.background)
+        base = _checked(ensemble, background, answer).mean(axis=0)
         sources, n_features = raw_sources(model, ensemble), len(model.feature_names)
         found = values(ensemble, rows, background, sources=sources, n_features=n_features)
         return Attributions(
@@ -96,7 +98,7 @@ class TreeExplainer:
         model = subject.model
         ensemble = ensembles.parse(model)
         background = ensemble.encode(inputs(model, subject.background))
-        theirs = _check(ensemble, background, model.predict(subject.background), what="background")
+        base = _checked(ensemble, background, model.predict(subject.background)).mean(axis=0)
         used, places = np.unique(raw_sources(model, ensemble), return_inverse=True)
         values = _blockwise(ensemble, background, places, len(used), rows=rows)
 
@@ -109,7 +111,7 @@ class TreeExplainer:
             return found
 
         method = _method(ensemble, background_rows=background.shape[1])
-        return Prepared(values=explained, base=theirs.mean(axis=0), method=method)
+        return Prepared(values=explained, base=base, method=method)
 
 
 TREE = TreeExplainer()
@@ -145,10 +147,11 @@ def _method(ensemble: Ensemble, *, background_rows: int) -> MethodSpec:
     return MethodSpec(name=METHOD, version=VERSION, params=params, exact=True)
 
 
-def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what: str) -> FloatArray:
-    """Return the trees' output; refuse trees that do not give the model's own: a format that was read wrongly.
+def _checked(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray) -> FloatArray:
+    """Return the trees' output on the background; refuse trees that do not give the model's own: read wrongly.
 
-    Allowed is `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision.
+    That the values of the explained rows sum to the model's answer is checked for every explainer alike. Allowed is
+    `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision.
     """
     output = _predict(ensemble, encoded)
     gap = np.abs(output - answer)
@@ -160,7 +163,7 @@ def _check(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, what:
     worst = float(gap.max(initial=0.0))
     if not worst <= allowed:
         msg = (
-            f"the trees that were read differ from the model's own answer on the {what} rows by up to "
+            f"the trees that were read differ from the model's own answer on the background rows by up to "
             f"{worst:.2g} (allowed: {allowed:.2g}), so the exact values would not be the model's"
         )
         raise NotApplicable(msg)
