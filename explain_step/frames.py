@@ -15,6 +15,8 @@ from explain_step.model_inputs import check_frame
 SPARK_ROWS = 100_000
 """At most this many rows of a Spark DataFrame are fetched, a random sample; that it was cut is said in the report."""
 DENSE_CELLS = 50_000_000
+PART_CELLS = 8_000_000
+"""Cells of a Parquet file of many rows that Arrow and pandas hold beside each other."""
 MANY_ROWS = 100_000
 """Above so many rows nothing is copied as a whole: columns share the memory of the caller's."""
 TARGET = "explain_step.target"
@@ -119,11 +121,33 @@ def _from_columns(source: Any, *, argument: str) -> pd.DataFrame:
 
 def _by_ending(path: Path) -> pd.DataFrame | None:
     name = path.name.lower()
-    if name.endswith((".parquet", ".pq")) or path.is_dir():
+    if path.is_dir():
         return pd.read_parquet(path)
+    if name.endswith((".parquet", ".pq")):
+        return _from_parquet(path)
     if name.endswith((".csv", ".csv.gz")):
         return pd.read_csv(path)
     return pd.read_feather(path) if name.endswith((".feather", ".arrow")) else None
+
+
+def _from_parquet(path: Path) -> pd.DataFrame:
+    """Return what `pandas.read_parquet` does; of many rows some columns at a time, else all are held twice."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+    kept = (schema.pandas_metadata or {}).get("index_columns", [])
+    names = [name for name in schema.names if name not in kept]
+    at_once = max(1, PART_CELLS // max(1, rows))
+    if rows <= MANY_ROWS or len(names) <= at_once or len(set(names)) < len(names):
+        return pd.read_parquet(path)
+    columns: dict[Any, Any] = {}
+    for start in range(0, len(names), at_once):
+        part = pd.read_parquet(path, columns=names[start : start + at_once])
+        columns.update({name: part[name].array for name in part})
+    frame = pd.DataFrame(columns, index=part.index, copy=False)
+    frame.attrs.update(part.attrs)
+    return frame
 
 
 def _from_array(array: Any, *, argument: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from explain_step import data
+from explain_step import data, frames
 from explain_step.config import Config
 from explain_step.errors import InvalidInput
 from explain_step.models import wrap
@@ -78,6 +78,19 @@ def sources(tmp_path):
         "dict": {name: X[name] for name in X},
         "mlflow": mlflow.data.from_pandas(X),
     }
+
+
+@pytest.mark.parametrize("cells", [1, 3 * len(X)])
+def test_a_parquet_file_of_many_rows_is_read_in_parts_and_the_same(tmp_path, monkeypatch, cells):
+    rows = X.assign(**{"a.b": 1, "whole": pd.array([1, None] * (len(X) // 2), dtype="Int64")})
+    monkeypatch.setattr(frames, "MANY_ROWS", 10)
+    monkeypatch.setattr(frames, "PART_CELLS", cells)
+    for stored in (rows, rows.sample(frac=1, random_state=0), rows.set_index(["grade", "age"])):
+        stored.attrs["about"] = "rows"
+        stored.to_parquet(tmp_path / "x.parquet")
+        got, wanted = frames.to_frame(tmp_path / "x.parquet"), pd.read_parquet(tmp_path / "x.parquet")
+        pd.testing.assert_frame_equal(got, wanted)
+        assert got.attrs == wanted.attrs == {"about": "rows"}
 
 
 # MLflow's dataset digest calls pandas in a way that pandas 3 warns about
