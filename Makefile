@@ -33,7 +33,7 @@ ui: $(STAMP)
 test: $(TESTED) lint types
 	$(BIN)/pytest $(WORKERS) -m "not slow"
 
-# examples, servers with the gate or that fail, processes that are killed, whole projects in processes of their own
+# examples, servers, processes that are killed, whole projects in processes of their own, MLflow's own evaluation
 test-slow: $(TESTED)
 	$(BIN)/pytest $(WORKERS) -m slow
 
@@ -56,7 +56,7 @@ test-oldest: $(STAMP)
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -r requirements/oldest.txt
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --no-deps --editable .
 	# old releases warn about newer transitive ones, so warnings are not errors here; the server gate needs MLflow 3.17
-	.venv-oldest/bin/pytest $(WORKERS) -m "not slow or example" -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py \
+	.venv-oldest/bin/pytest $(WORKERS) -m "not slow or oldest" -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py \
 	  --ignore tests/integration/test_mlflow_ui.py --ignore tests/integration/test_gate_in_browser.py \
 	  --ignore-glob 'tests/integration/test_server_*.py' --ignore tests/integration/test_promotion_gated.py $(NUMBERS)
 

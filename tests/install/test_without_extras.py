@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("mlflow", "shap", "sklearn", "matplotlib", "pandas", "xgboost", "lightgbm", "catboost", "polars")
 
 WITHOUT_EXTRAS = """
@@ -50,5 +52,6 @@ def test_cli_help_loads_nothing_heavy() -> None:
     assert loaded.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_step_completes_without_extras_and_names_the_missing_one() -> None:
     assert "pip install shap (extra 'shap')" in python(WITHOUT_EXTRAS)

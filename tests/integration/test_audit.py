@@ -412,6 +412,8 @@ def test_pages_are_followed(active_store: Store, tmp_path: Path, monkeypatch: py
     assert sum(seen) == 9
 
 
+@pytest.mark.slow
+@pytest.mark.oldest
 def test_behind_a_server(server_store: Store, tmp_path: Path) -> None:
     with current_store(server_store.uri, server_store.experiment_id):
         with mlflow.start_run() as run:

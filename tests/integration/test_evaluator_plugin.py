@@ -29,6 +29,8 @@ import explain_step
 from explain_step.evaluator import ExplainStepEvaluator, SnapshotFile, find_target, read_config
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.oldest,
     # MLflow's own evaluators call what third parties deprecate.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

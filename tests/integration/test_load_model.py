@@ -171,6 +171,8 @@ def test_wrong_arguments(active_store: Store) -> None:
         explain_step.load_model("models:/nothing/1")
 
 
+@pytest.mark.slow
+@pytest.mark.oldest
 def test_behind_a_server(server_store: Store, tmp_path: Path) -> None:
     with current_store(server_store.uri, server_store.experiment_id):
         with mlflow.start_run() as run:

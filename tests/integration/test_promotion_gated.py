@@ -22,7 +22,9 @@ from explain_step.tracking.evidence import gather
 from explain_step.tracking.registry import server_refusal
 
 if TYPE_CHECKING:
-    from conftest import World
+    from gate_kit import World
+
+pytestmark = pytest.mark.slow
 
 
 def fresh() -> str:

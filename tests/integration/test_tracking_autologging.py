@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.oldest]
+
 SCRIPT = """
 import mlflow, sklearn.metrics
 from sklearn.linear_model import LogisticRegression

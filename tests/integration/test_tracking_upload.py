@@ -337,6 +337,8 @@ def test_a_long_reason_is_cut_and_a_long_note_steps_back(store: Store, tmp_path:
     assert tags["explain_step.status"] == "degraded"
 
 
+@pytest.mark.slow
+@pytest.mark.oldest
 def test_behind_a_server_with_proxied_artifacts(
     server_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

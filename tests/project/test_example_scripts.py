@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.example]
+pytestmark = [pytest.mark.slow, pytest.mark.oldest]
 
 ROOT = Path(__file__).parents[2]
 WITH_STORE = ("01_train_and_explain.py", "02_gate_promotion.py", "03_explain_existing_version.py")
