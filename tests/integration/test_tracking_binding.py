@@ -191,6 +191,8 @@ def test_models_load_by_every_uri_and_no_global_uri_is_needed(
 
 
 @pickle_free
+@pytest.mark.slow
+@pytest.mark.oldest
 def test_behind_a_server_the_digest_is_the_same_and_the_model_loads(
     server_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

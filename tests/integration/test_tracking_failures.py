@@ -208,6 +208,8 @@ def test_an_error_of_a_dead_server_is_recognised(monkeypatch: pytest.MonkeyPatch
     assert not unreachable(PermissionError("403"))
 
 
+@pytest.mark.slow
+@pytest.mark.oldest
 def test_a_server_whose_disk_refuses_writes(
     server_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
