@@ -112,8 +112,15 @@ LINEAR = frozenset(
 )
 GENERALIZED = frozenset({"GammaRegressor", "PoissonRegressor", "TweedieRegressor"})
 """Linear on the scale of their link, which is the logarithm or the identity."""
-LABEL_IS_NOT_ARGMAX = frozenset({"SVC", "NuSVC"})
-"""Their ``predict`` follows the decision function, which can disagree with the calibrated probabilities."""
+LABEL_IS_ARGMAX = frozenset(
+    {"BaggingClassifier", "BernoulliNB", "CalibratedClassifierCV", "CategoricalNB", "ComplementNB"}
+    | {"DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "GaussianNB"}
+    | {"HistGradientBoostingClassifier", "LogisticRegression", "LogisticRegressionCV", "MLPClassifier"}
+    | {"MultinomialNB", "RandomForestClassifier"}
+)
+"""Scikit-learn's classifiers whose ``predict`` is the most probable class, so that it need not be asked for. That of others
+may follow a decision function (SVC, one-vs-rest), a moved threshold, or the final model of a stack.
+"""
 
 
 def library(model: Any) -> str:
@@ -226,7 +233,7 @@ def _classifier(model: Any) -> Abilities:
     family, reason = family_of(model)
     if probability is None:
         reason = f"{name} has no predict_proba: its decision function (margin) is explained"
-    follows = probability is not None and library(model) == "sklearn" and name not in LABEL_IS_NOT_ARGMAX
+    follows = probability is not None and library(model) == "sklearn" and name in LABEL_IS_ARGMAX
     return Abilities(
         kind="classifier",
         model_class=name,

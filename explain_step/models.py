@@ -182,7 +182,7 @@ def _thresholded(model: Any, *, config: Config) -> Abilities:
     """Open a model with a moved threshold: its labels are its own, its probabilities the inner model's."""
     steps, inner = flat_steps(model.estimator_)
     if steps or is_booster(inner) or not is_estimator(inner):
-        return estimator_abilities(model)
+        return replace(estimator_abilities(model), label=model.predict)
     return replace(_single(inner, config=config), label=model.predict, model_class=type(model).__name__)
 
 
@@ -220,8 +220,7 @@ def _names_and_count(model: Any, first: Any) -> tuple[list[str] | None, int | No
         fitted(model, inner) for inner in ("estimator_", "regressor_", "estimator", "base_estimator_")
     ]
     for several in ("estimators_", "calibrated_classifiers_"):
-        members = fitted(model, several)
-        candidates.extend(list(np.ravel(members))[:1] if members is not None and len(members) else [])
+        candidates.append(_first_member(fitted(model, several)))
     count = None
     for candidate in [c for c in candidates if c is not None]:
         for attribute in ("feature_names_in_", "feature_names_", "feature_names"):
@@ -235,6 +234,13 @@ def _names_and_count(model: Any, first: Any) -> tuple[list[str] | None, int | No
             return list(names), len(names)
         count = count if count is not None else _count(candidate)
     return None, count
+
+
+def _first_member(members: Any) -> Any:
+    """Return the first of an ensemble's members: a list or an array of them, whose members may be Pipelines."""
+    while isinstance(members, list | tuple | np.ndarray):
+        members = members[0] if len(members) else None
+    return members
 
 
 def _count(model: Any) -> int | None:

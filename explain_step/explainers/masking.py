@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,18 +81,27 @@ class Clock:
 
     budget: float
     started: float = field(default_factory=_now)
-    earlier: int = 0
-    """Rows predicted by this clock before the work at hand."""
+    predicted: int = 0
+    """Rows predicted by this clock."""
+    predicting: float = 0.0
+    """Seconds these took: what is done beside is spent too, but says nothing about the next rows."""
 
     def spent(self) -> float:
         """Return the seconds since the start."""
         return _now() - self.started
 
-    def allows(self, work: int, *, done: int) -> bool:
+    def allows(self, work: int) -> bool:
         """Return whether ``work`` more rows would end in time, at the speed of those that are done."""
-        spent, known = self.spent(), self.earlier + done
-        expected = spent * work / known if known else 0.0
-        return spent + expected <= self.budget
+        expected = self.predicting * work / self.predicted if self.predicted else 0.0
+        return self.spent() + expected <= self.budget
+
+    @contextmanager
+    def counting(self, rows: int) -> Iterator[None]:
+        """Count ``rows`` and the time of predicting them."""
+        began = _now()
+        yield
+        self.predicting += _now() - began
+        self.predicted += rows
 
 
 def pool(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame) -> Pool:
@@ -260,11 +270,9 @@ def evaluate(
     done = 0
     outputs = np.empty((len(rows), len(pool.model.output_names)))
     for part in calls(len(rows), len(pool.names), stop=min(at_least, len(rows))):
-        if clock is not None and done >= at_least and not clock.allows(part.stop - part.start, done=done):
+        if clock is not None and done >= at_least and not clock.allows(part.stop - part.start):
             break
-        frame = mixed(pool, rows, partners, masks, part=part)
-        outputs[part] = predict(pool.model, frame)
+        with nullcontext() if clock is None else clock.counting(part.stop - part.start):
+            outputs[part] = predict(pool.model, mixed(pool, rows, partners, masks, part=part))
         done = part.stop
-    if clock is not None:
-        clock.earlier += done
     return outputs[:done]

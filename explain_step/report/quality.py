@@ -192,12 +192,27 @@ def _interval(s: Score) -> str:
 
 
 def _sources(pairs: Sequence[Paired]) -> tuple[Text, ...]:
-    """Return what each score is: stored name, what its interval covers, and source."""
-    out: dict[str, Text] = {}
+    """Return what each score is: stored name, what its intervals cover (each variant's own), and source."""
+    by_name: dict[str, list[Score]] = {}
     for p in pairs:
-        about = p.score.method.params.get("interval")
-        says = f" Interval: {clean(about).rstrip('.')}." if isinstance(about, str) else ""
-        cut = f" Cut by the budget: {clean(p.score.method.budget)}." if p.score.method.budget else ""
-        source = f" {sentence(p.score.source)}" if p.score.source else ""
-        out.setdefault(p.score.name, (f"{title(p.score)}: ", Name(p.score.name), f".{says}{cut}{source}"))
-    return tuple(out.values())
+        by_name.setdefault(p.score.name, []).append(p.score)
+    return tuple(_source(scores) for scores in by_name.values())
+
+
+def _source(scores: Sequence[Score]) -> Text:
+    first = scores[0]
+    cut = f" Cut by the budget: {clean(first.method.budget)}." if first.method.budget else ""
+    source = f" {sentence(first.source)}" if first.source else ""
+    return (f"{title(first)}: ", Name(first.name), f".{_covered(scores)}{cut}{source}")
+
+
+def _covered(scores: Sequence[Score]) -> str:
+    """Return what the intervals of a score's variants cover: once where it is the same."""
+    by_text: dict[str, list[str]] = {}
+    for score in scores:
+        about = score.method.params.get("interval")
+        if isinstance(about, str):
+            by_text.setdefault(clean(about).rstrip("."), []).append(_variant(score))
+    if len(by_text) < 2:
+        return "".join(f" Interval: {text}." for text in by_text)
+    return "".join(f" Interval ({', '.join(of)}): {text}." for text, of in by_text.items())

@@ -14,6 +14,10 @@ from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FloatArray, Score, Subject
 
 ROWS = 2_000
+CENSUS = (
+    "none to add: every one of these rows was checked, so the largest error among them is known; it says nothing of "
+    "other rows, and both ends are the value itself"
+)
 
 
 def _score(
@@ -61,13 +65,14 @@ def _score(
                 reason="an interval needs two rows",
             )
         )
+    worst = float(errors(attributions.values).max())
     largest = scorer.result(
         "max",
-        float(errors(attributions.values).max()),
+        worst,
+        interval=(worst, worst),
         n=len(sample),
         seeds=seeds,
-        params=params,
-        reason="the largest error of these rows; a maximum has no bootstrap interval",
+        params={**params, "interval": CENSUS},
     )
     return scores[0], largest, scores[1]
 

@@ -379,11 +379,13 @@ def test_scores_that_are_unknown_or_undefined() -> None:
 
 def test_a_score_without_interval_by_nature_stands_for_itself() -> None:
     asked = policy(scores=[{"name": "additivity_error", "variant": "max", "max": 1e-6}])
-    assert verdicts("GATE020", evidence(), asked) == {"pass"}
-    assert "no interval" in said("GATE020", evidence(), asked)
-    half = setting("scores", {"score": "additivity_error", "variant": "max"}, {"ci_low": 0.0})
+    where = {"score": "additivity_error", "variant": "max"}
+    bare = setting("scores", where, {"ci_low": NAN, "ci_high": NAN})
+    assert verdicts("GATE020", bare, asked) == {"pass"}
+    assert "no interval" in said("GATE020", bare, asked)
+    half = setting("scores", where, {"ci_low": 0.0, "ci_high": NAN})
     assert verdicts("GATE020", half, asked) == {"undecided"}
-    endless = setting("scores", {"score": "additivity_error", "variant": "max"}, {"value": -math.inf})
+    endless = setting("scores", where, {"value": -math.inf, "ci_low": NAN, "ci_high": NAN})
     assert verdicts("GATE020", endless, asked) == {"undecided"}
 
 

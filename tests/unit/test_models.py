@@ -263,6 +263,47 @@ def test_a_moved_threshold_changes_labels_not_probabilities():
     assert answer.label.tolist() == estimator.predict(X).tolist()
 
 
+def test_a_moved_threshold_around_a_pipeline_keeps_its_labels():
+    inner = make_pipeline(StandardScaler(), LogisticRegression())
+    estimator = FixedThresholdClassifier(inner, threshold=0.9).fit(X, BINARY)
+    response = wrap(estimator, frame=X, config=options()).respond(X)
+    assert response.label.tolist() == estimator.predict(X).tolist()
+    assert np.allclose(response.probability, estimator.estimator_.predict_proba(X))
+    assert (response.label != np.where(response.output[:, 0] > 0.5, "yes", "no")).any(), (
+        "the test says something"
+    )
+
+
+def test_labels_of_a_model_that_does_not_follow_its_probabilities_are_its_own():
+    """A stack ends in its last model's predict; that one's probabilities may say something else."""
+
+    class Cautious(LogisticRegression):
+        def predict(self, rows):
+            return np.where(self.predict_proba(rows)[:, 1] > 0.9, *self.classes_[::-1])
+
+    members = [("a", LogisticRegression()), ("b", DecisionTreeClassifier(max_depth=2))]
+    stack = StackingClassifier(members, final_estimator=Cautious(), cv=2).fit(X, BINARY)
+    response = wrap(stack, frame=X, config=options()).respond(X)
+    assert response.label.tolist() == stack.predict(X).tolist()
+    assert (response.label != np.where(response.output[:, 0] > 0.5, "yes", "no")).any(), (
+        "the test says something"
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_an_ensemble_of_pipelines_is_asked_with_its_columns(steps):
+    """A Pipeline has a length and items: taken for an array of members, it once stopped the work."""
+    scaled = make_pipeline(StandardScaler(), LogisticRegression())
+    other = [
+        make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=2)),
+        DecisionTreeClassifier(max_depth=2),
+    ]
+    estimator = VotingClassifier([("a", scaled), ("b", other[steps - 1])], voting="soft").fit(X, BINARY)
+    model = wrap(estimator, frame=X[["noise", "debt", "income", "age"]], config=options())
+    assert model.feature_names == tuple(X.columns)
+    assert np.allclose(model.predict(X)[:, 0], estimator.predict_proba(X)[:, 1])
+
+
 # --- what the model is handed
 
 

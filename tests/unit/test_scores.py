@@ -73,14 +73,10 @@ def test_every_score_has_interval_direction_source_and_control() -> None:
             assert "arXiv" in s.source or "doi" in s.source
             assert s.n > 0
             assert s.value is not None
-            if s.variant == "max":
-                assert s.ci_low is None
-                assert s.reason
-            else:
-                assert s.ci_low is not None
-                assert s.ci_high is not None
-                assert s.ci_low <= s.ci_high
-                assert s.method.params["interval"]
+            assert s.ci_low is not None
+            assert s.ci_high is not None
+            assert s.ci_low <= s.ci_high
+            assert s.method.params["interval"]
 
 
 def test_exact_values_of_an_additive_function_have_full_fidelity_and_random_ones_have_not() -> None:
@@ -182,7 +178,12 @@ def test_additivity_error_is_relative_to_the_spread_and_names_the_worst_row() ->
         score(subject, dataclasses.replace(attributions, values=values), config=CONFIG, seeds=SEEDS)
     )
     spread = float(subject.response.output.std())
-    assert found["additivity_error", "max"].value == pytest.approx(2.0 / spread)
+    worst = found["additivity_error", "max"]
+    assert worst.value == pytest.approx(2.0 / spread)
+    assert (worst.ci_low, worst.ci_high) == (worst.value, worst.value), (
+        "a maximum over all rows checked is known"
+    )
+    assert "every one of these rows was checked" in worst.method.params["interval"]
     assert found["additivity_error", "mean"].value == pytest.approx(2.0 / spread / 60)
     control = found["additivity_error", CONTROL].value
     assert control is not None

@@ -13,6 +13,7 @@ from explain_step import compute as room
 from explain_step.artifacts import permutation_importance
 from explain_step.compute import Purse, compute, judge
 from explain_step.config import Config
+from explain_step.explainers import permutation
 
 
 class Clock:
@@ -73,6 +74,21 @@ def test_a_model_that_takes_long_only_per_call_is_asked_about_as_many_rows(
     done = explained(clock, clock.model(per_row=1e-6, per_call=0.05), budget=60, top_features=4)
     assert not [c.code for c in done.caveats if c.code.endswith("_budget") or c.code == "budget_cut"]
     assert clock.now < 60
+
+
+def test_preparing_is_not_taken_for_the_models_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds of preparing, and the few rows that are always predicted, once ended the work at these rows."""
+    clock = Clock(monkeypatch)
+    model, drawn = clock.model(per_row=1e-5), permutation.draw_walks
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        clock.now += 3.0
+        return drawn(*args, **more)
+
+    monkeypatch.setattr(permutation, "draw_walks", slowly)
+    done = explained(clock, model, n=200, m=100, budget=30, top_features=2)
+    assert done.attributions.method.budget is None
+    assert len(done.attributions.rows) == 200
 
 
 def test_what_one_stage_leaves_the_others_may_spend() -> None:
