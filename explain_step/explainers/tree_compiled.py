@@ -142,9 +142,10 @@ def prepare(
         As `shapley_values`.
     """
     padded = -(-n_used // 8) * 8
+    whole = padded <= WHOLE_ROWS
     sums = Sums(
-        width=padded,
-        row_columns=padded if padded <= WHOLE_ROWS else 0,
+        width=padded if whole else n_used,
+        row_columns=padded if whole else 0,
         pair_of=np.zeros((0, 0), dtype=np.int64),
     )
     return _prepare(ensemble, background, places=places, sums=sums, n_used=n_used, hold=hold)
@@ -181,18 +182,19 @@ def _prepare(
 
 def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
     """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
-    padded, outputs = prepared.sums.width, prepared.outputs
+    width, outputs, by_row = prepared.sums.width, prepared.outputs, prepared.sums.row_columns > 0
     most = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE
-    block = max(1024, min(most, VALUES_AT_ONCE // max(1, padded * outputs)))
+    block = max(1024, min(most, VALUES_AT_ONCE // max(1, width * outputs)))
     with ThreadPoolExecutor(max_workers=threads or processors()) as pool:
         for start in range(0, rows.shape[1], block):
             coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])
-            shape = (coding.codes.shape[1], outputs, padded)
+            size = coding.codes.shape[1]
+            shape = (size, outputs, width) if by_row else (outputs, width, size)
             work = [pool.submit(_sum, prepared, part, coding, shape=shape) for part in prepared.parts]
             total = np.zeros(shape)
             for done in work:
                 total += done.result()
-            yield total[:, :, : prepared.n_used]
+            yield (total if by_row else total.transpose(2, 0, 1))[:, :, : prepared.n_used]
 
 
 def warm() -> None:

@@ -30,7 +30,7 @@ def add_deep(
     sums, row_columns, program, levels, values, outputs, left, parent, place, cover, limit, category, sides,
     codes, line, other_codes, other_line, path_dependent, pair_of, most_kept, quadrature,
 ):  # fmt: skip
-    """Add the values of one tree's deep leaves; ``sums`` has shape (rows, outputs, columns or pairs).
+    """Add the values of one tree's deep leaves; ``sums`` has the shape that `tree_kernels.add_batch` tells.
 
     Patterns are kept for every level of the tree; of a background of more than ``most_kept`` rows they are made
     anew for each leaf, which bounds the memory.
@@ -280,14 +280,15 @@ def _live(units):
 @njit(cache=True, nogil=True)
 def _spread(sums, units, where, values, outputs, targets):
     """Add each row's values to the places of the leaf's columns or pairs of columns."""
-    live = _live(units)
-    for r in range(len(where)):
-        u = where[r]
-        if live[u]:
-            for o in range(len(outputs)):
-                for j in range(len(targets)):
-                    if targets[j] >= 0:
-                        sums[r, outputs[o], targets[j]] += values[o] * units[u, j]
+    own = np.empty(len(units))
+    for o in range(len(outputs)):
+        for j in range(len(targets)):
+            if targets[j] >= 0:
+                for u in range(len(units)):
+                    own[u] = values[o] * units[u, j]
+                to = sums[outputs[o], targets[j]]
+                for r in range(len(where)):
+                    to[r] += own[where[r]]
 
 
 @njit(cache=True, nogil=True)

@@ -204,10 +204,9 @@ def leaf_patterns(out, tests, k, states):
 
 @njit(cache=True, nogil=True)
 def add_groups(
-    sums, program, splits, columns, levels, tables, outputs, row_columns, codes, line, limit, category, sides, start
+    sums, program, splits, columns, levels, tables, outputs, row_columns, codes, line, limit, category, sides, start, size
 ):  # fmt: skip
-    """Add one tree's groups for the rows from ``start``; ``sums`` has shape (rows, outputs, columns)."""
-    size = len(sums)
+    """Add one tree's groups for ``size`` rows from ``start``."""
     patterns = np.empty((2, levels, size), np.uint32)
     goes_left, index = np.empty(size, np.uint32), np.empty(size, np.uint32)
     patterns[0, 0] = np.uint32(0xFFFFFFFF)
@@ -221,19 +220,19 @@ def add_groups(
             index_of(index, patterns, op, splits, goes_left, codes, line, limit, category, sides, start)
             table = tables[op[TABLE] :]
             if row_columns:
-                _add_rows(sums, table, index, outputs, width, row_columns)
+                _add_rows(sums, table, index, outputs, width, row_columns, start)
             else:
                 places = columns[op[FIRST_COLUMN] : op[FIRST_COLUMN] + op[COLUMNS]]
-                _add_columns(sums, table, index, outputs, width, places)
+                _add_columns(sums, table, index, outputs, width, places, start)
 
 
 @njit(cache=True, nogil=True)
-def _add_rows(sums, table, index, outputs, width, row_columns):
+def _add_rows(sums, table, index, outputs, width, row_columns, start):
     """Add whole table rows: every used column has its place in them."""
     flat = sums.reshape(-1)
     stride = sums.shape[1] * row_columns
     for o in range(width):
-        to = outputs[o] * row_columns
+        to = start * stride + outputs[o] * row_columns
         for r in range(len(index)):
             at = (np.int64(index[r]) * width + o) * row_columns
             for eight in range(0, row_columns, 8):
@@ -242,14 +241,15 @@ def _add_rows(sums, table, index, outputs, width, row_columns):
 
 
 @njit(cache=True, nogil=True)
-def _add_columns(sums, table, index, outputs, width, places):
-    """Add the entries of a group's own columns, each to its place."""
+def _add_columns(sums, table, index, outputs, width, places, start):
+    """Add the entries of a group's own columns, column by column: only what a group has is touched."""
+    entry = width * len(places)
     for o in range(width):
-        output = outputs[o]
-        for r in range(len(sums)):
-            at = (np.int64(index[r]) * width + o) * len(places)
-            for j in range(len(places)):
-                sums[r, output, places[j]] += table[at + j]
+        for j in range(len(places)):
+            to = sums[outputs[o], places[j], start : start + len(index)]
+            own = table[o * len(places) + j :]
+            for r in range(len(index)):
+                to[r] += own[np.int64(index[r]) * entry]
 
 
 @njit(cache=True, nogil=True)
@@ -257,18 +257,20 @@ def add_batch(
     sums, starts, program, splits, columns, tables, outputs, levels, row_columns,
     limit, category, sides, codes, line,
 ):  # fmt: skip
-    """Add the groups of several trees for all rows; ``sums`` has shape (rows, outputs, columns).
+    """Add the groups of several trees for all rows.
 
-    ``starts[t]`` says where tree t begins in the joined arrays: nodes, program, splits, columns, tables, outputs;
-    the last row is their end.
+    ``sums`` has shape (rows, outputs, columns) where a table entry has a place for every used column, else
+    (outputs, columns, rows). ``starts[t]`` says where tree t begins in the joined arrays: nodes, program, splits, columns,
+    tables, outputs; the last row is their end.
     """
-    for first in range(0, len(sums), ROWS):
-        part = sums[first : first + ROWS]
+    rows = codes.shape[1]
+    for first in range(0, rows, ROWS):
+        size = min(ROWS, rows - first)
         for t in range(len(starts) - 1):
             node, op, split, column, table, output = starts[t]
             end = starts[t + 1]
             add_groups(
-                part, program[op : end[1]], splits[split : end[2]], columns[column : end[3]], levels[t],
+                sums, program[op : end[1]], splits[split : end[2]], columns[column : end[3]], levels[t],
                 tables[table : end[4]], outputs[output : end[5]], row_columns,
-                codes, line[node : end[0]], limit[node : end[0]], category[node : end[0]], sides, first,
+                codes, line[node : end[0]], limit[node : end[0]], category[node : end[0]], sides, first, size,
             )  # fmt: skip
