@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from explain_step import privacy
-from explain_step.artifacts import columns, effect_checks, effects, predicting
+from explain_step.artifacts import columns, effect_checks, effect_tables, effects, predicting, text_columns
+from explain_step.artifacts.effect_tables import Effect, Rows
 from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
@@ -20,9 +21,9 @@ from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntAr
 
 PDP_ROWS = 500
 ALE_ROWS = 2_000
-ICE_LINES = 20
-POINTS = 1_000
 SMALLEST_BIN = 10
+RARE = 0.2
+"""Levels say little about a column where those that are shown hold less than this part of the rows."""
 FEWEST_REFERENCE, FEWEST_LOCAL = 50, 100
 """A slow model is asked about fewer rows than these constants allow, down to so many."""
 MORE_COLUMNS = ("level", "line", "x_low", "x_high")
@@ -34,33 +35,6 @@ INTERVAL = (
     "this fitted "
     "model fixed."
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Rows:
-    """The rows that the curves of all features share."""
-
-    explained: Subject
-    attributions: Attributions
-    reference: pd.DataFrame
-    local: IntArray
-    config: Config
-    seeds: Seeds
-
-    @property
-    def local_weights(self) -> FloatArray | None:
-        """The weights of the rows behind accumulated local effects."""
-        return None if self.explained.weights is None else self.explained.weights[self.local]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Effect:
-    """One feature's table rows, sampled points and description."""
-
-    table: pd.DataFrame
-    points: pd.DataFrame | None
-    meta: dict[str, Any]
-    caveats: tuple[Caveat, ...]
 
 
 def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
@@ -83,7 +57,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     rows = _rows(subject, attributions, config=config, seeds=seeds)
     order = ranking(attributions, weights=rows.explained.weights)
     chosen, excluded = _choose(rows, order)
-    done: dict[str, _Effect] = {}
+    done: dict[str, Effect] = {}
     watch = predicting.Stopwatch(config.budget)
     rows, shortened = _in_time(rows, features=len(chosen))
     for feature in chosen:
@@ -102,13 +76,13 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     return Section(artifacts=tuple(artifacts), caveats=caveats)
 
 
-def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> _Rows:
+def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Rows:
     explained = subject.take(attributions.rows)
     n, m = len(explained.X), len(subject.background)
     rng = seeds.rng("dependence", "rows")
     kept = np.sort(rng.choice(m, PDP_ROWS, replace=False)) if m > PDP_ROWS else np.arange(m)
     local = np.sort(rng.choice(n, ALE_ROWS, replace=False)) if n > ALE_ROWS else np.arange(n)
-    return _Rows(
+    return Rows(
         explained=explained,
         attributions=attributions,
         reference=subject.background.iloc[kept].reset_index(drop=True),
@@ -118,7 +92,7 @@ def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds
     )
 
 
-def _in_time(rows: _Rows, *, features: int) -> tuple[_Rows, bool]:
+def _in_time(rows: Rows, *, features: int) -> tuple[Rows, bool]:
     """Return the rows, fewer of them where the budget does not reach for all features, and whether it does not."""
     size, local = len(rows.reference), len(rows.local)
     whole = max(features, 1) * (columns.POINTS * size + 2 * local)
@@ -137,7 +111,7 @@ def _in_time(rows: _Rows, *, features: int) -> tuple[_Rows, bool]:
     return fewer, True
 
 
-def _choose(rows: _Rows, order: IntArray) -> tuple[list[str], dict[str, str]]:
+def _choose(rows: Rows, order: IntArray) -> tuple[list[str], dict[str, str]]:
     """Return the top features that can be shown, and why others among them are not."""
     chosen: list[str] = []
     excluded: dict[str, str] = {}
@@ -153,28 +127,65 @@ def _choose(rows: _Rows, order: IntArray) -> tuple[list[str], dict[str, str]]:
     return chosen, excluded
 
 
-def _why_not(rows: _Rows, feature: str) -> str | None:
+def _why_not(rows: Rows, feature: str) -> str | None:
     if feature in privacy.hidden(rows.config):
         return "its values are redacted"
     series = rows.explained.X[feature]
     if columns.kind(series) != "levels":
         few = len(columns.grid(series, config=rows.config)) < 2
         return "it has fewer than two values that can be shown" if few else None
+    if _lengths(rows, feature) is not None:
+        return None
     found = columns.levels(series, config=rows.config)
-    named = [i for i, s in enumerate(found.samples) if s is not None]
-    if len(found.names) < 2 or not named:
+    if len(found.names) < 2 or not any(_shown(found)):
         return "it has fewer than two levels that can be shown"
-    if len(series) > 50 and np.isin(found.codes, named).mean() < 0.2:
-        return "almost every row has a level of its own (text or an identifier)"
-    return None
+    hardly = len(series) > 50 and sum(_shown(found)) < RARE * len(series)
+    return "almost every row has a level of its own (an identifier?)" if hardly else None
 
 
-def _effect(rows: _Rows, feature: str) -> _Effect:
+def _shown(found: columns.Levels) -> list[int]:
+    """Return the number of rows of each level that is shown under its name."""
+    held = np.bincount(found.codes[found.codes >= 0], minlength=len(found.names)).tolist()
+    return [n for n, sample in zip(held, found.samples, strict=True) if sample is not None]
+
+
+def _lengths(rows: Rows, feature: str) -> tuple[columns.Levels, text_columns.Unit] | None:
+    """Return a text column cut by length, where its texts hardly repeat."""
+    series = rows.explained.X[feature]
+    if columns.kind(series) != "levels":
+        return None
+    shown = _shown(columns.levels(series, config=rows.config))
+    n = len(series)
+    spread = n > columns.MAX_LEVELS and (sum(shown) < RARE * n or max(shown) <= 1)
+    return text_columns.by_length(series, config=rows.config) if spread else None
+
+
+def _effect(rows: Rows, feature: str) -> Effect:
+    lengths = _lengths(rows, feature)
+    if lengths is not None:
+        return _of_text(rows, feature, found=lengths[0], unit=lengths[1])
     series = rows.explained.X[feature]
     return _of_levels(rows, feature) if columns.kind(series) == "levels" else _of_numbers(rows, feature)
 
 
-def _of_numbers(rows: _Rows, feature: str) -> _Effect:
+def _of_text(rows: Rows, feature: str, *, found: columns.Levels, unit: text_columns.Unit) -> Effect:
+    """Return the mean attribution of texts by their length: no text can be set to a length, so nothing else."""
+    rng, phi = rows.seeds.rng("dependence", feature), effect_tables.contributions(rows, feature)
+    names = np.array(found.names, dtype=object)
+    curve = effects.group_means(phi, found.codes, groups=len(names), weights=rows.explained.weights, rng=rng)
+    meta = {
+        "kind": "levels",
+        "discrete": True,
+        "ordered": True,
+        "by": f"number of {unit}",
+        "curves": "free text: shown by its length, which is one thing about it among many; partial dependence and ALE are "
+        "not defined, because a text cannot be set to a length",
+    }
+    table = effect_tables.frame(rows, feature, "shap", curve, extra={"level": names})
+    return Effect(table=table, points=None, meta=meta, caveats=())
+
+
+def _of_numbers(rows: Rows, feature: str) -> Effect:
     series, config = rows.explained.X[feature], rows.config
     values = columns.numbers(series)
     grid = columns.grid(series, config=config)
@@ -191,17 +202,17 @@ def _of_numbers(rows: _Rows, feature: str) -> _Effect:
     count = np.bincount(near[near >= 0], minlength=len(grid)).astype(np.float64)
     ale = None if steps is None else effects.accumulated_local_effects(steps, *ends_of, rng=rng)
     parts = [
-        _frame(rows, feature, "shap", curve, extra={"x_low": ends[0], "x_high": ends[1]}),
-        _frame(rows, feature, "pdp", pdp, x=grid, count=count),
-        *([] if ale is None else [_frame(rows, feature, "ale", ale)]),
-        _ice(rows, feature, lines, x=grid, rng=rng),
-        _missing(rows, feature, rng=rng),
-        _density(rows, feature, values=values, grid=grid),
+        effect_tables.frame(rows, feature, "shap", curve, extra={"x_low": ends[0], "x_high": ends[1]}),
+        effect_tables.frame(rows, feature, "pdp", pdp, x=grid, count=count),
+        *([] if ale is None else [effect_tables.frame(rows, feature, "ale", ale)]),
+        effect_tables.ice(rows, feature, lines, x=grid, rng=rng),
+        effect_tables.missing(rows, feature, rng=rng),
+        effect_tables.density(rows, feature, values=values, grid=grid),
     ]
     meta = {"kind": columns.kind(series), "discrete": discrete, "ordered": True}
-    return _Effect(
+    return Effect(
         table=pd.concat([p for p in parts if len(p)], ignore_index=True),
-        points=_points(rows, feature, values=values),
+        points=effect_tables.points(rows, feature, values=values),
         meta=meta,
         caveats=()
         if ale is None
@@ -210,7 +221,7 @@ def _of_numbers(rows: _Rows, feature: str) -> _Effect:
 
 
 def _shap_by_value(
-    rows: _Rows,
+    rows: Rows,
     feature: str,
     *,
     values: FloatArray,
@@ -219,7 +230,7 @@ def _shap_by_value(
     rng: np.random.Generator,
 ) -> tuple[effects.Curve, tuple[FloatArray, FloatArray]]:
     """Return the mean attribution per value (few values) or per bin of the grid, and the ends of the bins."""
-    phi = _phi(rows, feature)
+    phi = effect_tables.contributions(rows, feature)
     weights = rows.explained.weights
     strict = privacy.is_strict(rows.config)
     if discrete:
@@ -239,17 +250,16 @@ def _placed(curve: effects.Curve, x: FloatArray) -> effects.Curve:
     return replace(curve, x=x)
 
 
-def _phi(rows: _Rows, feature: str) -> FloatArray:
-    position = rows.attributions.feature_names.index(feature)
-    return np.asarray(rows.attributions.values[:, position, :])
-
-
-def _of_levels(rows: _Rows, feature: str) -> _Effect:
+def _of_levels(rows: Rows, feature: str) -> Effect:
     series = rows.explained.X[feature]
     found = columns.levels(series, config=rows.config)
     rng = rows.seeds.rng("dependence", feature)
     curve = effects.group_means(
-        _phi(rows, feature), found.codes, groups=len(found.names), weights=rows.explained.weights, rng=rng
+        effect_tables.contributions(rows, feature),
+        found.codes,
+        groups=len(found.names),
+        weights=rows.explained.weights,
+        rng=rng,
     )
     names = np.array(found.names, dtype=object)
     m = len(rows.reference)
@@ -260,21 +270,25 @@ def _of_levels(rows: _Rows, feature: str) -> _Effect:
     pdp, lines = effects.partial_dependence(answers, rng=rng)
     x = np.array(known, dtype=np.float64)
     parts = [
-        _frame(rows, feature, "shap", curve, extra={"level": names}),
-        _frame(rows, feature, "pdp", pdp, x=x, count=curve.count[known], extra={"level": names[known]}),
-        _ice(rows, feature, lines, x=x, rng=rng, level=names[known]),
+        effect_tables.frame(rows, feature, "shap", curve, extra={"level": names}),
+        effect_tables.frame(
+            rows, feature, "pdp", pdp, x=x, count=curve.count[known], extra={"level": names[known]}
+        ),
+        effect_tables.ice(rows, feature, lines, x=x, rng=rng, level=names[known]),
     ]
     if steps is not None:
         ale = effects.accumulated_local_effects(steps, *ends_of, rng=rng)
-        parts.append(_frame(rows, feature, "ale", ale, count=curve.count, extra={"level": names}))
+        parts.append(
+            effect_tables.frame(rows, feature, "ale", ale, count=curve.count, extra={"level": names})
+        )
     meta = {"kind": "levels", "discrete": True, "ordered": found.ordered}
     if len(found.names) > 2:
         meta["ale"] = "not defined: accumulated local effects need an order of the levels"
     table = pd.concat([p for p in parts if len(p)], ignore_index=True)
-    return _Effect(table=table, points=None, meta=meta, caveats=())
+    return Effect(table=table, points=None, meta=meta, caveats=())
 
 
-def _steps_of_levels(rows: _Rows, feature: str, *, found: columns.Levels) -> effects.Steps:
+def _steps_of_levels(rows: Rows, feature: str, *, found: columns.Levels) -> effects.Steps:
     series = rows.explained.X[feature]
     local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
     return effects.level_steps(
@@ -287,7 +301,7 @@ def _steps_of_levels(rows: _Rows, feature: str, *, found: columns.Levels) -> eff
 
 
 def _ask(
-    rows: _Rows, feature: str, *, settings: list[Any], steps: effects.Steps | None
+    rows: Rows, feature: str, *, settings: list[Any], steps: effects.Steps | None
 ) -> tuple[list[FloatArray], list[FloatArray]]:
     """Return the outputs behind partial dependence and behind the local steps, asked for in one call."""
     frames = effects.set_frames(rows.reference, feature, settings=settings)
@@ -296,95 +310,8 @@ def _ask(
     return answers[: len(frames)], answers[len(frames) :]
 
 
-def _frame(
-    rows: _Rows,
-    feature: str,
-    name: str,
-    curve: effects.Curve,
-    *,
-    x: FloatArray | None = None,
-    count: FloatArray | None = None,
-    extra: dict[str, Any] | None = None,
-) -> pd.DataFrame:
-    """Return a curve as table rows, one block per output; points without rows have no value."""
-    parts = []
-    for k, output in enumerate(rows.attributions.output_names):
-        columns_ = {
-            "output": output,
-            "feature": feature,
-            "curve": name,
-            "x": curve.x if x is None else x,
-            "value": curve.value[:, k],
-            "ci_low": curve.low[:, k],
-            "ci_high": curve.high[:, k],
-            "count": curve.count if count is None else count,
-        }
-        parts.append(pd.DataFrame(columns_ | (extra or {})))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _ice(
-    rows: _Rows,
-    feature: str,
-    lines: FloatArray,
-    *,
-    x: FloatArray,
-    rng: np.random.Generator,
-    level: Any = None,
-) -> pd.DataFrame:
-    """Return the curves of a few reference rows; none under strict privacy (each is a single row)."""
-    if privacy.is_strict(rows.config):
-        return pd.DataFrame()
-    m, g, _ = lines.shape
-    taken = np.sort(rng.choice(m, min(ICE_LINES, m), replace=False))
-    parts = []
-    for k, output in enumerate(rows.attributions.output_names):
-        part = pd.DataFrame({"x": np.tile(x, len(taken)), "value": lines[taken, :, k].ravel()})
-        part["line"] = np.repeat(np.arange(len(taken), dtype=np.float64), g)
-        part = part.assign(output=output, feature=feature, curve="ice")
-        parts.append(part if level is None else part.assign(level=np.tile(level, len(taken))))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _missing(rows: _Rows, feature: str, *, rng: np.random.Generator) -> pd.DataFrame:
-    """Return the mean attribution of rows where the column is missing, as a point off the curve."""
-    blank = np.isnan(columns.numbers(rows.explained.X[feature]))
-    smallest = rows.config.min_segment if privacy.is_strict(rows.config) else 1
-    if blank.sum() < smallest:
-        return pd.DataFrame()
-    codes = np.where(blank, 0, -1).astype(np.int64)
-    curve = effects.group_means(_phi(rows, feature), codes, groups=1, weights=rows.explained.weights, rng=rng)
-    return _frame(rows, feature, "shap", curve, x=np.array([np.nan]), extra={"level": privacy.MISSING})
-
-
-def _density(rows: _Rows, feature: str, *, values: FloatArray, grid: FloatArray) -> pd.DataFrame:
-    """Return rows per bin of equal width over the part of the axis that is worth drawing."""
-    smallest = rows.config.min_segment if privacy.is_strict(rows.config) else None
-    edges, counts = effects.density(values, grid, smallest=smallest)
-    part = pd.DataFrame(
-        {"x": (edges[1:] + edges[:-1]) / 2, "x_low": edges[:-1], "x_high": edges[1:], "count": counts}
-    )
-    parts = [part.assign(output=o, feature=feature, curve="density") for o in rows.attributions.output_names]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _points(rows: _Rows, feature: str, *, values: FloatArray) -> pd.DataFrame | None:
-    """Return sampled (value, attribution) points for the scatter; none under strict privacy."""
-    if privacy.is_strict(rows.config):
-        return None
-    known = np.flatnonzero(~np.isnan(values))
-    rng = rows.seeds.rng("dependence", "points", feature)
-    taken = np.sort(rng.choice(known, POINTS, replace=False)) if len(known) > POINTS else known
-    phi = _phi(rows, feature)
-    parts = [
-        pd.DataFrame({"output": output, "feature": feature, "x": values[taken], "shap": phi[taken, k]})
-        for k, output in enumerate(rows.attributions.output_names)
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
 def _assemble(
-    rows: _Rows, done: dict[str, _Effect], *, excluded: dict[str, str]
+    rows: Rows, done: dict[str, Effect], *, excluded: dict[str, str]
 ) -> tuple[list[Artifact], tuple[Caveat, ...]]:
     table = pd.concat([e.table for e in done.values()], ignore_index=True)
     contract = ["output", "feature", "curve", "x", "value", "ci_low", "ci_high", "count"]
@@ -411,7 +338,7 @@ def _assemble(
     points = [e.points for e in done.values() if e.points is not None]
     if points:
         extra = {
-            "method": f"a seeded sample of at most {POINTS} explained rows per feature",
+            "method": f"a seeded sample of at most {effect_tables.POINTS} explained rows per feature",
             "interval": "none",
         }
         artifacts.append(

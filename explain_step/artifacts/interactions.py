@@ -70,17 +70,28 @@ INTERVAL = (
 )
 
 
+ALONE = Caveat(
+    code="one_column",
+    section="dependence",
+    message="The model reads one column, so there are no interactions.",
+)
+
+
 def build(subject: Subject, attributions: Attributions, *, config: Config, seeds: Seeds) -> Section:
     """Return ``interactions`` (every pair of the top features, strongest first) and ``interaction_surface``.
+
+    A model of one column has none; that is said, and is no lack.
 
     Raises
     ------
     NotApplicable
-        There are fewer than two features or rows, or the budget does not reach for two background rows per
-        row.
+        There are fewer than two rows, ``config.top_features`` is one, or the budget does not reach for two background
+        rows per row.
     """
     explained = subject.take(attributions.rows)
     order = [int(j) for j in ranking(attributions, weights=explained.weights)]
+    if len(order) == 1:
+        return Section(artifacts=(), caveats=(ALONE,))
     if min(len(order), config.top_features, len(explained.X)) < 2:
         msg = "interactions need at least two features and two explained rows"
         raise NotApplicable(msg)

@@ -84,12 +84,18 @@ def _view(main: Artifact, points: pd.DataFrame | None, *, feature: str, labels: 
 def _figure(view: _View) -> Figure:
     numeric = view.meta.get("kind") != "levels" and _distinct(view) > FEW
     figure = _curves(view) if numeric else _levels(view)
-    title = f"How the prediction depends on {style.shortened(view.name, 60)}"
+    what = "the length of " if _is_text(view) else ""
+    title = f"How the prediction depends on {what}{style.shortened(view.name, 60)}"
     style.heading(figure, title)
     style.footnote(figure, _note(view, numeric=numeric))
     return style.finish(
         figure, kind="dependence", slug=style.slug(view.feature), title=title, alt=_alt(view, numeric=numeric)
     )
+
+
+def _is_text(view: _View) -> bool:
+    """Return whether the levels are ranges of a free text's length, which have attributions only."""
+    return "by" in view.meta
 
 
 def _distinct(view: _View) -> int:
@@ -110,6 +116,8 @@ def _note(view: _View, *, numeric: bool) -> str:
         text += ", single rows (grey). " if (view.table["curve"] == "ice").any() else ". "
         text += "Bottom: where the rows are"
         text += " (beyond the axis: the outer 1 %). " if _cut(view) else ". "
+    elif _is_text(view):
+        text = f"Dots: mean SHAP value by {view.meta['by']}, 95 % intervals; n: rows. Free text has no partial dependence. "
     else:
         text = "Dots: mean SHAP value and partial dependence per level with 95 % intervals; n: rows. "
     if view.total_outputs > len(view.outputs):
@@ -298,7 +306,7 @@ def _levels(view: _View) -> Canvas:
     names = [f"{style.wrap(t, 20)}  (n\u00a0=\u00a0{c:,.0f})" for t, c in zip(texts, counts, strict=True)]
     k = len(view.outputs)
     figure = style.blank_figure(style.WIDTH, 1.5 + style.row_height(names, one=0.27))
-    panels = 2 if k == 1 else k
+    panels = 2 if k == 1 and not _is_text(view) else k
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     for i, output in enumerate(view.outputs):
         shap = view.curve("shap", output).iloc[order]
@@ -307,7 +315,7 @@ def _levels(view: _View) -> Canvas:
         axes[i].locator_params(axis="x", nbins=4 if k < 3 else 2)
         if k > 1:
             axes[i].set_title(style.wrap(output, 20), fontsize=style.FONT, color=style.INK)
-    if k == 1:
+    if panels > k:
         pdp = _matched(view.curve("pdp", view.outputs[0]), first.iloc[order])
         _lane_dots(axes[1], pdp, colour=style.INK, zero=False)
         words = style.effect_words(view.quantity, view.outputs[0])
@@ -355,7 +363,8 @@ def _alt(view: _View, *, numeric: bool) -> str:
     if not numeric:
         rows = [shap.iloc[i] for i in _lane_order(view, shap)][:12]
         listed = "; ".join(f"{_level_name(r)}: {style.number(float(r['value']))}" for r in rows)
-        return f"Mean SHAP values on the {words} per level of {view.name}: {listed}."
+        per = f"by {view.meta['by']} of" if _is_text(view) else "per level of"
+        return f"Mean SHAP values on the {words} {per} {view.name}: {listed}."
     on = shap[shap["x"].notna()]
     picked = on.iloc[np.unique(np.linspace(0, len(on) - 1, 5).round().astype(int))]
     listed = "; ".join(

@@ -12,7 +12,7 @@ from explain_step.report.context import PageContext
 from explain_step.report.format import Name, Part, Text, clean, is_number, listing, number, plural, tidy
 from explain_step.report.importance import overall
 from explain_step.report.sections import Details, Section, absent, made, present
-from explain_step.report.sentences import spelled
+from explain_step.report.sentences import sentence, spelled
 from explain_step.report.tables import (
     Column,
     Labels,
@@ -74,7 +74,18 @@ def section(context: PageContext, *, labels: Labels) -> Section:
         title=TITLE,
         finding=finding,
         details=tuple(details),
-        made=(*made(artifact, pairs), *_excluded(artifact, labels=labels)),
+        made=(*made(artifact, pairs), *_texts(artifact, labels=labels), *_excluded(artifact, labels=labels)),
+    )
+
+
+def _texts(artifact: Artifact, *, labels: Labels) -> tuple[Text, ...]:
+    """Return the leading inputs that are free text, and what stands for them."""
+    features = artifact.meta.get("features")
+    found = features.items() if isinstance(features, Mapping) else ()
+    return tuple(
+        (labels.of(name), f", by {clean(meta['by'])}: {sentence(meta.get('curves', ''))}")
+        for name, meta in found
+        if isinstance(meta, Mapping) and "by" in meta
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from effect_kit import additive_case, attributions_of, model_of, normal_frame, subject_of
 
 from explain_step import privacy
-from explain_step.artifacts import columns, dependence, effects
+from explain_step.artifacts import columns, dependence, effect_tables, effects, text_columns
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.seeds import Seeds
@@ -331,7 +331,7 @@ def test_ice_lines_are_single_reference_rows():
     X = normal_frame(100, 2)
     subject, attributions = additive_case(X, {"x0": lambda s: s, "x1": lambda s: 100 * s})
     ice = curve(table_of(subject, attributions), "x0", "ice")
-    assert ice["line"].nunique() == dependence.ICE_LINES
+    assert ice["line"].nunique() == effect_tables.ICE_LINES
     first = ice[ice["line"] == 0]
     level = (first["value"] - first["x"]).to_numpy()
     np.testing.assert_allclose(level, level[0])

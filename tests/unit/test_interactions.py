@@ -119,10 +119,15 @@ def test_weights_decide_which_rows_count():
     assert found[1] < found[0]
 
 
-def test_one_feature_is_not_applicable():
-    subject, attributions = case(lambda f: f["x0"], d=1)
+def test_one_column_has_no_interactions_which_is_no_lack():
+    result = section(*case(lambda f: f["x0"], d=1))
+    assert result.artifacts == ()
+    assert [(c.code, c.degrades) for c in result.caveats] == [("one_column", False)]
+
+
+def test_one_feature_of_several_is_not_applicable():
     with pytest.raises(NotApplicable, match="two features"):
-        section(subject, attributions)
+        section(*case(product), top_features=1)
 
 
 def test_a_spent_budget_keeps_two_contexts_and_says_so():
