@@ -17,6 +17,7 @@ $(STAMP): pyproject.toml uv.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
 	$(SYNC) --extra all --group dev --python $(BIN)/python
+	$(BIN)/explain-step warm
 	touch $@
 
 # the other extras too: Spark and the exports to other formats

@@ -28,7 +28,9 @@ CALL_CELLS = 8_000_000
 PIECE_CELLS = 50_000
 PROBES = (32, 128, 512, 2048, 8192)
 FALLS = 0.7
-"""A larger probe is asked for only while the time per row falls below this part of what it was."""
+"""A larger probe is asked for only while the time per row falls below this part of what it was,"""
+LOOK = 0.02
+"""or while all probes together took less than this part of the seconds: a busy moment is longer than a small probe."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,27 +83,23 @@ class Clock:
 
     budget: float
     started: float = field(default_factory=_now)
-    predicted: int = 0
-    """Rows predicted by this clock."""
-    predicting: float = 0.0
-    """Seconds these took: what is done beside is spent too, but says nothing about the next rows."""
+    each: float = 0.0
+    """Seconds per row of the last call: what is done beside is spent too, but says nothing about the next rows."""
 
     def spent(self) -> float:
         """Return the seconds since the start."""
         return _now() - self.started
 
     def allows(self, work: int) -> bool:
-        """Return whether ``work`` more rows would end in time, at the speed of those that are done."""
-        expected = self.predicting * work / self.predicted if self.predicted else 0.0
-        return self.spent() + expected <= self.budget
+        """Return whether ``work`` more rows would end in time, at the speed of the last call."""
+        return self.spent() + self.each * work <= self.budget
 
     @contextmanager
     def counting(self, rows: int) -> Iterator[None]:
-        """Count ``rows`` and the time of predicting them."""
+        """Take the speed from the prediction of ``rows`` rows, the largest call so far."""
         began = _now()
         yield
-        self.predicting += _now() - began
-        self.predicted += rows
+        self.each = (_now() - began) / max(rows, 1)
 
 
 def pool(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame) -> Pool:
@@ -207,7 +205,7 @@ def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: f
     A few rows of ``frame`` are predicted to see. Where their time does not suffice, more rows are, as long as that
     lowers the time per row, so that neither the cost of a single call nor a busy moment decides.
     """
-    fastest = np.inf
+    fastest, start = np.inf, _now()
     for size in PROBES:
         part = frame.iloc[np.arange(min(size, rows)) % len(frame)]
         began = _now()
@@ -217,7 +215,7 @@ def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: f
         fastest = min(fastest, each)
         if fastest * rows <= seconds or size >= rows:
             return rows
-        if settled:
+        if settled and _now() - start > LOOK * seconds:
             break
     return int(seconds / fastest)
 
@@ -225,7 +223,8 @@ def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: f
 def calls(total: int, columns: int, *, stop: int = 0) -> Iterator[slice]:
     """Return the calls that cover ``total`` rows: the sizes grow from small to the largest, by counts alone.
 
-    One call ends at row ``stop``.
+    One call ends at row ``stop``; the next is at most `GROWTH` times as large, because a small call tells little about
+    the speed of a large one.
 
     Examples
     --------
@@ -237,6 +236,7 @@ def calls(total: int, columns: int, *, stop: int = 0) -> Iterator[slice]:
     while start < total:
         end = min(start + size, stop if start < stop else total)
         yield slice(start, end)
+        size = end - start if start == 0 and end == stop else size
         start, size = end, min(GROWTH * size, largest)
 
 
