@@ -170,12 +170,16 @@ def resampled_mean_and_error(
     flat: FloatArray, *, counts: FloatArray, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return weighted means (r, d) and standard errors of resamples given as counts (r, n)."""
-    w = counts * weights
+    d = flat.shape[1]
+    equal = bool((weights == weights[:1]).all())  # then the weights cancel, and one product holds all sums
+    w = counts if equal else counts * weights
+    square = w if equal else w * weights
     total = w.sum(axis=1, keepdims=True)
     total[total == 0] = 1.0
-    mean = (w @ flat) / total
-    square = counts * (weights**2)
-    variance = (square @ flat**2) - 2 * mean * (square @ flat) + mean**2 * square.sum(axis=1, keepdims=True)
+    sums = square @ np.concatenate([flat, flat**2], axis=1)
+    mean = (sums[:, :d] if equal else w @ flat) / total
+    size = total if equal else square.sum(axis=1, keepdims=True)
+    variance = sums[:, d:] - 2 * mean * sums[:, :d] + mean**2 * size
     return mean, np.sqrt(np.maximum(variance, 0.0)) / total
 
 
