@@ -14,24 +14,33 @@ _NOTHING = "(?!)"
 _UNSEEN = ("Mn", "Me", "Cf", "Cc")
 _FILLERS = "\u115f\u1160"
 """Letters that are drawn as nothing (U+3164 and U+FFA0 decompose to the second)."""
+_ALIKE = str.maketrans(
+    "\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u041a\u041c\u041e\u0420\u0405\u0422\u0425\u0423"
+    "\u0430\u0501\u0435\u04bb\u0456\u0458\u04cf\u043e\u0440\u0441\u0455\u0443\u0445\u051b\u051d\u0475"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c5\u03c7\u03b3\u0251\u0261",
+    "ABCEHIJKMOPSTXYadehijlopcsyxqwvABEZHIKMNOPTYXaikvopuxyag",
+)
+"""Cyrillic, Greek and odd Latin letters that are drawn as a Latin one: no database takes them for it, but people do."""
 _LATIN = re.compile(
-    r"LATIN (?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS )?(?P<letter>[A-Z]{1,2})(?: WITH .+)?"
+    r"LATIN (?:(?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS )?|LETTER SMALL CAPITAL )(?P<letter>[A-Z]{1,2})(?: WITH .+)?"
 )
 
 
 def folded(name: str) -> str:
-    r"""Return a name as the loosest database collation compares it: no case, accents, width or unseen signs.
+    r"""Return a name as the loosest database collation, or a reader, compares it.
 
-    ``Champion``, ``CHAMPION`` and ``chámpion`` name one alias on some servers, so they are protected alike.
+    No case, accents, width or unseen signs: ``Champion``, ``CHAMPION`` and ``chámpion`` name one alias on some servers,
+    so they are protected alike. Letters of other scripts that look like Latin ones count as these.
 
     Examples
     --------
-    >>> folded("Chámpion") == folded("CHAMPION") == folded("champi\u00f8n")
+    >>> folded("Chámpion") == folded("CHAMPION") == folded("champi\u00f8n") == folded("\u0441hampi\u03bfn")
     True
     """
     if name.isascii() and name.isprintable():
         return name.strip().casefold()
-    plain = unicodedata.normalize("NFKD", name.strip())
+    plain = unicodedata.normalize("NFKD", name.strip()).translate(_ALIKE)
     return "".join(
         _base(c) for c in plain if c not in _FILLERS and unicodedata.category(c) not in _UNSEEN
     ).casefold()

@@ -112,16 +112,22 @@ class RepositoryGuards:
         name = _joined(artifact_path, Path(local_file).name)
         self._check(name, "write")
         self._check_content(name, Path(local_file))
-        return self.inner.log_artifact(local_file, artifact_path)
+        result = self.inner.log_artifact(local_file, artifact_path)
+        self._check_afterwards(name)
+        return result
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> Any:
         """Store the files of a directory where none of them meets something sealed."""
         root = Path(local_dir)
-        for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
-            name = _joined(artifact_path, file.relative_to(root).as_posix())
+        files = sorted(path for path in root.rglob("*") if not path.is_dir())
+        names = [_joined(artifact_path, file.relative_to(root).as_posix()) for file in files]
+        for name, file in zip(names, files, strict=True):
             self._check(name, "write")
             self._check_content(name, file)
-        return self.inner.log_artifacts(local_dir, artifact_path)
+        result = self.inner.log_artifacts(local_dir, artifact_path)
+        for name in names:
+            self._check_afterwards(name)
+        return result
 
     def delete_artifacts(self, artifact_path: str | None = None) -> Any:
         """Remove a file or folder that nothing rests on; the manifest of a damaged snapshot may go too."""
@@ -165,6 +171,22 @@ class RepositoryGuards:
             self.judge.refuse(
                 f"{act} artifact", f"{path or 'the artifact root'}: {act} refused: {problem}.", path=path
             )
+
+    def _check_afterwards(self, path: str) -> None:
+        """Take a file away again whose model or run was promoted while it was written: what it replaced was judged."""
+        whole = _joined(urlparse(stripped(self.artifact_uri)).path, path)
+        try:
+            problem = Sealer(self._owner, self._children).overtaken(whole)
+        except Exception as error:  # noqa: BLE001 - what cannot be asked is refused
+            problem = f"it is not known whether it is sealed ({type(error).__name__}: {str(error)[:200]})"
+        if problem is None:
+            return
+        text = f"{path}: write refused, and the file taken away: while it was written, {problem}."
+        try:
+            self.judge.refuse("write artifact", text, path=path)
+        except Exception:
+            self.inner.delete_artifacts(path)
+            raise
 
     def _check_content(self, path: str, file: Path) -> None:
         """Refuse a manifest or a signature that is none: it would seal, or spoil, what is evidence."""
@@ -252,7 +274,9 @@ class MultipartGuards:
     ) -> Any:
         """Publish an upload where nothing sealed has come into being meanwhile."""
         self._check_upload(local_file, artifact_path)
-        return self.inner.complete_multipart_upload(local_file, upload_id, parts, artifact_path)
+        result = self.inner.complete_multipart_upload(local_file, upload_id, parts, artifact_path)
+        self._check_afterwards(_joined(artifact_path, Path(local_file).name))  # type: ignore[attr-defined]
+        return result
 
     def abort_multipart_upload(
         self, local_file: str, upload_id: str, artifact_path: str | None = None

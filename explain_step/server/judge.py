@@ -167,9 +167,9 @@ class Judge:
 
 
 def deleted_origin(tracking: Any, evidence: Evidence) -> str | None:
-    """Say what the files of a version hang on that is deleted: its experiment, or the run that holds them.
+    """Say what a version hangs on that is deleted: its experiment, the run that holds its files, or made its model.
 
-    One narrow query: it is asked before and after each promotion.
+    Narrow queries: they are asked before and after each promotion.
     """
     from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 
@@ -186,13 +186,12 @@ def deleted_origin(tracking: Any, evidence: Evidence) -> str | None:
         )
         joined = asked.join(owner, owner.experiment_id == SqlExperiment.experiment_id)
         row = joined.filter(key == (run if model is None else model)).first()
+        source = session.query(SqlRun.lifecycle_stage).filter(SqlRun.run_uuid == run).scalar()
     if row is None or row[2] == "deleted":
         return f"{what}, which holds its files, is deleted"
-    return (
-        f"experiment {row[0]}, which holds its files, is deleted; restore it first"
-        if row[1] == "deleted"
-        else None
-    )
+    if row[1] == "deleted":
+        return f"experiment {row[0]}, which holds its files, is deleted; restore it first"
+    return f"run {run}, which logged it, is deleted; restore it first" if source == "deleted" else None
 
 
 def deny(message: str) -> NoReturn:

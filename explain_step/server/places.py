@@ -10,6 +10,7 @@ from explain_step.errors import ExplainStepError
 from explain_step.server.seal import in_trace, readings, spots
 from explain_step.server.settings import UNSEALED, Deployment, accepts_unsealed, stripped
 from explain_step.tracking.place import Place
+from explain_step.tracking.target import MODEL_ID
 
 AZURE = ("wasb", "wasbs", "abfs", "abfss")
 
@@ -73,11 +74,16 @@ def nested(location: str, *, deployment: Deployment) -> str | None:
     'it lies inside the artifacts of a run, a logged model or a trace'
     """
     path = urlparse(location).path or location
-    if any(in_trace(reading) or any(spots(reading)) for reading in readings(path)):
+    if any(in_trace(reading) or any(spots(reading)) or _owned(reading) for reading in readings(path)):
         return "it lies inside the artifacts of a run, a logged model or a trace"
-    if deployment.seals_artifacts and _inside(location, stripped(str(deployment.destination))):
+    if deployment.seals_artifacts and _inside(stripped(location), stripped(str(deployment.destination))):
         return "it is inside this server's artifact store; leave it out, or give mlflow-artifacts:/<folder>"
     return None
+
+
+def _owned(path: str) -> bool:
+    """Tell whether a path leads through the folder of a logged model, whatever is below it."""
+    return any(MODEL_ID.fullmatch(name) for name in path.split("/"))
 
 
 def _inside(location: str, store: str) -> bool:

@@ -147,5 +147,5 @@ def protected_versions(registry: Any, policy: Policy) -> list[tuple[Origin, str]
 
 
 def _origin(row: Any) -> Origin:
-    named = MODEL_ID.search(str(row.storage_location or row.source or ""))
-    return Origin(run_id=row.run_id or None, model_id=None if named is None else named[0])
+    named = MODEL_ID.findall(str(row.storage_location or row.source or ""))
+    return Origin(run_id=row.run_id or None, model_id=named[-1] if named else None)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from explain_step.gate import Evidence, Policy, Request, folded
-from explain_step.server import client, tags
+from explain_step.server import client, racing, tags
 from explain_step.server.client import Candidate
 from explain_step.server.judge import Judge
 from explain_step.server.names import baseline_problem, waiver_problem
@@ -119,6 +119,9 @@ class Look:
             if self._facts(store, now) != (self.found.creation_timestamp, self.found.source, self.location):
                 text = f"models:/{name}/{version} is not the version that was judged; ask again."
                 store.judge.refuse(str(self.request), text, name=name, version=version)
+            if racing.is_marked(now.tags) or racing.is_marked(store.get_registered_model(name).tags):
+                text = f"models:/{name}/{version} is being deleted."
+                store.judge.refuse(str(self.request), text, name=name, version=version)
             if self.evidence is not None:
                 store.judge.must_stay(self.evidence, self.request)
             if self.evidence is not None and self.evidence.model_id is None:
@@ -206,19 +209,25 @@ class RegistryGuards:
                     "rename", name, f"{protected!r} is a protected name; copy versions into it instead"
                 )
         held = holders_of_name(self, policy, name)
-        if held:
-            self._refuse("rename", name, f"{held[0]}; a rename would change what that name stands for")
+        self._stays(name, held)
         self._no_waiver("rename", policy, name, new_name)
-        return super().rename_registered_model(name, new_name)  # type: ignore[misc]
+        result = super().rename_registered_model(name, new_name)  # type: ignore[misc]
+        try:  # promoted this moment
+            self._stays(name, [] if held else holders_of_name(self, policy, new_name))
+        except Exception:
+            super().rename_registered_model(new_name, name)  # type: ignore[misc]
+            raise
+        return result
 
     def delete_registered_model(self, name: str) -> Any:
-        """Refuse to delete what a protected alias points into."""
+        """Refuse to delete what a protected alias points into, also where it came to do so this moment."""
         policy = self.judge.policy()
         held = holders_of_name(self, policy, name)
-        if held:
-            self._refuse("delete", name, f"{held[0]}; take the alias or stage away first")
+        self._let_go(name, held)
         self._no_waiver("delete", policy, name)
-        return super().delete_registered_model(name)  # type: ignore[misc]
+        with racing.marked(super(), name):
+            self._let_go(name, [] if held else holders_of_name(self, policy, name))
+            return super().delete_registered_model(name)  # type: ignore[misc]
 
     def set_registered_model_tag(self, name: str, tag: Any) -> Any:
         """Refuse the gate's own tags, and turning a model into a prompt."""
@@ -263,11 +272,13 @@ class RegistryGuards:
         return result
 
     def delete_model_version(self, name: str, version: Any) -> Any:
-        """Refuse to delete a version that a protected alias or stage points to."""
-        held = holders_of_version(self, self.judge.policy(), name, version)
-        if held:
-            self._refuse("delete", f"{name}/{version}", f"{held[0]}; take the alias or stage away first")
-        return super().delete_model_version(name, version)  # type: ignore[misc]
+        """Refuse to delete a version that a protected alias or stage points to, or came to point to this moment."""
+        policy, where = self.judge.policy(), f"{name}/{version}"
+        held = holders_of_version(self, policy, name, version)
+        self._let_go(where, held)
+        with racing.marked(super(), name, version):
+            self._let_go(where, [] if held else holders_of_version(self, policy, name, version))
+            return super().delete_model_version(name, version)  # type: ignore[misc]
 
     def set_model_version_tag(self, name: str, version: Any, tag: Any) -> Any:
         """Accept the gate's own tags only where they say what the verified evidence says."""
@@ -299,6 +310,14 @@ class RegistryGuards:
 
     def _refuse(self, action: str, name: str, why: str) -> None:
         self.judge.refuse(action, f"{name}: {action} refused: {why}.", name=name)
+
+    def _let_go(self, what: str, held: list[str]) -> None:
+        if held:
+            self._refuse("delete", what, f"{held[0]}; take the alias or stage away first")
+
+    def _stays(self, name: str, held: list[str]) -> None:
+        if held:
+            self._refuse("rename", name, f"{held[0]}; a rename would change what that name stands for")
 
     def _no_waiver(self, action: str, policy: Policy, *names: str) -> None:
         problem = waiver_problem(policy, *names)

@@ -131,6 +131,19 @@ class Sealer:
                 return "it is a folder that may hold sealed models and evidence"
         return None
 
+    def overtaken(self, path: str) -> str | None:
+        """Say why a file that has just been written may not stay: its model or run was proven or promoted meanwhile."""
+        found = {spot.root.casefold(): spot for reading in readings(path) for spot in spots(reading)}
+        for spot in found.values():
+            if spot.parts[:1] == (FOLDER,):
+                continue
+            owner = self._owner(spot)
+            if owner.held is not None:
+                return owner.held
+            if owner.ready and self._of_all_evidence(spot) is not None:
+                return f"logged model m-{spot.id} is finished and explained"
+        return None
+
     def _of_spot(self, spot: Spot, act: Act) -> str | None:
         if spot.parts[:1] == (FOLDER,):
             why = self._of_evidence(spot, act)

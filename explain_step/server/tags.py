@@ -13,6 +13,7 @@ from explain_step.errors import ExplainStepError
 from explain_step.gate import Evidence, Policy, check_break_glass, folded, person
 from explain_step.server.client import StoreClient
 from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
+from explain_step.server.racing import DELETING_TAG
 from explain_step.server.user import current_user
 from explain_step.snapshot.manifest import check_schema, parse, seal
 from explain_step.tracking.decision_log import DECISION_TAG, PROMOTED_TAG, parse_head, promoted_tag
@@ -35,8 +36,9 @@ def is_reserved(key: str) -> bool:
 
 
 def travels(key: str) -> bool:
-    """Tell whether a tag goes with a copy: facts and reviews do, a use of break-glass and a promotion do not."""
-    return is_reserved(key) and key != BREAK_GLASS_TAG and not key.startswith(PROMOTED_TAG)
+    """Tell whether a tag goes with a copy: facts and reviews do, not so what was done with the one version."""
+    stays = (BREAK_GLASS_TAG, DELETING_TAG)
+    return is_reserved(key) and key not in stays and not key.startswith(PROMOTED_TAG)
 
 
 def may_not_delete(key: str) -> str | None:

@@ -104,20 +104,42 @@ class TrackingGuards:
         return super().delete_logged_model_tag(model_id, key)  # type: ignore[misc]
 
     def delete_run(self, run_id: str) -> Any:
-        """Refuse while a protected version comes from the run."""
-        self._keep(f"run {run_id}", self._holders_of_run(run_id))
-        return super().delete_run(run_id)  # type: ignore[misc]
+        """Refuse while a protected version comes from the run; a promotion of this moment brings it back."""
+        delete, restore = super().delete_run, super().restore_run  # type: ignore[misc]
+        return self._gone(
+            f"run {run_id}",
+            lambda: self._holders_of_run(run_id),
+            delete=lambda: delete(run_id),
+            restore=lambda: restore(run_id),
+        )
 
     def delete_experiment(self, experiment_id: str) -> Any:
         """Refuse while a protected version comes from one of its runs or models: they are deleted with it."""
-        self._keep(f"experiment {experiment_id}", self._holders_of_experiment(experiment_id))
-        return super().delete_experiment(experiment_id)  # type: ignore[misc]
+        delete, restore = super().delete_experiment, super().restore_experiment  # type: ignore[misc]
+        return self._gone(
+            f"experiment {experiment_id}",
+            lambda: self._holders_of_experiment(experiment_id),
+            delete=lambda: delete(experiment_id),
+            restore=lambda: restore(experiment_id),
+        )
 
     def delete_logged_model(self, model_id: str) -> Any:
         """Refuse while a protected version is this model."""
-        judge = self.judge
-        self._keep(f"logged model {model_id}", holders_of_model(judge.registry, judge.policy(), model_id))
-        return super().delete_logged_model(model_id)  # type: ignore[misc]
+        judge, delete = self.judge, super().delete_logged_model  # type: ignore[misc]
+        return self._gone(
+            f"logged model {model_id}",
+            lambda: holders_of_model(judge.registry, judge.policy(), model_id),
+            delete=lambda: delete(model_id),
+            restore=lambda: self._restore_logged_model(model_id),
+        )
+
+    def _restore_logged_model(self, model_id: str) -> None:
+        """Take a deletion back; MLflow has no request for it."""
+        from mlflow.store.tracking.dbmodels.models import SqlLoggedModel
+
+        with self.ManagedSessionMaker(read_only=False) as session:  # type: ignore[attr-defined]
+            query = session.query(SqlLoggedModel).filter(SqlLoggedModel.model_id == model_id)
+            query.update({SqlLoggedModel.lifecycle_stage: "active"})
 
     def finalize_logged_model(self, model_id: str, status: Any) -> Any:
         """Refuse to reopen a finished model: its files could be changed and it be finished again."""
@@ -144,6 +166,25 @@ class TrackingGuards:
                 "delete tag", f"run {run_id}: the tag {key!r} says who made it and stays.", run_id=run_id
             )
         return super().delete_tag(run_id, key)  # type: ignore[misc]
+
+    def _gone(
+        self,
+        what: str,
+        holders: Callable[[], list[str]],
+        *,
+        delete: Callable[[], Any],
+        restore: Callable[[], Any],
+    ) -> Any:
+        """Delete what nothing holds; and bring it back where a promotion came to hold it meanwhile."""
+        held = holders()
+        self._keep(what, held)
+        result = delete()
+        try:
+            self._keep(what, [] if held else holders())
+        except Exception:
+            restore()
+            raise
+        return result
 
     def _keep(self, what: str, held: list[str]) -> None:
         if held:
@@ -179,7 +220,8 @@ class TrackingGuards:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
         if version.model_id is not None:
-            found.add(str(super().get_logged_model(version.model_id).experiment_id))  # type: ignore[misc]
+            model = super().get_logged_model(version.model_id, allow_deleted=True)  # type: ignore[misc]
+            found.add(str(model.experiment_id))
         return found
 
     def _keep_author(self, run_id: str, tags: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pytest
 import tracking_kit
+from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 
 import explain_step
-from explain_step.server import places, registry_store
+from explain_step.server import (
+    artifact_repository,
+    places,
+    protection,
+    racing,
+    registry_store,
+    tracking_store,
+)
 
 if TYPE_CHECKING:
     from gate_kit import Version, World
@@ -139,12 +148,16 @@ def test_a_logged_model_in_a_protected_model_is_not_deleted(world: World) -> Non
         "{store_path}/deep",
         "{store_path}/../{store_name}",
         "FILE://{store_path}",
+        "explain-gate+{store}/deep",
+        "mlflow-artifacts:/1/models/{id}",
+        "mlflow-artifacts:/1/models/{id}/models",
     ],
 )
 def test_an_experiment_inside_the_artifacts_of_another(world: World, place: str) -> None:
     run = f"{world.experiment_id}/{world.good.run_id}/artifacts"
     store = world.server.artifacts
     names = {"run": run, "run_upper": run.upper(), "model": world.good.path, "store": store.as_uri()}
+    names["id"] = world.good.model_id
     location = place.format(**names, store_path=store, store_name=store.name)
     answer = world.server.api("POST", "experiments/create", name=fresh(), artifact_location=location)
     assert answer.status_code == 403, answer.text
@@ -242,3 +255,138 @@ def test_files_of_a_run_that_change_while_they_are_judged(
     MLmodel.write_bytes(before)
     store.set_registered_model_alias(name, "champion", "1")
     assert store.get_registered_model(name).aliases == {"champion": 1}
+
+
+# -- two requests at once -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def right_after(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, act: Callable[[], Any]
+) -> Iterator[None]:
+    """Let somebody else act once, right after a function of the gate has been asked for the first time."""
+    real, asked = getattr(module, name), []
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        answer = real(*args, **kwargs)
+        asked.append(answer)
+        if len(asked) == 1:
+            act()
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, wrapped)
+        yield
+    assert asked
+
+
+@pytest.fixture
+def guarded(store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put the gate before the tracking store of ``store`` too, as a server does."""
+    monkeypatch.setattr("explain_step.server.client.registry_of_server", lambda: store)
+    return tracking_store.guarded(store.judge.tracking())
+
+
+def test_a_promotion_between_the_look_and_the_deletion_keeps_what_it_rests_on(
+    store: Any, guarded: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, promote = world.good, lambda: store.set_registered_model_alias("mortgage", "champion", "1")
+    for module, look, delete in (
+        (registry_store, "holders_of_version", lambda: store.delete_model_version("mortgage", "1")),
+        (registry_store, "holders_of_name", lambda: store.delete_registered_model("mortgage")),
+        (registry_store, "holders_of_name", lambda: store.rename_registered_model("mortgage", fresh())),
+        (tracking_store, "holders_of_run", lambda: guarded.delete_run(good.run_id)),
+        (tracking_store, "holders_of_model", lambda: guarded.delete_logged_model(good.model_id)),
+        (protection, "protected_versions", lambda: guarded.delete_experiment(world.experiment_id)),
+    ):
+        with (
+            right_after(monkeypatch, module, look, promote),
+            pytest.raises(MlflowException, match="champion"),
+        ):
+            delete()
+        assert store.get_registered_model("mortgage").aliases == {"champion": 1}
+        assert "explain_step.deleting" not in store.get_registered_model("mortgage").tags
+        assert "explain_step.deleting" not in store.get_model_version("mortgage", "1").tags
+        promote()  # everything it rests on is there, and nothing is marked
+        store.delete_registered_model_alias("mortgage", "champion")
+
+
+def test_a_deletion_that_has_begun_is_seen_by_a_promotion(
+    store: Any, guarded: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, good = type(store).__mro__[2], world.good
+
+    def mark(version: str | None) -> None:
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            racing.marked(_Plain(store, plain, stop=True), "mortgage", version),
+        ):
+            raise KeyboardInterrupt
+
+    for begin, match in (
+        (lambda: mark("1"), "being deleted"),
+        (lambda: mark(None), "being deleted"),
+        (lambda: guarded.delete_run(good.run_id), "which logged it, is deleted"),
+    ):
+        with meanwhile(monkeypatch, begin, after=2), pytest.raises(MlflowException, match=match):
+            store.set_registered_model_alias("mortgage", "champion", "1")
+        assert store.get_registered_model("mortgage").aliases == {}
+        guarded.restore_run(good.run_id)
+        plain.delete_model_version_tag(store, "mortgage", "1", racing.DELETING_TAG)
+        plain.delete_registered_model_tag(store, "mortgage", racing.DELETING_TAG)
+    for tag in ("explain_step.deleting", "EXPLAIN_STEP.deleting"):  # nobody else marks
+        with pytest.raises(MlflowException, match="refused"):
+            store.set_model_version_tag("mortgage", "1", ModelVersionTag(tag, "2026-01-01T00:00:00+00:00"))
+    store.set_registered_model_alias("mortgage", "champion", "1")
+
+
+class _Plain:
+    """MLflow's own methods of a guarded store; ``stop``: the mark stays, as where a server ends."""
+
+    def __init__(self, store: Any, base: type, *, stop: bool) -> None:
+        self._store, self._base, self._stop = store, base, stop
+
+    def __getattr__(self, name: str) -> Any:
+        if self._stop and name.startswith("delete_"):
+            return lambda *args: None
+        return lambda *args: getattr(self._base, name)(self._store, *args)
+
+
+@pytest.mark.parametrize("owner", ["model", "run"])
+def test_a_file_that_is_published_after_the_promotion_is_taken_away(
+    store: Any,
+    guarded: Any,
+    world: World,
+    of_a_run: Version,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: str,
+) -> None:
+    """A large upload to a bucket takes long: what it replaces could be judged meanwhile."""
+    good = world.good if owner == "model" else of_a_run
+    name, path = good.name, good.path if owner == "model" else f"{good.path}/model"
+    stored = tmp_path / "artifacts" / path / "MLmodel"
+    evil = tmp_path / "MLmodel"
+    evil.write_bytes(stored.read_bytes() + b"# other\n")
+    repository = artifact_repository.open_repository(f"explain-gate+{(tmp_path / 'artifacts').as_uri()}")
+    write = repository.inner.log_artifact
+
+    def slow(local_file: str, artifact_path: str | None = None) -> None:
+        status("READY")
+        store.set_registered_model_alias(name, "champion", "1")
+        write(local_file, artifact_path)
+
+    def status(value: str) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+            number = {"PENDING": 1, "READY": 2}[value]
+            database.execute(
+                "update logged_models set status = ? where model_id = ?", (number, good.model_id)
+            )
+
+    status("PENDING")
+    monkeypatch.setattr(repository.inner, "log_artifact", slow)
+    with pytest.raises(MlflowException, match="taken away"):
+        repository.log_artifact(str(evil), path)
+    assert not stored.exists()
+    with pytest.raises(MlflowException, match="GATE00"):
+        store.set_registered_model_alias(name, "champion", "1")

@@ -99,6 +99,20 @@ def test_a_run_behind_a_protected_version_is_sealed() -> None:
     assert "models:/a/1" in str(held.problem(f"1/{RUN_ID}/artifacts/model/MLmodel", "write"))
 
 
+def test_what_was_proven_or_promoted_while_a_file_was_written() -> None:
+    path = f"1/models/{READY}/artifacts/MLmodel"
+    for owner, expected in (
+        (Owner(known=True), None),
+        (Owner(known=True, ready=True), f"logged model {READY} is finished and explained"),
+        (Owner(known=True, held="models:/a/1 has the alias"), "models:/a/1 has the alias"),
+    ):
+        assert Sealer(lambda _, owner=owner: owner, children).overtaken(path) == expected  # type: ignore[misc]
+    bare = Sealer(lambda _: Owner(known=True, ready=True), lambda _: {})
+    assert bare.overtaken(path) is None  # finished, and nobody has explained it yet
+    assert bare.overtaken(f"1/models/{READY}/artifacts/explanations/{ID}/card.md") is None
+    assert bare.overtaken("other/file.txt") is None
+
+
 def test_an_owner_that_cannot_be_asked_for_is_not_taken_as_open() -> None:
     def fails(spot: Spot) -> Owner:
         raise ConnectionError

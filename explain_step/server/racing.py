@@ -1,0 +1,62 @@
+"""Two requests at once: who deletes leaves a mark before the last look, and who promotes looks for marks afterwards.
+
+Either looks after it has written, so that at least one of the two sees the other and gives way. What can be taken back
+(a run, a logged model, an experiment, a name) needs no mark: it is deleted, looked at again, and restored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from explain_step.tracking.marks import PREFIX
+
+DELETING_TAG = f"{PREFIX}deleting"
+"""On a version or registered model that is about to go; only the server writes it."""
+STALE = timedelta(minutes=10)
+"""A mark that is older was left by a server that ended meanwhile."""
+
+
+def is_marked(tags: Mapping[str, str] | None) -> bool:
+    """Tell whether somebody is deleting what has these tags.
+
+    Examples
+    --------
+    >>> now = datetime.now(UTC)
+    >>> is_marked({DELETING_TAG: now.isoformat()}), is_marked({DELETING_TAG: (now - STALE).isoformat()}), is_marked({})
+    (True, False, False)
+    """
+    text = (tags or {}).get(DELETING_TAG)
+    if text is None:
+        return False
+    try:
+        return datetime.now(UTC) - datetime.fromisoformat(text) < STALE
+    except (ValueError, TypeError):  # TypeError: a time without a zone
+        return False
+
+
+@contextlib.contextmanager
+def marked(store: Any, name: str, version: Any = None) -> Iterator[None]:
+    """Keep a mark on a version, or a registered model, while it is deleted; where it is not deleted the mark goes.
+
+    ``store`` is MLflow's own: the guarded one takes no such tag.
+    """
+    from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
+    from mlflow.exceptions import MlflowException
+
+    now = datetime.now(UTC).isoformat()
+    if version is None:
+        store.set_registered_model_tag(name, RegisteredModelTag(DELETING_TAG, now))
+    else:
+        store.set_model_version_tag(name, version, ModelVersionTag(DELETING_TAG, now))
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(MlflowException):  # somebody else has deleted it
+            if version is None:
+                store.delete_registered_model_tag(name, DELETING_TAG)
+            else:
+                store.delete_model_version_tag(name, version, DELETING_TAG)
+        raise
