@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.ties import score_ranks
 from explain_step.types import Direction, FittedModel, FloatArray, Reads, Response, Task
 
 Scorer = Callable[[npt.NDArray[Any], Response, FittedModel, FloatArray | None], float]
@@ -59,7 +60,7 @@ def auc(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray | 
     0.75
     """
     w = np.ones(len(hit)) if weights is None else weights
-    _, position = np.unique(score, return_inverse=True)
+    position = score_ranks(score)
     hits = np.bincount(position, weights=w * hit)
     misses = np.bincount(position, weights=w * ~hit)
     total = hits.sum() * misses.sum()

@@ -10,6 +10,7 @@ from scipy import stats
 
 from explain_step import intervals
 from explain_step.metrics import Metric, positive_hits, positive_score
+from explain_step.ties import score_ranks
 from explain_step.types import FloatArray, Subject
 
 MANY_ROWS = 1_000
@@ -118,7 +119,7 @@ def area_influence(
     [0.75, -0.75, 0.0]
     """
     w = np.ones(len(hit)) if weights is None else weights
-    _, place = np.unique(score, return_inverse=True)
+    place = score_ranks(score)
     up, down = np.bincount(place, weights=w * hit), np.bincount(place, weights=w * ~hit)
     below = (np.cumsum(down) - down / 2)[place] / down.sum()
     above = 1 - (np.cumsum(up) - up / 2)[place] / up.sum()

@@ -15,6 +15,7 @@ from scipy import stats
 from explain_step.artifacts.metric_influence import ROW_METRICS, Limit, limit, row_losses
 from explain_step.artifacts.proportions import Share, equality, newcombe, share
 from explain_step.metrics import Metric, positive_hits, positive_score
+from explain_step.ties import score_ranks
 from explain_step.types import FloatArray, IntArray, Subject
 
 RESAMPLES = 200
@@ -102,8 +103,9 @@ def _one(metric: Metric, part: Subject, weights: FloatArray) -> float:
 def _areas(part: Subject, weights: FloatArray) -> FloatArray:
     """Return the weighted area under the ROC curve of each row of ``weights``, ties counted half."""
     hit, score = positive_hits(part.y, part.model), positive_score(part.response, part.model)
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])
+    ranks = score_ranks(score)
+    order = np.argsort(ranks, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(ranks[order]) > 0])
     ordered = weights[:, order]
     up = np.add.reduceat(ordered * hit[order], starts, axis=1)
     down = np.add.reduceat(ordered * ~hit[order], starts, axis=1)

@@ -20,7 +20,9 @@ from explain_step.artifacts.segment_table import table_artifact
 from explain_step.config import Config, SegmentDeclaration
 from explain_step.config import names as quoted
 from explain_step.errors import NotApplicable
+from explain_step.quantity import no_labels
 from explain_step.seeds import Seeds
+from explain_step.ties import just_above
 from explain_step.types import Artifact, Attributions, Caveat, Section, Subject
 
 AUTOMATIC = 8
@@ -74,7 +76,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         raise NotApplicable(_why_none(subject, config=config))
     if subject.y is None:
         caveats.append(
-            _caveat("no_labels", "Segments have no performance: no labels were given.", degrades=True)
+            _caveat("no_labels", f"Segments have no performance: {no_labels(subject)}.", degrades=True)
         )
     return Section(artifacts=tuple(artifacts), caveats=tuple(caveats))
 
@@ -122,7 +124,7 @@ def partitions(
 def _by_output(subject: Subject) -> Partition:
     """Cut the rows at the median of the model's output: a segment that few rows and odd columns allow."""
     output = subject.response.output[:, 0]
-    upper = output > np.median(output)
+    upper = output > just_above(np.median(output))
     name = f"{BY_OUTPUT} ({subject.model.output_names[0]})"
     return Partition(
         name=name,

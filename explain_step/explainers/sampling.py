@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from explain_step.ties import APART, dense_ranks
 from explain_step.types import FloatArray, IntArray
 
 
 def output_order(output: FloatArray) -> IntArray:
-    """Return row positions sorted by the output that varies most (ties keep row order).
+    """Return row positions sorted by the output that varies most.
+
+    Ties keep row order, those that only rounding noise tells apart among them, so that every number of threads draws
+    the same rows.
 
     Examples
     --------
     >>> output_order(np.array([[0.3, 0.0], [0.1, 0.0], [0.2, 0.0]])).tolist()
     [1, 2, 0]
     """
-    widest = int(np.argmax(output.var(axis=0)))
-    return np.argsort(output[:, widest], kind="stable").astype(np.int64)
+    spread = output.var(axis=0)
+    widest = int(np.argmax(spread >= spread.max() * (1 - APART)))
+    return np.argsort(dense_ranks(output[:, widest]), kind="stable").astype(np.int64)
 
 
 def spread_rows(

@@ -16,6 +16,7 @@ from explain_step.artifacts.segment_rules import Partition
 from explain_step.config import Config, SegmentDeclaration
 from explain_step.errors import InvalidInput
 from explain_step.streaming.plan import OUTPUT, Curve, Cut, Plan, Segment, curve_codes, cut_codes
+from explain_step.ties import just_above
 from explain_step.types import Artifact, Attributions, IntArray, Subject
 
 MOST_CELLS = 1_000_000
@@ -118,7 +119,12 @@ def _segment(
     parts = (declaration,) if isinstance(declaration, str) else tuple(dict.fromkeys(declaration))
     if p.name.startswith(segments.BY_OUTPUT) and p.name not in frame.columns and not p.columns:
         cuts: tuple[Cut, ...] = (
-            Cut(kind="output", source=OUTPUT, edges=(float(np.median(output[:, 0])),), levels=p.levels),
+            Cut(
+                kind="output",
+                source=OUTPUT,
+                edges=(float(just_above(np.median(output[:, 0]))),),
+                levels=p.levels,
+            ),
         )
     else:
         cuts = tuple(_cut(part, frame, config=config) for part in parts)

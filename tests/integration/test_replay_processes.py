@@ -13,6 +13,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 MODELS = ("xgboost", "lightgbm", "linear", "forest", "permutation")
+STREAMED = ("streamed linear", "streamed xgboost", "streamed forest")
+"""Explained block by block, as more than 100,000 rows are; here from 500 rows on."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
 KIT = """
 import json, sys
@@ -26,14 +28,17 @@ from explain_step.step import write_snapshot
 
 folder, threads = Path(sys.argv[1]), int(sys.argv[2])
 
-def frame():
+MANY = 500
+
+def frame(n=120, columns=12):
     rng = np.random.default_rng(5)
-    X = pd.DataFrame(rng.normal(size=(120, 12)), columns=[f"c{k}" for k in range(12)])
-    X["c3"] = rng.choice([0.0, 1.0, np.nan], size=120)
+    X = pd.DataFrame(rng.normal(size=(n, columns)), columns=[f"c{k}" for k in range(columns)])
+    X["c3"] = rng.choice([0.0, 1.0, np.nan], size=n)
     return X
 
 def data(name):
-    X = frame().fillna(-1) if name in ("linear", "forest", "permutation") else frame()
+    X = frame(3_060, 5) if name.startswith("streamed") else frame()
+    X = X.fillna(-1) if name.endswith(("linear", "forest", "permutation")) else X
     return X.iloc[:60], X.iloc[60:].reset_index(drop=True)
 
 def fit(name, X, score):
@@ -42,6 +47,7 @@ def fit(name, X, score):
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from xgboost import XGBClassifier
     label = (score > 0).astype(int)
+    name = name.removeprefix("streamed ")
     if name == "xgboost":
         return XGBClassifier(n_estimators=20, max_depth=3, n_jobs=threads).fit(X, label)
     if name == "lightgbm":
@@ -53,11 +59,11 @@ def fit(name, X, score):
     return LinearRegression().fit(X, score)
 
 def options(name):
-    return {"top_features": 2, **({"output": "margin"} if name in ("xgboost", "lightgbm") else {})}
+    return {"top_features": 2, **({"output": "margin"} if name.endswith(("xgboost", "lightgbm")) else {})}
 
 def labels(X, name):
     score = X["c0"] - X["c1"] * (X["c2"] > 0)
-    return score.rename("score") if name == "linear" else (score > 0).astype(int).rename("score")
+    return score.rename("score") if name.endswith("linear") else (score > 0).astype(int).rename("score")
 """
 RECORD = (
     KIT
@@ -66,19 +72,22 @@ for name in sys.argv[3].split(","):
     train, X = data(name)
     model = fit(name, train, train["c0"] - train["c1"] * (train["c2"] > 0))
     joblib.dump(model, folder / f"{name}.joblib")
-    made = compute(model, X, labels(X, name), config=Config(**options(name)), background=train)
+    made = compute(model, X, labels(X, name), config=Config(**options(name)), background=train, many=MANY)
     ref = ModelRef(model_class=made.subject.model.model_class)
     shot = write_snapshot(made, ref=ref, directory=folder / name, draw=name == "xgboost")
-    print(json.dumps([name, shot.id, str(shot.path)]))
+    print(json.dumps([name, shot.id, [c.code for c in shot.caveats]]))
 """
 )
 REPLAY = (
     KIT
     + """
+from functools import partial
+from explain_step import replaying
+replaying.computed = partial(replaying.computed, many=MANY)
 for name in sys.argv[3].split(","):
     train, X = data(name)
     model = joblib.load(folder / f"{name}.joblib")
-    if name in ("xgboost", "lightgbm", "forest"):
+    if name.endswith(("xgboost", "lightgbm", "forest")):
         model.set_params(n_jobs=threads)
     (path,) = (folder / name).iterdir()
     found = explain_step.replay(path, data=X, y=labels(X, name), background=train, model=model, figures=name == "xgboost")
@@ -87,10 +96,10 @@ for name in sys.argv[3].split(","):
 )
 
 
-def _run(script: str, folder: Path, threads: int) -> list[list]:
+def _run(script: str, folder: Path, threads: int, names: tuple[str, ...]) -> list[list]:
     environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONHASHSEED": str(threads)}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder), str(threads), ",".join(MODELS)],
+        [sys.executable, "-c", script, str(folder), str(threads), ",".join(names)],
         capture_output=True,
         text=True,
         env=environment,
@@ -101,22 +110,42 @@ def _run(script: str, folder: Path, threads: int) -> list[list]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
+def _replayed(folder: Path, names: tuple[str, ...]) -> dict[str, tuple[str, dict, dict]]:
+    """Record with one thread, replay in another process with two: id, record of the replay and recorded tables."""
+    ids = {}
+    for name, identity, caveats in _run(RECORD, folder, 1, names):
+        assert ("rows_streamed" in caveats) == (name in STREAMED), name
+        ids[name] = identity
+    return {name: (ids[name], record, tables) for name, record, tables in _run(REPLAY, folder, 2, names)}
+
+
 @pytest.fixture(scope="module")
 def replays(tmp_path_factory) -> dict[str, tuple[str, dict, dict]]:
-    folder = tmp_path_factory.mktemp("threads")
-    ids = {name: identity for name, identity, _ in _run(RECORD, folder, 1)}
-    return {name: (ids[name], record, tables) for name, record, tables in _run(REPLAY, folder, 2)}
+    return _replayed(tmp_path_factory.mktemp("threads"), MODELS)
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory) -> dict[str, tuple[str, dict, dict]]:
+    return _replayed(tmp_path_factory.mktemp("streamed"), STREAMED)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_two_threads_give_the_id_and_the_numbers_of_one(replays, name: str) -> None:
-    identity, record, tables = replays[name]
+    _check(name, *replays[name])
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_many_rows_replay_with_another_number_of_threads(streamed, name: str) -> None:
+    _check(name, *streamed[name])
+
+
+def _check(name: str, identity: str, record: dict, tables: dict) -> None:
     assert record["snapshot_id"] == identity
     assert record["replayed_id"] == identity, [t for t in record["tables"] if t["verdict"] != "identical"]
     assert record["verdict"] in ("identical", "within_tolerance"), record["reason"]
     assert {t["name"] for t in record["tables"]} == set(tables)
     assert len(tables) >= 8
-    kind = "exact" if name in ("xgboost", "lightgbm", "forest") else "numeric"
+    kind = "exact" if name.endswith(("xgboost", "lightgbm", "forest")) else "numeric"
     assert {t["tolerance"]["class"] for t in tables.values()} == {kind}
     assert {found["input"] for found in record["inputs"]} - {"code"} == {"environment"}
     assert "OMP_NUM_THREADS is '2', recorded '1'" in [found["message"] for found in record["inputs"]]
