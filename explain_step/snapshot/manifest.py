@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from explain_step.canonical import canonical_json, plain_json
@@ -176,6 +177,12 @@ def dump(value: Any) -> bytes:
     return f"{text}\n".encode()
 
 
+def read_bounded(place: Path) -> bytes:
+    """Return the bytes of a manifest, of a larger file one byte more than `parse` takes: a file may have any size."""
+    with place.open("rb") as file:
+        return file.read(MAX_MANIFEST_BYTES + 1)
+
+
 def parse(data: bytes) -> dict[str, Any]:
     """Return the JSON object in ``data``; refuse whatever `dump` would not have written.
 
@@ -185,7 +192,7 @@ def parse(data: bytes) -> dict[str, Any]:
         Not UTF-8, not strict JSON (NaN, duplicate keys, too deep), not an object, or too large.
     """
     if len(data) > MAX_MANIFEST_BYTES:
-        msg = f"{MANIFEST} must have at most {MAX_MANIFEST_BYTES} bytes, got {len(data)}."
+        msg = f"{MANIFEST} must have at most {MAX_MANIFEST_BYTES} bytes, it has more."
         raise SnapshotError(msg)
     try:
         value = json.loads(

@@ -12,7 +12,16 @@ import pandas as pd
 
 from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput, SnapshotError, require
-from explain_step.snapshot.manifest import MANIFEST, ModelRef, check_schema, dump, parse, score_from, seal
+from explain_step.snapshot.manifest import (
+    MANIFEST,
+    ModelRef,
+    check_schema,
+    dump,
+    parse,
+    read_bounded,
+    score_from,
+    seal,
+)
 from explain_step.snapshot.tables import ERROR_PREFIX, MAX_CELLS, VALUE_PREFIX, read_parquet
 from explain_step.types import Artifact, Caveat, Score, Status
 
@@ -167,7 +176,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """Return the audited manifest of a snapshot directory."""
     place = root / MANIFEST
     try:
-        data = place.read_bytes()
+        data = read_bounded(place)
     except OSError as error:
         msg = f"There is no snapshot in {str(root)!r}: {MANIFEST} cannot be read ({error.strerror})."
         raise SnapshotError(msg) from error

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import stat
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explain_step.canonical import canonical_json
 from explain_step.digests import sha256_bytes
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
-from explain_step.snapshot.manifest import MANIFEST, check_schema, parse
+from explain_step.snapshot.manifest import MANIFEST, check_schema, parse, read_bounded
 from explain_step.types import SignatureFound
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def sign_directory(directory: str | Path, signer: Signer) -> Path:
     """
     root = Path(directory)
     try:
-        data = (root / MANIFEST).read_bytes()
+        data = read_bounded(root / MANIFEST)
     except OSError as error:
         msg = f"{str(root)!r} has no {MANIFEST} to sign: {error.strerror}."
         raise SnapshotError(msg) from error
@@ -271,7 +270,7 @@ def signatures_of(directory: str | Path) -> tuple[SignatureFound, ...]:
     folder = root / SIGNATURES
     if not folder.is_dir() or folder.is_symlink():
         return ()
-    digest = sha256_bytes((root / MANIFEST).read_bytes())
+    digest = sha256_bytes(read_bounded(root / MANIFEST))
     files = sorted(folder.iterdir())
     if len(files) > MAX_SIGNATURES:
         return (
@@ -295,12 +294,12 @@ def _file(place: Path, digest: str) -> SignatureFound:
 def check_envelope(data: bytes, *, manifest_sha256: str) -> SignatureFound:
     """Check one envelope: its key is the named one, it signs its payload, and the payload names this manifest."""
     try:
-        envelope = json.loads(data)
+        envelope = parse(data)
         entry = envelope["signatures"][0]
         key_id, payload = str(entry["keyid"]), _decoded(envelope["payload"])
         signature, public = _decoded(entry["sig"]), _decoded(entry["public_key"])
         kind, many = envelope["payloadType"], len(envelope["signatures"])
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+    except (SnapshotError, KeyError, IndexError, TypeError):
         return SignatureFound(key_id="unknown", valid=False, reason="it is not a signed envelope")
     if payload is None or signature is None or public is None or not _KEY_ID.fullmatch(key_id):
         return SignatureFound(key_id=key_id[:80], valid=False, reason="it is not a signed envelope")
@@ -329,12 +328,12 @@ def _holds(public: bytes, signature: bytes, message: bytes) -> bool:
 
 def _about(payload: bytes, manifest_sha256: str) -> bool:
     try:
-        body = json.loads(payload)
+        body = parse(payload)
         kinds = (body["_type"], body["predicateType"])
         build = body["predicate"]["buildDefinition"]["buildType"]
         subject = body["subject"]
         expected = [{"name": MANIFEST, "digest": {"sha256": manifest_sha256}}]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (SnapshotError, KeyError, TypeError):
         return False
     return kinds == (STATEMENT_TYPE, PREDICATE_TYPE) and build == BUILD_TYPE and bool(subject == expected)
 
@@ -362,7 +361,15 @@ def load_allowed_keys(path: str | Path) -> tuple[AllowedKey, ...]:
         msg = f"The file of allowed keys {str(path)!r} cannot be read: {error}."
         raise InvalidInput(msg) from error
     words = [(number, line.split()) for number, line in enumerate(lines, start=1)]
-    return tuple(_allowed(line, f"{path}:{number}") for number, line in words if line and line[0][0] != "#")
+    keys: dict[str, AllowedKey] = {}
+    for number, line in words:
+        if line and line[0][0] != "#":
+            key = _allowed(line, f"{path}:{number}")
+            if key.key_id in keys:
+                msg = f"{path}:{number}: the key {key.key_id[:12]}… stands in an earlier line too; keep one of them."
+                raise InvalidInput(msg)
+            keys[key.key_id] = key
+    return tuple(keys.values())
 
 
 def _allowed(words: list[str], where: str) -> AllowedKey:
@@ -370,9 +377,10 @@ def _allowed(words: list[str], where: str) -> AllowedKey:
     expires = next((o.removeprefix("expires=") for o in options if o.startswith("expires=")), None)
     unknown = [o for o in options if o != "revoked" and not o.startswith("expires=")]
     try:
-        if len(words) < 2 or not _KEY_ID.fullmatch(words[0]) or unknown:
+        twice = len([o for o in options if o.startswith("expires=")]) > 1
+        if len(words) < 2 or not _KEY_ID.fullmatch(words[0]) or unknown or twice:
             raise ValueError
-        until = None if expires is None else date.fromisoformat(expires)
+        until = None if expires is None else datetime.strptime(expires, "%Y-%m-%d").date()
     except ValueError as error:
         msg = f"{where}: a line must be '<64 hex digits> <owner> [expires=YYYY-MM-DD] [revoked]'."
         raise InvalidInput(msg) from error
@@ -386,7 +394,9 @@ def trusted(
 
     A withdrawn or expired key counts for nothing: when a signature was made is only its maker's word.
     """
-    keys = {key.key_id: key for key in allowed}
+    keys = {
+        key.key_id: key for key in sorted(allowed, key=lambda k: k.revoked)
+    }  # withdrawn once is withdrawn
     return tuple(_trust(signature, keys.get(signature.key_id), today) for signature in found)
 
 

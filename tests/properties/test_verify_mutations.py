@@ -388,3 +388,36 @@ def test_a_replay_takes_no_model_from_a_place_that_the_snapshot_names(original: 
         found = explain_step.replay(place, data=frame(30))
         assert found.verdict == "not_replayable"
         assert "names no logged model" in found.reason
+
+
+def test_files_without_end_and_without_bytes_are_named_at_once(original: Path, tmp_path: Path) -> None:
+    """Sparse files of terabytes take no room on a disk; a pipe has no end."""
+    place = tmp_path / "copy"
+    shutil.copytree(original, place)
+    os.truncate(place / "card.md", 2 * 10**12)
+    with (place / "more.bin").open("wb") as file:
+        file.truncate(2 * 10**12)
+    (place / "summary.json").unlink()
+    os.mkfifo(place / "summary.json")
+    _check(place, {"card.md", "more.bin", "summary.json"}, "sparse files and a pipe")
+    os.truncate(place / "manifest.json", 2 * 10**12)
+    _check(place, {"manifest.json"}, "a manifest of terabytes")
+    with pytest.raises(SnapshotError, match="must have at most"):
+        read_directory(place)
+
+
+def test_a_root_that_is_a_link_is_the_directory_it_leads_to(original: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(original)
+    assert [f.code for f in verify_directory(tmp_path / "link")] == ["VER000"]
+
+
+@pytest.mark.parametrize(
+    "path", ["a/../card.md", "./card.md", "tables//x", "tables/.", "..", "tables/../../x", "card.md\n"]
+)
+def test_a_path_has_one_spelling(original: Path, tmp_path: Path, path: str) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(original, place)
+    _resealed(place, _entry(path))
+    (finding,) = verify_directory(place)
+    assert finding.code == "VER003"
+    assert "unsafe path" in finding.message

@@ -25,6 +25,7 @@ from explain_step.snapshot.signing import (
     generate,
     load_allowed_keys,
     load_signer,
+    pre_authentication,
     sign_directory,
     signatures_of,
     trusted,
@@ -235,9 +236,79 @@ def test_allowed_keys_are_read_strictly(tmp_path: Path) -> None:
     first, second = load_allowed_keys(place)
     assert (first.owner, first.expires, first.revoked) == ("ci", date(2027, 1, 1), False)
     assert second.revoked
-    for line in (f"{'a' * 63} ci", "a" * 64, f"{'a' * 64} ci revokd", f"{'a' * 64} ci expires=soon"):
+    for line in (f"{'a' * 63} ci", "a" * 64, f"{'a' * 64} ci revokd", f"{'a' * 64} ci expires=soon",
+                 f"{'a' * 64} ci expires=20270101", f"{'a' * 64} ci expires=2027-W01-1", f"\ufeff{'a' * 64} ci",
+                 f"{'a' * 64} ci expires=2026-01-01 expires=2030-01-01", f"{'A' * 64} ci"):  # fmt: skip
         place.write_text(line)
         with pytest.raises(InvalidInput, match="keys:1"):
             load_allowed_keys(place)
     with pytest.raises(InvalidInput, match="cannot be read"):
         load_allowed_keys(tmp_path / os.urandom(4).hex())
+
+
+def test_a_key_that_is_listed_twice_is_refused_and_withdrawn_once_is_withdrawn(
+    shot: Path, signer: Signer, tmp_path: Path
+) -> None:
+    place = tmp_path / "keys"
+    for lines in ((" ci revoked", " ci"), (" ci", " ci revoked"), (" ci", " ci")):
+        place.write_text("".join(f"{signer.key_id}{line}\n" for line in lines))
+        with pytest.raises(InvalidInput, match=r"keys:2: the key .* in an earlier line too"):
+            load_allowed_keys(place)
+    sign_directory(shot, signer)
+    keys = [AllowedKey(key_id=signer.key_id, owner="ci", revoked=revoked) for revoked in (True, False)]
+    for allowed in (keys, keys[::-1]):
+        (verdict,) = trusted(signatures_of(shot), tuple(allowed), today=TODAY)
+        assert not verdict["counts"]
+
+
+def _url_safe(envelope: dict[str, Any]) -> None:
+    raw = base64.b64decode(envelope["payload"]) + b" ?>"  # whose text has signs of one of the two alphabets
+    envelope["payload"] = base64.urlsafe_b64encode(raw).decode()
+
+
+ENVELOPES: dict[str, Callable[[str], bytes]] = {
+    "truncated": lambda text: text[:-30].encode(),
+    "something behind": lambda text: f"{text}{{}}".encode(),
+    "a key twice": lambda text: f'{{"payload": "x", {text[1:]}'.encode(),
+    "a byte-order mark": lambda text: f"\ufeff{text}".encode(),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "an integer of 5,000 digits": lambda text: f'{{"x": {"9" * 5000}, {text[1:]}'.encode(),
+    "nested 60,000 deep": lambda text: ("[" * 60_000 + text).encode(),
+    "NaN": lambda text: f'{{"x": NaN, {text[1:]}'.encode(),
+}
+
+
+@pytest.mark.parametrize("name", ENVELOPES)
+def test_an_envelope_is_strict_json(shot: Path, signer: Signer, name: str) -> None:
+    place = sign_directory(shot, signer)
+    place.write_bytes(ENVELOPES[name](place.read_text()))
+    (finding,) = verify_directory(shot, allowed_keys=(AllowedKey(key_id=signer.key_id, owner="ci"),))
+    assert (finding.code, finding.verdict) == ("VER010", "fail")
+
+
+def test_one_alphabet_of_base64_and_no_second_spelling_of_a_signature(shot: Path, signer: Signer) -> None:
+    order = 2**252 + 27742317777372353535851937790883648493
+
+    def added(envelope: dict[str, Any]) -> None:
+        raw = base64.b64decode(envelope["signatures"][0]["sig"])
+        number = int.from_bytes(raw[32:], "little") + order
+        envelope["signatures"][0]["sig"] = base64.b64encode(raw[:32] + number.to_bytes(32, "little")).decode()
+
+    def unpadded(envelope: dict[str, Any]) -> None:
+        envelope["signatures"][0]["sig"] = envelope["signatures"][0]["sig"].rstrip("=")
+
+    for change in (_url_safe, unpadded, added):
+        _edit(sign_directory(shot, signer), change)
+        assert [f.code for f in verify_directory(shot)] == ["VER010"], change
+
+
+def test_a_payload_that_says_two_things_counts_for_nothing(shot: Path, signer: Signer) -> None:
+    """Signed by the key itself: one reader might take the first subject, another the last."""
+
+    def twice(envelope: dict[str, Any]) -> None:
+        raw = b'{"subject": [], ' + base64.b64decode(envelope["payload"])[1:]
+        envelope["payload"] = base64.b64encode(raw).decode()
+        envelope["signatures"][0]["sig"] = base64.b64encode(signer.sign(pre_authentication(raw))).decode()
+
+    _edit(sign_directory(shot, signer), twice)
+    assert [f.code for f in verify_directory(shot)] == ["VER010"]
