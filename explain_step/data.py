@@ -20,6 +20,7 @@ from explain_step.labels import take_column
 from explain_step.model_answers import infinite_columns
 from explain_step.model_inputs import check_frame, shared, text_labels
 from explain_step.model_options import default_targets
+from explain_step.quantity import without_unit
 from explain_step.types import Caveat, FittedModel, Response, Subject
 
 __all__ = ["MANY_ROWS", "split_target", "subject", "take_column", "to_frame"]
@@ -132,6 +133,7 @@ def subject(
     model_options.check_groups(config, model)
     model_options.check_labels(config, [*whole.columns, name])
     X, reference, reference_name, more = backgrounds.choose(model, whole, background, config=config, big=big)
+    target = labels_room.target(labels, model=model)
     model = _named(model, labels, name=name)
     response = _in_blocks(model, X) if big else model.respond(X)
     if background is not None:
@@ -140,7 +142,8 @@ def subject(
         model=model,
         X=X,
         frame=whole,
-        y=labels_room.target(labels, model=model),
+        # a score without a unit is compared with no label: its errors would look like numbers and say nothing
+        y=None if without_unit(model, response) else target,
         background=reference,
         background_name=reference_name,
         weights=weights,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from explain_step.types import Attributions, FittedModel, Subject
+from explain_step.types import Attributions, FittedModel, Response, Subject
 
 SPACE_WORDS = {
     "probability": "predicted probability",
@@ -28,6 +28,18 @@ def output_phrase(model: FittedModel, output: str, *, target: str) -> str:
     if model.task == "regression":
         return f"{words} of {target}" if target and target != output else f"{words} of {output}"
     return f"{words} of {target} = {output}" if target else f"{words} of {output}"
+
+
+def without_unit(model: FittedModel, response: Response) -> bool:
+    """Return whether the output is a score (of a ranking, a risk), which no label can be subtracted from."""
+    return model.classes is None and model.output_space == "margin" and response.prediction is None
+
+
+def no_labels(subject: Subject) -> str:
+    """Return why there are no labels to compare with."""
+    if without_unit(subject.model, subject.response):
+        return "the model gives a score without a unit, and errors against labels would say nothing"
+    return "no labels were given"
 
 
 def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:

@@ -156,7 +156,9 @@ def _lengths(rows: Rows, feature: str) -> tuple[columns.Levels, text_columns.Uni
         return None
     shown = _shown(columns.levels(series, config=rows.config))
     n = len(series)
-    spread = n > columns.MAX_LEVELS and (sum(shown) < RARE * n or max(shown) <= 1)
+    spread = n > columns.MAX_LEVELS and (
+        sum(shown) < RARE * n or series.nunique() > max(n / 2, columns.MAX_LEVELS)
+    )
     return text_columns.by_length(series, config=rows.config) if spread else None
 
 

@@ -14,7 +14,7 @@ from explain_step.artifacts.example_choice import Chosen, choose, rules
 from explain_step.artifacts.row_order import content_order
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.quantity import quantity
+from explain_step.quantity import no_labels, quantity
 from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, FloatArray, Section, Subject
 
@@ -227,7 +227,7 @@ def _caveats(subject: Subject, counts: dict[str, int], *, config: Config) -> tup
         text = "Examples do not tell right from wrong: the label is listed in 'redact'."
         return (Caveat(code="labels_redacted", section="examples", message=text),)
     if subject.y is None:
-        text = "Correct, incorrect and largest-error examples are missing: no labels were given."
+        text = f"Correct, incorrect and largest-error examples are missing: {no_labels(subject)}."
         return (Caveat(code="no_labels", section="examples", message=text, degrades=True),)
     missing = [kind for kind in ("correct", "incorrect") if kind not in counts]
     text = f"There is no {' and no '.join(missing)} prediction among the explained rows to show."

@@ -13,7 +13,7 @@ from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.labels import counted
 from explain_step.metrics import Metric
-from explain_step.quantity import quantity
+from explain_step.quantity import no_labels, quantity
 from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, IntArray, Section, Subject
 
@@ -40,7 +40,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         ``config.metrics`` names a metric that the task does not have.
     """
     if subject.y is None:
-        msg = "no labels were given (argument y), so the model's performance is not known"
+        msg = f"{no_labels(subject).replace('given', 'given (argument y)')}, so the model's performance is not known"
         raise NotApplicable(msg)
     chosen = metrics.choose_metrics(config.metrics, subject.model, subject.response)
     if not chosen:
@@ -126,7 +126,7 @@ def _resamples(n: int) -> int:
 def why_undefined(subject: Subject) -> str:
     """Return why a metric has no value on the subject's rows, and what to do."""
     if subject.y is None:
-        return "there are no labels"
+        return "there are no labels to compare with"
     known = counted(subject.y, subject.weights)
     which = "all labels" if subject.weights is None else "all labels of rows with a positive weight"
     if len(known) == 0:

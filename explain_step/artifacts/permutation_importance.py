@@ -15,6 +15,7 @@ from explain_step.errors import NotApplicable, PredictionFailed
 from explain_step.explainers import masking
 from explain_step.intervals import LEVEL
 from explain_step.metrics import Metric, choose_metrics
+from explain_step.quantity import no_labels
 from explain_step.seeds import Seeds
 from explain_step.types import Caveat, FloatArray, IntArray, Response, Subject
 
@@ -74,7 +75,7 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     """
     d = len(subject.model.feature_names)
     if subject.y is None:
-        return _none(d, "no labels were given, so performance cannot be measured")
+        return _none(d, f"{no_labels(subject)}, so performance cannot be measured")
     rng = seeds.rng("permutation_importance")
     n = len(subject.X)
     rows = np.sort(rng.choice(n, MAX_ROWS, replace=False)) if n > MAX_ROWS else np.arange(n)

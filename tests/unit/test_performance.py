@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from small_subjects import SEEDS, attributions_of, frame, subject_from, subject_of
 
+import explain_step
 from explain_step.artifacts import performance
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
@@ -179,3 +181,22 @@ def test_a_margin_is_not_compared_with_the_target() -> None:
     np.testing.assert_allclose(found.attributions.values[:, :, 0], (X - X.mean()) * model.coef_, atol=1e-12)
     error = table(performance.build(found.subject, found.attributions, config=Config(), seeds=SEEDS))
     assert error.loc["mae", "value"] == pytest.approx(np.abs(model.predict(X) - y).mean())
+
+
+def test_a_ranking_score_is_compared_with_no_label(tmp_path: Path) -> None:
+    """A score has no unit: its root mean squared error against 0 and 1 looked like a result, in every section."""
+    import xgboost
+
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(120, 3)), columns=["price", "rating", "distance"])
+    clicked = (X["rating"] + rng.normal(size=120) > 0).astype(int)
+    model = xgboost.XGBRanker(n_estimators=4, max_depth=2).fit(X, clicked, group=[60, 60])
+    shot = explain_step.explain(model, X, clicked, background=X.iloc[:20], directory=tmp_path)
+    assert shot.status == "degraded"
+    assert "score without a unit" in shot.manifest["reason"]
+    assert "no labels were given" not in shot.manifest["reason"]
+    assert "performance" not in shot.tables
+    assert shot.tables["segments"]["metric_value"].isna().all()
+    assert shot.tables["importance"]["permutation_importance"].isna().all()
+    assert not set(shot.tables["examples"]["kind"]) & {"correct", "incorrect", "largest_error"}
+    assert "RMSE" not in (shot.path / "report.html").read_text(encoding="utf-8")

@@ -91,6 +91,15 @@ def test_preparing_is_not_taken_for_the_models_speed(monkeypatch: pytest.MonkeyP
     assert len(done.attributions.rows) == 200
 
 
+def test_a_small_first_call_does_not_decide_what_a_large_one_would_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first 80 rows at 0.3 s a call look like 4 ms a row, and 1,000 rows like the whole budget."""
+    clock = Clock(monkeypatch)
+    done = explained(clock, clock.model(per_row=1e-6, per_call=0.3), n=200, m=100, budget=12, top_features=2)
+    assert len(done.attributions.rows) == 200
+
+
 def test_what_one_stage_leaves_the_others_may_spend() -> None:
     purse = Purse(Config(budget=100))
     shares = room.SHARES
