@@ -34,6 +34,7 @@ IDENTITY = frozenset(
     }
 )
 """Objectives whose prediction is the sum of the trees."""
+_QUANTILES = "reg:quantileerror"
 _LOGISTIC = frozenset({"binary:logistic", "reg:logistic"})
 _EXPONENTIAL = frozenset({"count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"})
 
@@ -52,7 +53,17 @@ def why_not(model: FittedModel) -> str | None:
         return ensembles.BOOSTED_PROBABILITY
     if model.output_space == "prediction" and objective not in IDENTITY:
         return ensembles.log_link(objective)
+    targets = int(learner["learner_model_param"].get("num_target", "1"))
+    if model.output_space == "prediction" and objective == _QUANTILES and targets > 1 and _sorts_quantiles():
+        return "XGBoost puts several predicted quantiles in order, so that none is the sum of its trees alone"
     return None
+
+
+def _sorts_quantiles() -> bool:
+    """Return whether this XGBoost may sort a row's quantiles when it predicts: 3.2 does not, 3.4 does."""
+    import xgboost
+
+    return tuple(int(part) for part in xgboost.__version__.split(".")[:2]) > (3, 2)
 
 
 def parse(native: Any) -> Ensemble:

@@ -96,6 +96,20 @@ def test_xgboost_base_score_and_missing_marker(custom):
     )
 
 
+def test_quantiles_that_xgboost_puts_in_order_are_no_sums_of_trees(monkeypatch):
+    xgboost = pytest.importorskip("xgboost")
+    options = {"objective": "reg:quantileerror", "n_estimators": 8, "n_jobs": 1}
+    several = xgboost.XGBRegressor(quantile_alpha=np.array([0.45, 0.5, 0.55]), **options).fit(NUMBERS, Y)
+    one = xgboost.XGBRegressor(quantile_alpha=0.5, **options).fit(NUMBERS, Y)
+    margins = several.predict(NUMBERS, output_margin=True)
+    assert (np.diff(margins, axis=1) < 0).any()
+    reason = ensembles.why_not(bare_model(several, space="prediction"))
+    assert (reason is None) == np.array_equal(several.predict(NUMBERS), margins)
+    monkeypatch.setattr(xgboost, "__version__", "3.10.0")
+    assert "in order" in (ensembles.why_not(bare_model(several, space="prediction")) or "")
+    assert ensembles.why_not(bare_model(one, space="prediction")) is None
+
+
 def test_early_stopping_uses_the_best_iteration_as_predict_does():
     xgboost, lightgbm = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
     rng = np.random.default_rng(0)
