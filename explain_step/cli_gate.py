@@ -24,6 +24,10 @@ COLOURS = {"allow": "green", "refuse": "red", "undecided": "yellow"}
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "waived": "yellow"}
 NARROWEST = 30
 PEOPLE = ("GATE060", "GATE061", "GATE062")
+AGAIN = ("GATE010", "GATE011", "GATE012", "GATE013", "GATE014", "GATE015")
+"""What another snapshot of the same model may hold."""
+NAMED = ("GATE020", "GATE021", "GATE040", "GATE041", "GATE042", "GATE043")
+"""Without a value in their evidence: the snapshot has nothing of the name that the policy gives."""
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(m|h|d)")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -281,6 +285,10 @@ def _next(finding: Finding, decision: GateDecision) -> str:
         bounded = finding.evidence.get("ci_low") is not None
         more = "explain more held-out rows for narrower intervals, or change the bound"
         return f"{code} is undecided: {more if bounded else 'no interval decides it; its message says what is missing'}"
+    if code in AGAIN:
+        return f"{code}: explain the version again: {explain}"
+    if "value" not in finding.evidence and code in NAMED:
+        return f"{code}: correct the name in the policy, or explain the version with what it names"
     return f"{code}: change the model, or let its owner waive the rule in the policy (owner, reason, expires)"
 
 

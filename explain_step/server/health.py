@@ -7,6 +7,7 @@ from typing import Any
 from explain_step import __version__
 from explain_step.errors import ExplainStepError
 from explain_step.server import settings
+from explain_step.server.audit_log import check_writable
 from explain_step.server.client import registry_of_server, tracking_of_server
 from explain_step.server.registry_store import RegistryGuards
 from explain_step.server.settings import Deployment
@@ -25,6 +26,8 @@ def report(deployment: Deployment) -> tuple[dict[str, Any], int]:
         "audit_log": "file" if settings.audit_path() else "logger only",
     }
     problems = [f"{part} is {facts[part]}" for part in ("registry", "tracking") if facts[part] != "guarded"]
+    unwritable = check_writable(settings.audit_path())
+    problems += [] if unwritable is None else [unwritable]
     try:
         policy = settings.current_policy()
         facts |= {"mode": settings.mode(), "policy": {"name": policy.name, "digest": policy.digest}}

@@ -143,10 +143,21 @@ class Judge:
             deny(message)
 
     def record(self, action: str, outcome: str, **facts: Any) -> None:
-        """Write a line to the audit log."""
+        """Write a line to the audit log; refuse what cannot be recorded.
+
+        As 403, not as the 500 of any other error: MLflow's client repeats that for minutes.
+        """
         user = current_user()
         who = {"user": user.name, "authenticated": user.authenticated}
-        self.audit.write({"action": action, "outcome": outcome, **who, **facts})
+        try:
+            self.audit.write({"action": action, "outcome": outcome, **who, **facts})
+        except OSError as error:
+            why = error.strerror or str(error)
+            told = f" It is refused all the same: {facts['message']}" if outcome == "refuse" else ""
+            deny(
+                f"{action}: the audit log of the server cannot be written ({why}), so nothing was changed; "
+                f"tell who runs the server.{told}"
+            )
 
     def break_glass(self, name: str, version: str, policy: Policy, user: User) -> BreakGlassUse | None:
         """Return the use of break-glass that a version carries and the policy permits to this user."""

@@ -234,6 +234,19 @@ def test_what_blocks_comes_first_and_what_does_not_apply_is_one_line() -> None:
     assert "next: GATE030 is undecided: no interval decides it; its message says what is missing" in steps
 
 
+def test_the_next_step_is_one_that_helps() -> None:
+    found = decision(
+        finding("GATE013", "fail", "too old"),
+        finding("GATE040", "fail", "no segment `nope`", segment="nope"),
+        finding("GATE041", "fail", "a gap", value=0.4),
+        outcome="refuse",
+    )
+    text = " ".join(click.unstyle(page(found)).split())
+    assert "next: GATE013: explain the version again: explain-step run models:/mortgage/3" in text
+    assert "next: GATE040: correct the name in the policy, or explain the version with what it names" in text
+    assert "next: GATE041: change the model, or let its owner waive the rule" in text
+
+
 def test_a_waived_finding_names_the_waiver() -> None:
     waived = {"owner": "ann", "reason": "small data", "expires": "2026-12-31"}
     found = decision(finding("GATE031", waived=waived), outcome="allow")
