@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 OUTPUTS = 4
+LONG = 10_000.0
 FEW = 7
 """A numeric column with at most this many values is drawn like levels: dots with intervals."""
 
@@ -286,7 +287,8 @@ def _density(axes: Axes, view: _View, *, narrow: bool) -> None:
     if view.meta.get("kind") == "datetime":
         _dates(axes, narrow=narrow)
     else:
-        axes.locator_params(axis="x", nbins=3 if narrow else 6)
+        long = float(rows["x_high"].max()) >= LONG  # labels with separators would touch
+        axes.locator_params(axis="x", nbins=3 if narrow else 4 if long else 6)
 
 
 def _dates(axes: Axes, *, narrow: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def section(context: PageContext, *, labels: Labels) -> Section:
     artifact, pairs = present(context, "dependence"), present(context, "interactions")
     if artifact is None:
         return absent(context, "dependence", id="dependence", title=TITLE)
+    artifact = replace(artifact, table=_dated(artifact))
     order = _order(context)
     finding = sentences(artifact.table, order=order, labels=labels)
     details = [Details(summary="Tables of the curves", tables=tables(artifact, order=order, labels=labels))]
@@ -76,6 +78,16 @@ def section(context: PageContext, *, labels: Labels) -> Section:
         details=tuple(details),
         made=(*made(artifact, pairs), *_texts(artifact, labels=labels), *_excluded(artifact, labels=labels)),
     )
+
+
+def _dated(artifact: Artifact) -> pd.DataFrame:
+    """Return the table with the points of date columns, which are days since 1970, as dates in ``date``."""
+    features = artifact.meta.get("features")
+    kinds = features if isinstance(features, Mapping) else {}
+    dates = [f for f, meta in kinds.items() if isinstance(meta, Mapping) and meta.get("kind") == "datetime"]
+    days = pd.to_numeric(artifact.table["x"], errors="coerce").where(artifact.table["feature"].isin(dates))
+    text = (pd.Timestamp(0) + pd.to_timedelta(days.round(), unit="D")).dt.strftime("%Y-%m-%d")
+    return artifact.table.assign(date=text.astype(object).where(days.notna(), None))
 
 
 def _texts(artifact: Artifact, *, labels: Labels) -> tuple[Text, ...]:
@@ -115,10 +127,12 @@ def attribution_curves(
 
 
 def _shown(table: pd.DataFrame) -> list[str]:
-    """Return the value of each point for readers: the level's name, or the number."""
-    levels = table["level"].tolist() if "level" in table.columns else [None] * len(table)
+    """Return the value of each point for readers: the level's name, the date, or the number."""
+    blank = [None] * len(table)
+    named = [table[name].tolist() if name in table.columns else blank for name in ("level", "date")]
     return [
-        str(level) if isinstance(level, str) else tidy(x) for level, x in zip(levels, table["x"], strict=True)
+        next((text for text in texts if isinstance(text, str)), tidy(x))
+        for *texts, x in zip(*named, table["x"], strict=True)
     ]
 
 

@@ -136,6 +136,9 @@ def _shuffled(part: pd.DataFrame, *, labels: Labels) -> list[Text]:
     )
     if not part["mean_abs_shap"].iloc[0] > 0 or not part[column_name].max() > 0:
         return []
+    low = "permutation_ci_low"
+    if low in part.columns and part[low].notna().any() and not (part[low] > 0).any():
+        return [("Shuffling any one input costs no performance that stands out from chance.",)]
     if other == leader:
         return [
             (

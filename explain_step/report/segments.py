@@ -163,10 +163,10 @@ def importance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
     if clear.empty:
         tests = f" ({len(tested):,} tested)" if many else ""
         return [(f"No difference in importance stands out from chance after adjustment{tests}.",)]
-    total = f"{len(tested):,} differences in importance" if many else "tested difference in importance"
     top = largest(clear.assign(_size=clear["difference"].abs()), "_size")
     verb = "stands" if len(clear) == 1 else "stand"
-    head = f"{capital(spelled(len(clear)))} of the {total} {verb} out after adjustment; the largest: "
+    head = f"{capital(spelled(len(clear)))} of the {len(tested):,} differences in importance {verb} out after adjustment; "
+    head = f"{head}the largest: " if many else "The one tested difference in importance stands out: "
     more = " weighs more in " if top["difference"] > 0 else " weighs less in "
     return [(head, labels.of(top["feature"]), more, *segment_name(top, labels=labels), " than in the rest.")]
 

@@ -79,6 +79,15 @@ class View:
     limits: tuple[Limit, ...]
 
 
+def _reasons(context: PageContext) -> list[str]:
+    """Return the parts of the status's reason; one that is a caveat keeps the semicolons that it has."""
+    whole = [text for text in dict.fromkeys(c.message for c in context.caveats) if text in context.reason]
+    rest, marks = context.reason, {f"\x00{i}": text for i, text in enumerate(whole)}
+    for mark, text in marks.items():
+        rest = rest.replace(text, mark)
+    return [marks.get(part, part) for part in rest.split("; ")]
+
+
 def view(context: PageContext) -> View:
     """Return what the page shows about ``context``."""
     labels = Labels(names=context.labels)
@@ -89,7 +98,7 @@ def view(context: PageContext) -> View:
         version=clean(context.identity.get("version") or ""),
         status=capital(clean(context.status)),
         mark=MARKS.get(context.status, ""),
-        reasons=tuple(sentence(part) for part in context.reason.split("; ") if part.strip()),
+        reasons=tuple(sentence(part) for part in _reasons(context) if part.strip()),
         aloud=sentences.aloud(context.quantity),
         numbers=key_numbers(context, labels=labels),
         sections=_sections(context, labels=labels),
