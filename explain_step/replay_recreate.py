@@ -19,6 +19,7 @@ from explain_step.frames import to_frame
 from explain_step.replay_inputs import provenance_record
 from explain_step.replay_result import Given, Replay, from_record, not_replayable, recorded_uri
 from explain_step.snapshot.provenance import THREAD_VARIABLES
+from explain_step.snapshot.provenance_lock import MOST_SOURCES, NO_WHEEL
 from explain_step.snapshot.provenance_packages import canonical_name
 from explain_step.tracking.checked import copied_model
 
@@ -161,19 +162,63 @@ def _build(plan: Plan, place: Path, *, wheels: Path | None) -> tuple[Path, tuple
     offline = ("--offline",) if wheels is not None else ()
     notes = _venv(plan.python, place, offline=offline)
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    requirements, more = (plan.requirements, ()) if wheels is None else _in_folder(plan.requirements, wheels)
-    files = {"requirements.txt": requirements, "constraints.txt": plan.constraints}
-    for name, lines in files.items():
-        (place / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    source: tuple[str, ...] = ("-r", str(place / "requirements.txt"), "-c", str(place / "constraints.txt"))
+    if plan.lock is not None and wheels is None:
+        (place / "pylock.toml").write_text(plan.lock, encoding="utf-8")
+        _install(python, "-r", str(place / "pylock.toml"))
+        return python, (*notes, *_not_locked(plan))
     if wheels is not None:
         _check_wheels(plan.lock, wheels)
-        source = (*source, "--offline", "--no-index", "--find-links", str(wheels.resolve()))
-    elif plan.lock is not None:
-        (place / "pylock.toml").write_text(plan.lock, encoding="utf-8")
-        source = ("-r", str(place / "pylock.toml"))
+        requirements, more = _in_folder(plan.requirements, wheels)
+        place_of = ("--offline", "--no-index", "--find-links", str(wheels.resolve()))
+        _install_named(python, requirements, constraints=plan.constraints, options=place_of)
+        return python, (*notes, *more)
+    return python, (*notes, *_from_index(plan, python))
+
+
+def _from_index(plan: Plan, python: Path) -> tuple[str, ...]:
+    """Install by name; what the index offers as source alone is left out, because building it would run its code."""
+    lacking: list[str] = []
+    while True:
+        kept = [r for r in plan.requirements if r.partition("==")[0] not in lacking]
+        try:
+            _install_named(python, kept, constraints=plan.constraints)
+        except ExplainStepError as error:
+            source = next((n for n in NO_WHEEL.findall(str(error)) if n not in {*NEEDED, *lacking}), None)
+            if source is None or len(lacking) == MOST_SOURCES:
+                raise
+            lacking.append(source)
+        else:
+            return _left_out("the index has no wheel of it", lacking)
+
+
+def _install(python: Path, *source: str) -> None:
     _uv("pip", "install", "--python", str(python), "--no-build", "--no-config", *source)
-    return python, (*notes, *more)
+
+
+def _install_named(
+    python: Path, requirements: Sequence[str], *, constraints: Sequence[str], options: Sequence[str] = ()
+) -> None:
+    """Install by name and version, from the index or as the options say."""
+    files = {"requirements.txt": requirements, "constraints.txt": constraints}
+    for name, lines in files.items():
+        (python.parent / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    places = [str(python.parent / name) for name in files]
+    _install(python, "-r", places[0], "-c", places[1], *options)
+
+
+def _not_locked(plan: Plan) -> tuple[str, ...]:
+    """Name what was in use and is not in the lock: it had no wheel, or did not come from an index."""
+    try:
+        locked = {str(p["name"]) for p in tomllib.loads(plan.lock or "").get("packages", [])}
+    except (tomllib.TOMLDecodeError, AttributeError, KeyError, TypeError):
+        return ()
+    names = {r.partition("==")[0]: r for r in plan.requirements}
+    return _left_out("not in the recorded lock", [r for n, r in names.items() if n not in locked])
+
+
+def _left_out(why: str, lacking: Sequence[str]) -> tuple[str, ...]:
+    shown = f"{', '.join(lacking[:8])}{' …' if len(lacking) > 8 else ''}"
+    return (f"{why}, and left out: {shown}",) if lacking else ()
 
 
 def _check_wheels(lock: str | None, wheels: Path) -> None:
@@ -204,9 +249,7 @@ def _in_folder(requirements: Sequence[str], wheels: Path) -> tuple[tuple[str, ..
     """
     there = {canonical_name(path.name.partition("-")[0]) for path in wheels.glob("*.whl")}
     kept = tuple(r for r in requirements if r.partition("==")[0] in there | set(NEEDED))
-    lacking = [r for r in requirements if r not in kept]
-    note = f"not among the wheels, and left out: {', '.join(lacking[:8])}{' …' if len(lacking) > 8 else ''}"
-    return kept, (note,) if lacking else ()
+    return kept, _left_out("not among the wheels", [r for r in requirements if r not in kept])
 
 
 def _venv(version: str, place: Path, *, offline: Sequence[str]) -> tuple[str, ...]:

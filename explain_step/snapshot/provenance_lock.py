@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,10 @@ LOCK_SECONDS = 5.0
 LARGEST_LOCK = 400 * 2**10
 """About 600 distributions; a larger lock is named by its digest."""
 OURS = "explain-step"
+NO_WHEEL = re.compile(r"\b([a-z0-9]+(?:-+[a-z0-9]+)*)==\S+ has no (?:usable )?wheels", re.I)
+"""How ``uv`` names a distribution that its index offers as source alone."""
+MOST_SOURCES = 5
+"""Distributions without a wheel that are left out; each costs another call."""
 
 
 def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
@@ -30,25 +36,23 @@ def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
     Notes
     -----
     No network is used: what is not in the cache of ``uv``, because ``pip`` or another machine installed it, has no
-    digest here. The lock names the wheels that an index offers for these versions; that the installed files came
-    from them, the digests of RECORD tell.
+    digest here; what the index offers as source alone is in ``left_out``. The lock names the wheels that an index offers
+    for these versions; that the installed files came from them, the digests of RECORD tell.
     """
-    pins = [f"{d['name']}=={d['version']}" for d in distributions if d["from_index"] and d["name"] != OURS]
-    left_out = sorted(d["name"] for d in distributions if not d["from_index"] and d["name"] != OURS)
+    pins = {d["name"]: d["version"] for d in distributions if d["from_index"] and d["name"] != OURS}
+    left_out = [d["name"] for d in distributions if not d["from_index"] and d["name"] != OURS]
     if not pins:
         return unknown("no distribution was installed from an index")
-    options = ("--offline", "--no-deps", "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet")
+    until = time.monotonic() + LOCK_SECONDS
     try:
-        done = subprocess.run(
-            ["uv", "pip", "compile", "-", "--format", "pylock.toml", *options],
-            input="\n".join(pins),
-            capture_output=True,
-            text=True,
-            timeout=LOCK_SECONDS,
-            check=False,
-            cwd=where,
-            errors="replace",
-        )
+        done = _compiled(pins, where=where, until=until)
+        for _ in range(MOST_SOURCES):
+            source = next((name for name in NO_WHEEL.findall(done.stderr) if name in pins), None)
+            if done.returncode == 0 or source is None:
+                break
+            left_out.append(source)
+            del pins[source]
+            done = _compiled(pins, where=where, until=until)
     except FileNotFoundError:
         return unknown("uv is not installed")
     except (OSError, subprocess.SubprocessError) as error:
@@ -56,7 +60,21 @@ def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
     if done.returncode != 0:
         said = " ".join(word for word in done.stderr.split() if any(c.isalnum() for c in word))
         return unknown(f"uv has not all of them in its cache: {mask_text(said[:200])}")
-    return _record(done.stdout, left_out=left_out)
+    return _record(done.stdout, left_out=sorted(left_out))
+
+
+def _compiled(pins: Mapping[str, str], *, where: Path, until: float) -> subprocess.CompletedProcess[str]:
+    options = ("--offline", "--no-deps", "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet")
+    return subprocess.run(
+        ["uv", "pip", "compile", "-", "--format", "pylock.toml", *options],
+        input="\n".join(f"{name}=={version}" for name, version in pins.items()),
+        capture_output=True,
+        text=True,
+        timeout=max(0.1, until - time.monotonic()),
+        check=False,
+        cwd=where,
+        errors="replace",
+    )
 
 
 def _record(text: str, *, left_out: list[str]) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -136,6 +138,7 @@ def test_wheels_are_installed_without_a_network(tmp_path) -> None:
 
 IN_NAMESPACE = """
 import sys
+import tarfile
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_replay_recreate import plan
@@ -256,3 +259,59 @@ def test_objects_do_not_go_to_another_process(tmp_path, given) -> None:
     shot = write(tmp_path / "shots", parts=parts())
     with pytest.raises(explain_step.InvalidInput, match="env='recreate'"):
         explain_step.replay(shot.path, data=frame(30), env="recreate", **given)
+
+
+def source(folder: Path, name: str) -> None:
+    """Write a source distribution whose building leaves a trace."""
+    folder.mkdir(exist_ok=True)
+    trap = folder / "built"
+    files = {
+        "PKG-INFO": f"Metadata-Version: 2.2\nName: {name}\nVersion: 0.0.77\n",
+        "setup.py": f"open({str(trap)!r}, 'w').close()\nfrom setuptools import setup\nsetup(name={name!r}, version='0.0.77')\n",
+    }
+    with tarfile.open(folder / f"{name}-0.0.77.tar.gz", "w:gz") as archive:
+        for path, text in files.items():
+            entry = tarfile.TarInfo(f"{name}-0.0.77/{path}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch) -> Path:
+    """A place that offers one distribution as a wheel and two as source alone."""
+    folder = tmp_path / "index"
+    wheel(folder)
+    source(folder, "solid")
+    source(folder, "click")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    return folder
+
+
+@needs_uv
+def test_what_has_no_wheel_is_left_out_named_and_never_built(index, tmp_path) -> None:
+    python, notes = _build(plan(requirements=("solid==0.0.77", "tiny==1.0")), tmp_path / "venv", wheels=None)
+    assert notes == ("the index has no wheel of it, and left out: solid",)
+    assert subprocess.run([python, "-c", "import tiny"], check=False).returncode == 0
+    with pytest.raises(ExplainStepError, match="no usable wheels"):  # without it nothing can be replayed
+        _build(plan(requirements=("click==0.0.77", "tiny==1.0")), tmp_path / "other", wheels=None)
+    assert not (index / "built").exists()
+
+
+@needs_uv
+def test_the_lock_names_what_has_no_wheel(index, tmp_path) -> None:
+    versions = {"click": "0.0.77", "solid": "0.0.77", "tiny": "1.0"}
+    rows = [{"name": n, "version": v, "from_index": True} for n, v in versions.items()]
+    record = pylock([*rows, {"name": "ours", "version": "1.0", "from_index": False}], where=tmp_path)
+    assert record["left_out"] == ["click", "ours", "solid"]
+    assert [p["name"] for p in tomllib.loads(record["text"])["packages"]] == ["tiny"]
+    assert not (index / "built").exists()
+
+
+@needs_uv
+def test_what_was_in_use_and_is_not_in_the_lock_is_named(tmp_path) -> None:
+    good = wheel(tmp_path / "wheels")
+    text = lock(good, hashlib.sha256(good.read_bytes()).hexdigest())
+    given = plan(lock=text, requirements=("solid==1.0", "tiny==1.0"))
+    _, notes = _build(given, tmp_path / "venv", wheels=None)
+    assert notes == ("not in the recorded lock, and left out: solid==1.0",)
