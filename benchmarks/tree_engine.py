@@ -250,7 +250,7 @@ def of_lightgbm(case: Case) -> None:
 
 def of_histogram(case: Case) -> None:
     """Path-dependent values."""
-    trees = case.asked.trees * 3 // 5
+    trees = max(1, case.asked.trees * 3 // 5)
     hgb = HistGradientBoostingClassifier(max_iter=trees, max_leaf_nodes=31, early_stopping=False).fit(
         case.X, case.y
     )
@@ -267,13 +267,13 @@ def of_histogram(case: Case) -> None:
 
 def of_forest(case: Case) -> None:
     """Path-dependent values of deep trees."""
-    forest = RandomForestClassifier(case.asked.trees // 5, min_samples_leaf=5, random_state=0, n_jobs=2).fit(
-        case.X, case.y
-    )
+    forest = RandomForestClassifier(
+        max(1, case.asked.trees // 5), min_samples_leaf=5, random_state=0, n_jobs=2
+    ).fit(case.X, case.y)
     explainer = shap.TreeExplainer(forest)
     ensemble = ensembles._keep(ensembles_sklearn.parse(forest, names=ensembles.root_of(forest)[1]), 1)
     compare(
-        f"random forest {case.asked.trees // 5}, min_samples_leaf 5", lambda part: ours(ensemble, part),
+        f"random forest {max(1, case.asked.trees // 5)}, min_samples_leaf 5", lambda part: ours(ensemble, part),
         case.held.head(max(200, case.asked.rows // 10)),
         {"shap.TreeExplainer": (20, lambda part: positive(explainer.shap_values(part, check_additivity=False)))},
         scale=float(forest.predict_proba(case.held)[:, 1].std()),
@@ -282,7 +282,7 @@ def of_forest(case: Case) -> None:
 
 def of_interactions(case: Case) -> None:
     """Path-dependent interactions: the whole matrix of every row."""
-    trees = case.asked.trees // 5
+    trees = max(1, case.asked.trees // 5)
     xgb = XGBClassifier(n_estimators=trees, max_depth=6, learning_rate=0.1, n_jobs=2).fit(case.X, case.y)
     booster, ensemble = xgb.get_booster(), ensembles_xgboost.parse(xgb)
     explainer, least = (
