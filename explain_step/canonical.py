@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from explain_step.errors import InvalidInput
 
@@ -133,6 +131,7 @@ def plain_json(value: Any) -> Any:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from pathlib import Path
     >>> plain_json({"a": np.float64("nan"), "b": (np.int64(1), {"z", "y"}), 3: Path("x")})
     {'a': None, 'b': [1, ['y', 'z']], '3': 'x'}
@@ -143,17 +142,17 @@ def plain_json(value: Any) -> Any:
         return sorted((plain_json(v) for v in value), key=str)
     if isinstance(value, list | tuple):
         return [plain_json(v) for v in value]
-    if isinstance(value, np.ndarray):
+    numpy = sys.modules.get("numpy")  # who has not loaded it has no such value
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
         return plain_json(value.tolist())
-    if isinstance(value, np.generic):
-        return plain_json(value.item())
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, int):
         return int(value) if abs(value) <= _LARGEST_INTEGER else str(int(value))
-    if value is pd.NA or value is pd.NaT:
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and (value is pandas.NA or value is pandas.NaT):
         return None
     text = str.__str__(value) if isinstance(value, str) else str(value)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -24,6 +24,7 @@ import pandas as pd
 from explain_step.canonical import canonical_json
 from explain_step.canonical_columns import Arrays, Column, Floats, column_of, exact_floats, mixed
 from explain_step.errors import InvalidInput
+from explain_step.hashes import sha256_bytes, sha256_file
 from explain_step.types import FloatArray, IntArray
 
 FRAME_ALGORITHM = "frame-v1"
@@ -36,17 +37,6 @@ ABSOLUTE_STEP = -9
 """Numbers are told apart in steps of at least 10**-9: below is rounding noise of quantities near one ..."""
 COLUMN_DIGITS = 7
 """... and of about 10**-7 of the largest number of their column: the rest is cancellation noise."""
-
-
-def sha256_bytes(data: bytes) -> str:
-    """Return the hexadecimal SHA-256 of ``data``."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: str | Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in blocks."""
-    with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def directory_digest(path: str | Path, exclude: Collection[str] = ("explanations",)) -> str:

@@ -198,7 +198,7 @@ def _texts(shot: Snapshot, *, model: str, has_model: bool) -> dict[str, str]:
 
 
 def _manifest_digest(shot: Snapshot) -> str:
-    from explain_step.digests import sha256_file
+    from explain_step.hashes import sha256_file
 
     return sha256_file(shot.path / "manifest.json")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explain_step.digests import sha256_file
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.frames import to_frame
+from explain_step.hashes import sha256_file
 from explain_step.replay_inputs import provenance_record
 from explain_step.replay_result import Given, Replay, from_record, not_replayable, recorded_uri
 from explain_step.snapshot.provenance import THREAD_VARIABLES

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step.canonical import canonical_json
-from explain_step.digests import sha256_bytes
+from explain_step.hashes import sha256_bytes
 
 ALGORITHM = "rowsum-v1"
 BYTES = 256

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
-IntArray: TypeAlias = npt.NDArray[np.int64]
+    FloatArray: TypeAlias = npt.NDArray[np.float64]
+    IntArray: TypeAlias = npt.NDArray[np.int64]
+else:  # `verify` needs `Finding` on machines that have neither
+    FloatArray = IntArray = Any
+
 Task = Literal["binary", "multiclass", "regression"]
 OutputSpace = Literal["probability", "margin", "prediction"]
 Family = Literal["tree", "linear", "blackbox"]
@@ -21,8 +25,10 @@ Status = Literal["pending", "complete", "degraded", "incomplete", "failed", "wai
 Verdict = Literal["pass", "fail", "not_applicable", "undecided"]
 
 
-def frozen_array(values: Any, *, dtype: Any = np.float64) -> npt.NDArray[Any]:
+def frozen_array(values: Any, *, dtype: Any = "float64") -> npt.NDArray[Any]:
     """Return a read-only copy of ``values``."""
+    import numpy as np
+
     array = np.array(values, dtype=dtype, copy=True)
     array.setflags(write=False)
     return array
@@ -260,7 +266,7 @@ class Attributions:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, frozen_array(value))
-        object.__setattr__(self, "rows", frozen_array(self.rows, dtype=np.int64))
+        object.__setattr__(self, "rows", frozen_array(self.rows, dtype="int64"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

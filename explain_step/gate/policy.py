@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from explain_step.canonical import canonical_json
-from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput
 from explain_step.gate.naming import folded, matches
 from explain_step.gate.problems import describe
@@ -30,6 +29,7 @@ from explain_step.gate.schema import (
     Strict,
     Waiver,
 )
+from explain_step.hashes import sha256_bytes
 
 __all__ = [
     "DEFAULT",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from explain_step.digests import sha256_bytes
+from explain_step.hashes import sha256_bytes
 from explain_step.server import client
 from explain_step.server.judge import Judge
 from explain_step.server.protection import holders_of_model, holders_of_run, is_registered

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from explain_step.digests import sha256_bytes
 from explain_step.errors import ExplainStepError
 from explain_step.gate import Evidence, Policy, check_break_glass, folded, person
+from explain_step.hashes import sha256_bytes
 from explain_step.server.client import StoreClient
 from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
 from explain_step.server.racing import DELETING_TAG

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from explain_step.digests import sha256_bytes
 from explain_step.errors import ExplainStepError
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot.manifest import MANIFEST, check_schema, parse, seal
 from explain_step.types import Finding
 

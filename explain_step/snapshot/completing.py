@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from explain_step.canonical import plain_json
-from explain_step.digests import sha256_bytes
+from explain_step.hashes import sha256_bytes
 from explain_step.secret_masking import masked
 from explain_step.snapshot.chain import Previous, link
 from explain_step.snapshot.manifest import MANIFEST, ModelRef, dump, identity_of, seal

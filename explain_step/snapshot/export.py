@@ -9,8 +9,8 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from explain_step.digests import sha256_bytes, sha256_file
 from explain_step.errors import InvalidInput
+from explain_step.hashes import sha256_bytes, sha256_file
 
 SUMS = "SHA256SUMS"
 EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from explain_step.canonical import canonical_json, plain_json
-from explain_step.digests import rounded, sha256_bytes
 from explain_step.errors import SnapshotError
+from explain_step.hashes import sha256_bytes
 from explain_step.types import MethodSpec, Score
 
 SCHEMA_VERSION = 1
@@ -141,6 +141,8 @@ def _score_identities(scores: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
     An additivity error is rounding noise of the model's outputs: beside its random control it is zero.
     """
+    from explain_step.digests import rounded
+
     identities = []
     for name in sorted({str(score["name"]) for score in scores}):
         group = [score for score in scores if str(score["name"]) == name]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from explain_step.digests import sha256_bytes, sha256_file
+from explain_step.hashes import sha256_bytes, sha256_file
 from explain_step.secret_masking import mask_lines, mask_text
 from explain_step.snapshot.provenance_machine import unknown
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from explain_step.digests import sha256_bytes
+from explain_step.hashes import sha256_bytes
 from explain_step.secret_masking import mask_text
 from explain_step.snapshot.provenance_machine import unknown
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
-from explain_step.digests import sha256_bytes
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot.provenance_machine import unknown
 
 _HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t\r]*$", re.M)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput, SnapshotError, require
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot.manifest import (
     MANIFEST,
     ModelRef,

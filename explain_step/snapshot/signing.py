@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explain_step.canonical import canonical_json
-from explain_step.digests import sha256_bytes
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot.manifest import MANIFEST, check_schema, parse, read_bounded
 from explain_step.types import SignatureFound
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from explain_step import digests
+from explain_step import digests, hashes
 from explain_step.errors import ExplainStepError
 from explain_step.secret_masking import mask_text
 from explain_step.snapshot import read_manifest
@@ -124,7 +124,7 @@ def _quick(place: Place, folder: str, *, owner: tuple[str, str] | None) -> Sight
     if (sizes.get(MANIFEST) or 0) > MAX_MANIFEST_BYTES:
         return _broken(f"{MANIFEST} has {sizes[MANIFEST]} bytes")
     with _manifest_of(place, folder) as file:
-        digest = digests.sha256_file(file)
+        digest = hashes.sha256_file(file)
         try:
             manifest = read_manifest(file.parent)
         except ExplainStepError as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from explain_step.canonical import plain_json
-from explain_step.digests import sha256_bytes
 from explain_step.errors import InvalidInput, SnapshotError
 from explain_step.gate import folded
+from explain_step.hashes import sha256_bytes
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, Place, evidence_place
 from explain_step.tracking.registry import Registered, find, set_tag, tags_of

@@ -27,6 +27,7 @@ BASE = {
         "canonical",
         "canonical_columns",
         "digests",
+        "hashes",
         "config",
         "seeds",
         "secret_masking",

@@ -18,7 +18,7 @@ from promotion_kit import EXPLAINED, NAME, OTHER, UNEXPLAINED, Mortgage, made_fi
 from tracking_kit import pickle_free, tree
 
 import explain_step
-from explain_step import digests
+from explain_step import digests, hashes
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.tracking import decision_log, registry
 from explain_step.tracking.evidence import gather
@@ -424,7 +424,7 @@ def test_records_of_two_writers_and_of_a_slow_clock_stay_in_order(mortgage: Mort
     assert decision_log.decisions(place).breaks == ()
     fork = json.loads((mortgage.decisions / late.file).read_text()) | {"event": "two, elsewhere"}
     body = decision_log._bytes(fork)
-    digest = digests.sha256_bytes(body)[:12]
+    digest = hashes.sha256_bytes(body)[:12]
     (mortgage.decisions / f"20260101T000000.000009Z-{digest}.json").write_bytes(body)
     third = decision_log.append(place, {"event": "three"}, now=now)
     found = decision_log.decisions(place)

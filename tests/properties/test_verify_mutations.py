@@ -17,8 +17,8 @@ import pytest
 from snapshot_kit import frame, parts
 
 import explain_step
-from explain_step.digests import sha256_bytes
 from explain_step.errors import SnapshotError
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot import read_directory, verify_directory, write
 from explain_step.snapshot.manifest import dump, seal
 

@@ -8,7 +8,7 @@ import pytest
 from effect_kit import additive_case, attributions_of, model_of, normal_frame, subject_of
 
 from explain_step import privacy
-from explain_step.artifacts import columns, dependence, effect_tables, effects, text_columns
+from explain_step.artifacts import columns, dependence, effect_tables, effects
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.seeds import Seeds

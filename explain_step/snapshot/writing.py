@@ -14,8 +14,9 @@ import pandas as pd
 
 from explain_step.canonical import canonical_json, plain_json
 from explain_step.config import Config
-from explain_step.digests import FrameDigests, frame_digests, sha256_bytes
+from explain_step.digests import FrameDigests, frame_digests
 from explain_step.errors import SnapshotError
+from explain_step.hashes import sha256_bytes
 from explain_step.secret_masking import masked
 from explain_step.snapshot import provenance
 from explain_step.snapshot.chain import Previous, link
