@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml uv.lock
 
 # the other extras too: Spark and the exports to other formats
 $(TESTED): $(STAMP)
-	$(SYNC) --all-extras --group dev --python $(BIN)/python
+	$(SYNC) --all-extras --group dev --group bench --python $(BIN)/python
 	touch $@
 
 demo: $(STAMP)
