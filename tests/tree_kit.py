@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+from threadpoolctl import threadpool_limits
 
 from explain_step import data, models
 from explain_step.config import Config
-from explain_step.explainers import ensembles
+from explain_step.explainers import ensembles, tree_compiled
 from explain_step.explainers.ensembles import Ensemble, Tree
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
@@ -115,3 +117,27 @@ def mixed_frame(n: int = 300, *, seed: int = 0) -> tuple[pd.DataFrame, pd.Series
     X.loc[::11, "town"] = np.nan
     y = X.a.fillna(0) + 2 * X.town.isin(["p", "t"]) + (X.zone == 20) - X.b * X.flag
     return X, y
+
+
+def both_engines() -> Any:
+    """Return a fixture with which a module's tests run on both engines; the compiled one is otherwise for larger work."""
+
+    @pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
+    def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+        before = tree_compiled.SMALL_WORK
+        tree_compiled.SMALL_WORK = -1 if request.param == "compiled" else 1 << 60
+        yield
+        tree_compiled.SMALL_WORK = before
+
+    return engine
+
+
+def one_thread() -> Any:
+    """Return a fixture for tiny models, which train and predict faster on one OpenMP thread."""
+
+    @pytest.fixture(autouse=True)
+    def limited() -> Iterator[None]:
+        with threadpool_limits(limits=1):
+            yield
+
+    return limited

@@ -20,10 +20,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
-from threadpoolctl import threadpool_limits
-from tree_kit import attributions, enumerated, make_subject, mixed_frame
+from tree_kit import attributions, both_engines, enumerated, make_subject, mixed_frame, one_thread
 
-from explain_step.explainers import tree, tree_compiled
+from explain_step.explainers import tree
 from explain_step.types import Subject
 
 X, Y = mixed_frame()
@@ -33,20 +32,8 @@ THREE = np.digitize(Y, [0, 1.5])
 EXPLAINED, BACKGROUND = slice(0, 6), slice(100, 130)
 
 
-@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
-def _engine(request):
-    """Both engines give the values; the compiled one is otherwise kept for larger work."""
-    before = tree_compiled.SMALL_WORK
-    tree_compiled.SMALL_WORK = -1 if request.param == "compiled" else 1 << 60
-    yield
-    tree_compiled.SMALL_WORK = before
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny models train and predict faster on one OpenMP thread."""
-    with threadpool_limits(limits=1):
-        yield
+_engine = both_engines()
+_one_thread = one_thread()
 
 
 def check_against_enumeration(subject: Subject, *, tolerance: float = 1e-12) -> None:

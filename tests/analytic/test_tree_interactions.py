@@ -15,8 +15,16 @@ from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-from threadpoolctl import threadpool_limits
-from tree_kit import attributions, hand_made, make_subject, mixed_frame, predict_frame, random_tree
+from tree_kit import (
+    attributions,
+    both_engines,
+    hand_made,
+    make_subject,
+    mixed_frame,
+    one_thread,
+    predict_frame,
+    random_tree,
+)
 
 from explain_step.errors import NotApplicable
 from explain_step.explainers import ensembles, tree, tree_compiled, tree_interactions
@@ -30,20 +38,8 @@ NUMBERS = X[["a", "b"]].assign(flag=X.flag.astype(float), zone=X.zone.cat.codes.
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
-def _engine(request):
-    """Both engines give the interactions; the compiled one is otherwise kept for larger work."""
-    before = tree_compiled.SMALL_WORK
-    tree_compiled.SMALL_WORK = -1 if request.param == "compiled" else 1 << 60
-    yield
-    tree_compiled.SMALL_WORK = before
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tiny models train and predict faster on one OpenMP thread."""
-    with threadpool_limits(limits=1):
-        yield
+_engine = both_engines()
+_one_thread = one_thread()
 
 
 def matrix_of(ensemble: Ensemble, rows, background, **options) -> np.ndarray:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tree_kit import enumerated, hand_made, predict_frame, random_tree
+from tree_kit import both_engines, enumerated, hand_made, predict_frame, random_tree
 
 from explain_step.explainers import ensembles, tree, tree_compiled, tree_tables
 
@@ -17,13 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=30, deadline=None)
 
 
-@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
-def _engine(request):
-    """Both engines give the values; the compiled one is otherwise kept for larger work."""
-    before = tree_compiled.SMALL_WORK
-    tree_compiled.SMALL_WORK = -1 if request.param == "compiled" else 1 << 60
-    yield
-    tree_compiled.SMALL_WORK = before
+_engine = both_engines()
 
 
 def case(seed: int, *, columns: int = 4, outputs: int = 1, trees: int = 3, depth: int = 5):
