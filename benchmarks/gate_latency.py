@@ -85,7 +85,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--calls", type=int, default=200, help="judged calls of 50 clients at once")
+    given = parser.parse_args()
+    rounds, calls_at_once = given.rounds, given.calls
     with tempfile.TemporaryDirectory(prefix="gate_latency_") as root, contextlib.ExitStack() as stack:
         gated_folder, plain_folder = Path(root) / "gated", Path(root) / "plain"
         for folder in (gated_folder, plain_folder):
@@ -112,10 +114,12 @@ def main() -> None:
         )
         with ThreadPoolExecutor(50) as pool:
             start = time.perf_counter()
-            answers = list(pool.map(lambda _: gated.alias("mortgage", "1").status_code, range(200)))
+            answers = list(pool.map(lambda _: gated.alias("mortgage", "1").status_code, range(calls_at_once)))
             seconds = time.perf_counter() - start
         wrong = sum(code != 200 for code in answers)
-        say(f"50 clients, 200 judged calls: {wrong} errors, {len(answers) / seconds:.1f} calls per second")
+        say(
+            f"50 clients, {calls_at_once} judged calls: {wrong} errors, {len(answers) / seconds:.1f} calls per second"
+        )
 
 
 if __name__ == "__main__":

@@ -12,15 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "tree_engine.py": ("--rows", "200", "--trees", "4"),
-    "memory.py": ("--rows", "1000", "--few", "500", "--trees", "4"),
-    "gate_latency.py": ("--rounds", "2"),
+    "gate_latency.py": ("--rounds", "2", "--calls", "10"),
     "audit_runs.py": ("--runs", "40"),
     "spark_scale.py": ("--rows", "2000", "--trees", "4"),
     "peers/run.py": ("--rows", "200", "--trees", "4"),
 }
 """Arguments with which each takes seconds; nothing is concluded from such a run."""
-LONG = ("black_box.py", "evaluator_vs_default.py")
-"""Minutes whatever the number of rows: only that they start is looked at."""
+LONG = ("black_box.py", "evaluator_vs_default.py", "memory.py")
+"""A minute and more whatever the number of rows: only that they start is looked at."""
 PARTS = {"tree_rivals.py", "peers/peer.py"}
 """What the others start or import."""
 SHOWN = {"audit_runs.py": '"cpu_seconds"', "gate_latency.py": "added by the gate"}
