@@ -10,7 +10,7 @@ from tracking_kit import REQUIREMENTS, Store, fitted, pickle_free, rows
 
 import explain_step
 
-pytestmark = pickle_free
+pytestmark = [pickle_free, pytest.mark.slow, pytest.mark.oldest]
 
 
 @pytest.fixture

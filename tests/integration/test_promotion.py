@@ -271,7 +271,8 @@ def test_a_waived_finding_is_allowed_and_in_the_log(mortgage: Mortgage) -> None:
         "owner": "ann",
         "reason": "small",
     }
-    policy["waivers"] = [{**waiver, "expires": "2999-12-31"}]
+    ends = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+    policy["waivers"] = [{**waiver, "expires": ends}]
     assert promote(mortgage, policy=policy).allowed
     found = log_of(mortgage).entries[-1].record["findings"]
     (waived,) = [f for f in found if "waived" in f["evidence"]]

@@ -19,6 +19,8 @@ from explain_step.cli import invoke
 from explain_step.exporting import export
 from explain_step.snapshot.export import bundle
 
+pytestmark = [pytest.mark.slow, pytest.mark.oldest]
+
 
 @pytest.fixture
 def version(active_store, tmp_path) -> tuple[str, Path]:
