@@ -28,9 +28,9 @@ CALL_CELLS = 8_000_000
 PIECE_CELLS = 50_000
 PROBES = (32, 128, 512, 2048, 8192)
 FALLS = 0.7
-"""A larger probe is asked for only while the time per row falls below this part of what it was,"""
+"""A larger probe is asked for while the time per row falls below this part of what it was, and while `LOOK` says so."""
 LOOK = 0.02
-"""or while all probes together took less than this part of the seconds: a busy moment is longer than a small probe."""
+"""Probes go on until they took this part of the seconds together: a busy moment is longer than a small probe."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
