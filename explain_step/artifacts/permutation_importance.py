@@ -168,9 +168,39 @@ def _metric(sample: Subject, *, config: Config) -> tuple[Metric | None, float | 
 
 
 def _shuffled(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp], metric: Metric) -> Response:
-    column = sample.X[feature].take(shuffles.ravel()).array
-    frame = predicting.edited(predicting.repeated(sample.X, len(shuffles)), {feature: column})
-    return sample.model.respond_for(frame, reads=metric.reads)
+    """Return the answers to the shuffled rows, one shuffle after the other.
+
+    A row that is lent its own value keeps its answer, and one that is lent the same value twice is asked about once: of
+    a column of few values little is left to predict.
+    """
+    n, codes = len(sample.X), masking.value_codes(sample.X[feature])
+    lent = codes[shuffles]
+    changed = np.flatnonzero(lent != codes)  # positions in the stacked shuffles
+    row, donor = changed % n, shuffles.ravel()[changed]
+    _, first, again = np.unique(
+        row * (codes.max() + 1) + codes[donor], return_index=True, return_inverse=True
+    )
+    answer = np.tile(np.arange(n), len(shuffles))
+    if len(first) == 0:
+        return sample.response.take(answer)
+    answer[changed] = n + again
+    frame = sample.X.iloc[row[first]].reset_index(drop=True)
+    frame = predicting.edited(frame, {feature: sample.X[feature].take(donor[first]).array})
+    return _stacked(sample.response, sample.model.respond_for(frame, reads=metric.reads)).take(answer)
+
+
+def _stacked(upper: Response, lower: Response) -> Response:
+    """Return the rows of both, with what ``lower`` holds."""
+
+    def both(one: npt.NDArray[Any] | None, other: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+        return None if one is None or other is None else np.concatenate([one, other])
+
+    return Response(
+        output=np.concatenate([upper.output[:, : lower.output.shape[1]], lower.output]),
+        label=both(upper.label, lower.label),
+        probability=both(upper.probability, lower.probability),
+        prediction=both(upper.prediction, lower.prediction),
+    )
 
 
 class _Judge:

@@ -107,7 +107,7 @@ def pool(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame) -> Pool:
     columns = tuple(_joined(X.iloc[:, j], background.iloc[:, j]) for j in range(X.shape[1]))
     codes = np.empty((len(X) + len(background), len(columns)), dtype=np.int64)
     for j, column in enumerate(columns):
-        codes[:, j] = pd.factorize(column)[0]
+        codes[:, j] = value_codes(column)
     dtypes = {getattr(column, "dtype", None) for column in columns}
     block = len(dtypes) == 1 and all(isinstance(c, np.ndarray) and c.dtype.kind in "fiub" for c in columns)
     return Pool(
@@ -119,6 +119,26 @@ def pool(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame) -> Pool:
         matrix=np.column_stack(columns) if block else None,
         codes=codes,
     )
+
+
+def value_codes(column: Any) -> IntArray:
+    """Return codes of a column's n values, from 0: equal codes are equal values of one type, missing ones included.
+
+    Values that cannot be compared, such as lists, are all taken to be different.
+
+    Examples
+    --------
+    >>> value_codes(np.array([1, True, "a", 1, None], dtype=object)).tolist()
+    [0, 1, 2, 0, 3]
+    """
+    try:
+        codes = pd.factorize(column, use_na_sentinel=False)[0]
+    except TypeError:
+        return np.arange(len(column))
+    if column.dtype == object:  # 1, 1.0 and True are equal, but a model may tell them apart
+        types = pd.factorize(np.fromiter(map(type, column), dtype=object, count=len(column)))[0]
+        codes = pd.factorize(codes * (types.max(initial=0) + 1) + types)[0]
+    return np.asarray(codes, dtype=np.int64)
 
 
 def _joined(upper: pd.Series[Any], lower: pd.Series[Any]) -> Any:

@@ -11,6 +11,7 @@ from explain_step import intervals
 from explain_step.artifacts import clusters, importance, noise_correction, permutation_importance
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable, PredictionFailed
+from explain_step.metrics import choose_metrics
 from explain_step.seeds import Seeds
 from explain_step.types import Response
 
@@ -153,6 +154,42 @@ def test_permutation_importance_of_one_column_does_not_depend_on_the_others():
     )
     np.testing.assert_array_equal(first.value, last.value)
     np.testing.assert_array_equal(first.high, last.high)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1, True, "1", 1.0, None, np.nan] * 10, dtype=object),
+        pd.Series([[1], [1], [2]] * 20, dtype=object),
+        pd.Series(["a", "b", None] * 20, dtype="category"),
+        pd.Series(["a", "b", None] * 20),
+        pd.Series([0.5, np.nan, np.inf] * 20),
+        pd.Series([1, 2, None] * 20, dtype="Int64"),
+        pd.Series(np.arange(60)),
+        pd.Series(np.zeros(60)),
+    ],
+    ids=["mixed", "lists", "category", "text", "float", "nullable", "distinct", "constant"],
+)
+def test_shuffled_rows_get_the_models_answer_and_none_is_asked_about_twice(column):
+    X = pd.DataFrame({"x0": column, "x1": np.arange(60.0)})
+    asked = []
+
+    def answer(frame):
+        asked.extend(zip(map(repr, frame["x0"]), frame["x1"], strict=True))
+        return np.array([len(repr(v)) + sum(map(ord, repr(v))) for v in frame["x0"]]) + frame["x1"] / 64
+
+    subject = subject_of(model_of(answer, X), X, y=np.arange(60.0))
+    asked.clear()
+    shuffles = np.stack([np.random.default_rng(i).permutation(60) for i in range(5)])
+    (metric,) = choose_metrics(("mae",), subject.model, subject.response)
+    found = permutation_importance._shuffled(subject, "x0", shuffles=shuffles, metric=metric)
+    wanted = [answer(X.assign(x0=column.take(rows).array)) for rows in shuffles]
+    np.testing.assert_array_equal(found.output[:, 0], np.concatenate(wanted))
+    first_call = asked[: len(asked) - 300]
+    if not isinstance(column[0], list):
+        own = set(zip(map(repr, X["x0"]), X["x1"], strict=True))
+        assert len(first_call) == len(set(first_call))
+        assert not own & set(first_call)
 
 
 def test_the_permutation_interval_covers_the_expected_loss():
