@@ -48,32 +48,36 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     Returns
     -------
     Section
-        ``segments``; ``segment_rates`` for classifiers; ``segment_search`` where no segment is declared.
+        ``segments``, whose first rows are of all rows and the only ones where nothing can be cut (a caveat that degrades);
+        ``segment_rates`` for classifiers; ``segment_search`` where no segment is declared.
 
     Raises
     ------
     InvalidInput
         A declared segment cannot be read.
     NotApplicable
-        There is nothing to cut by.
+        Every declared segment is redacted.
     """
     check(config, list(subject.frame.columns))
     found, caveats = partitions(subject, attributions, config=config)
     artifacts: list[Artifact] = []
-    if found:
-        view = view_of(subject, attributions, config=config)
-        cells = cells_of(found, subject, view, config=config, seeds=seeds)
-        artifacts.append(table_artifact(cells, subject, attributions, view=view, config=config, seeds=seeds))
-        undefined = _undefined_metric(cells, subject, config=config)
-        caveats = [*caveats, *_cell_caveats(cells, config=config), *undefined]
-        rates = rates_artifact(found, subject, attributions, config=config)
-        artifacts.extend([rates] if rates is not None else [])
+    if not found and config.segments:
+        raise NotApplicable("every declared segment reads a column listed in 'redact'")
+    if (
+        not found
+    ):  # the table has the row of all rows: few rows are no fault that declaring something else would mend
+        caveats.append(_caveat("no_segment", _why_none(subject, config=config), degrades=True))
+    view = view_of(subject, attributions, config=config)
+    cells = cells_of(found, subject, view, config=config, seeds=seeds)
+    artifacts.append(table_artifact(cells, subject, attributions, view=view, config=config, seeds=seeds))
+    undefined = _undefined_metric(cells, subject, config=config)
+    caveats = [*caveats, *_cell_caveats(cells, config=config), *undefined]
+    rates = rates_artifact(found, subject, attributions, config=config) if found else None
+    artifacts.extend([rates] if rates is not None else [])
     if not config.segments:
         search, said = search_artifact(subject, attributions, config=config, seeds=seeds)
         artifacts.extend([search] if search is not None else [])
         caveats.extend(said)
-    if not found and not artifacts:
-        raise NotApplicable(_why_none(subject, config=config))
     if subject.y is None:
         caveats.append(
             _caveat("no_labels", f"Segments have no performance: {no_labels(subject)}.", degrades=True)
@@ -82,11 +86,16 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
 
 
 def _why_none(subject: Subject, *, config: Config) -> str:
-    if config.segments:
-        return "every declared segment reads a column listed in 'redact'"
+    """Return why nothing is compared, and what would help: more rows, or another cut of those that are there."""
+    n, least = len(subject.frame), config.min_segment
+    if n < 2 * least:
+        return (
+            f"No segment is reported: two groups of at least {least} rows need {2 * least} rows, and there are {n}. "
+            "Explain more rows, or lower 'min_segment'."
+        )
     return (
-        f"no segment is declared and no column cuts the {len(subject.frame)} rows into groups of at least "
-        f"{config.min_segment} rows; name one in 'segments' or lower 'min_segment'"
+        f"No segment is reported: none is declared, and no column cuts the {n:,} rows into groups of at least {least}. "
+        "Name one in 'segments', or lower 'min_segment'."
     )
 
 

@@ -51,6 +51,7 @@ def section(context: PageContext, *, labels: Labels) -> Section:
     finding = [*performance_sentences(artifact.table, labels=labels)]
     finding += rate_sentences(rates.table, labels=labels) if rates is not None else []
     finding += importance_sentences(artifact.table, labels=labels)
+    finding += [(c.message,) for c in context.caveats if c.code == "no_segment"]
     return Section(
         id="segments",
         title=TITLE,

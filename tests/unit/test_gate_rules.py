@@ -266,6 +266,15 @@ def test_a_section_needs_its_table_with_rows_and_numbers(table: str) -> None:
     assert verdicts("GATE011", ways[0], policy(require={"sections": other})) == {"pass"}
 
 
+def test_segments_need_a_group_of_rows_beside_all_rows() -> None:
+    whole = with_table("segments", lambda t: t[t["segment"] == "(all rows)"])
+    hidden = with_table("segments", lambda t: t.assign(n=t["n"].where(t["segment"] == "(all rows)")))
+    for given in (whole, hidden):
+        (said,) = findings("GATE011", given, DEFAULT)
+        assert said.verdict == "fail"
+        assert "segments is not there: the table `segments` shows no group of rows" in said.message
+
+
 def test_a_missing_section_says_the_manifests_reason() -> None:
     sections = {
         **manifest()["sections"],

@@ -326,10 +326,25 @@ def test_a_declared_segment_with_one_level_is_named_and_degrades(privacy):
 
 def test_nothing_to_cut_by():
     frame = pd.DataFrame({"x": [1.0] * 50})
-    with pytest.raises(NotApplicable, match="no segment is declared and no column cuts the 50 rows"):
-        build(frame, ["no", "yes"] * 25, features=["x"], weights=[1.0])
+    made, caveats = build(frame, ["no", "yes"] * 25, features=["x"], weights=[1.0])
+    assert list(made) == ["segments"]
+    assert set(made["segments"].table["segment"]) == {"(all rows)"}
+    (said,) = [c for c in caveats if c.code == "no_segment"]
+    assert said.degrades
+    assert "no column cuts the 50 rows into groups of at least 20. Name one" in said.message
     with pytest.raises(NotApplicable, match="redact"):
         build(FRAME, Y, config={"segments": ["purpose"], "redact": ["purpose"]})
+
+
+def test_too_few_rows_for_two_groups_are_said_to_be_too_few():
+    made, caveats = build(FRAME.head(39), Y[:39])
+    table = made["segments"].table
+    assert (set(table["segment"]), set(table["n"])) == ({"(all rows)"}, {39.0})
+    assert table["mean_abs_shap"].notna().all()
+    assert [c.message for c in caveats if c.code == "no_segment"] == [
+        "No segment is reported: two groups of at least 20 rows need 40 rows, and there are 39. Explain more rows, or "
+        "lower 'min_segment'."
+    ]
 
 
 def test_few_rows_are_cut_by_the_output():

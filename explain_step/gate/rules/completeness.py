@@ -16,6 +16,7 @@ from explain_step.types import Finding
 
 NUMBERS = {"importance": "mean_abs_shap", "dependence": "value", "segments": "n", "examples": "shap"}
 """The column of each section's table without which it says nothing."""
+ALL_ROWS = "(all rows)"
 SKEW = timedelta(minutes=5)
 """Clocks of two machines may differ by so much."""
 DAY = 86_400.0
@@ -56,7 +57,18 @@ def _lacks(evidence: Evidence, name: str) -> str | None:
         return frame.reason
     if not bool(frame[NUMBERS[name]].notna().any()):
         return f"the table `{name}` has no number"
+    if name == "segments":
+        return _compares_none(evidence)
     return _uncovered(evidence) if name == "importance" else None
+
+
+def _compares_none(evidence: Evidence) -> str | None:
+    """Return that no group of rows is shown beside all rows: so few rows were explained, or all groups are withheld."""
+    frame = table(evidence, "segments", text=("segment",), numbers=("n",))
+    if isinstance(frame, Lacking):
+        return frame.reason
+    shown = frame[(frame["segment"] != ALL_ROWS) & (frame["n"] > 0)]
+    return "the table `segments` shows no group of rows" if shown.empty else None
 
 
 def _uncovered(evidence: Evidence) -> str | None:
