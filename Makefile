@@ -6,6 +6,8 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-for-tests
 DEMO   := demo
 SYNC   := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexact
+# without cached bytecode every process compiles what it imports: several seconds for MLflow and matplotlib
+export PYTHONDONTWRITEBYTECODE :=
 # a file stays on one worker, so that what it sets up is set up once
 WORKERS := -n 2 --dist loadfile
 
