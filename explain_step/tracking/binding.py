@@ -11,7 +11,8 @@ import pandas as pd
 from explain_step import digests
 from explain_step.errors import BindingError
 from explain_step.tracking.autologging import quiet_autologging
-from explain_step.tracking.loading import describe, load_native, model_files, unsafe
+from explain_step.tracking.loading import describe, load_native, model_files, private_files, unsafe
+from explain_step.tracking.model_files import model_problem
 from explain_step.types import FloatArray, Response
 
 if TYPE_CHECKING:
@@ -59,14 +60,14 @@ def binding(target: Target, X: pd.DataFrame, response: Response, *, config: Conf
     """
     if target.model_location is None:
         return "declared", "the run has no logged model to compare with"
-    with model_files(target) as directory:
+    with private_files(target) as directory:
         return bind(directory, X, response, config=config, name=str(target.model_uri))
 
 
 def bind(directory: Path, X: pd.DataFrame, response: Response, *, config: Config | None, name: str) -> Bond:
     """Do what `binding` says with the model files in a local directory."""
     described = describe(directory)
-    reason = unsafe(described)
+    reason = unsafe(described) or model_problem(directory)
     if reason is not None:
         return "declared", f"the logged model was not loaded for a comparison: {reason}"
     rows = np.unique(np.linspace(0, len(X) - 1, num=min(len(X), ROWS), dtype=np.int64))
@@ -145,7 +146,7 @@ def model_ref(target: Target, *, subject: Subject, config: Config | None = None)
     bond: Bond = ("declared", "the run has no logged model to compare with")
     digest = None
     if target.model_location is not None:
-        with model_files(target) as directory:
+        with private_files(target) as directory:
             digest = digests.directory_digest(directory)
             where = str(target.model_uri)
             bond = bind(directory, subject.X, subject.response, config=config, name=where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from explain_step.digests import directory_digest
 from explain_step.errors import InvalidInput, SnapshotError
 from explain_step.gate import RULES, Policy
 from explain_step.secret_masking import mask_text
-from explain_step.tracking.loading import describe, download, in_place, load_native, model_place, unsafe
+from explain_step.tracking.loading import describe, download, load_native, model_place, unsafe
 from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import FOLDER, open_place
 from explain_step.tracking.proven import DIGEST_RULES, load_proven
@@ -40,12 +41,20 @@ def load_model(target: Target, *, allow_pickle: bool) -> Any:
         Loading it would run code, nothing proves its bytes, and ``allow_pickle`` is false.
     """
     place = model_place(target)
-    # A pyfunc may read its files later, so a downloaded copy has to outlive this call.
-    directory = in_place(place) or download(place, Path(tempfile.mkdtemp(prefix="explain_step_model_")))
+    root = Path(tempfile.mkdtemp(prefix="explain_step_model_"))
+    kept = False
     try:
-        return load_directory(directory, allow_pickle=allow_pickle)
+        directory = download(place, root)  # also of a local store: nobody writes to it between look and load
+        model = load_directory(directory, allow_pickle=allow_pickle)
+        if describe(directory).native is None:
+            kept = True  # a pyfunc may read its files later; they go with the object
+            weakref.finalize(model, shutil.rmtree, root, ignore_errors=True)
+        return model
     except SnapshotError as refusal:
         return _load_if_proven(target, refusal)
+    finally:
+        if not kept:
+            shutil.rmtree(root, ignore_errors=True)
 
 
 def _load_if_proven(target: Target, refusal: SnapshotError) -> Any:

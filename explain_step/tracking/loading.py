@@ -18,11 +18,10 @@ from explain_step.errors import InvalidInput
 from explain_step.tracking.mlmodel_file import parse_mlmodel
 from explain_step.tracking.place import FOLDER, Place, open_place
 from explain_step.tracking.target import Target
+from explain_step.tracking.trusted_types import foreign_types
 
 NATIVE = ("sklearn", "xgboost", "lightgbm", "catboost")
 """Flavors whose native model is explained; any other model answers through its pyfunc."""
-TRUSTED_ROOTS = frozenset({"sklearn", "numpy", "scipy", "xgboost", "lightgbm", "catboost", "collections"})
-"""Packages whose classes a skops file may ask for: MLmodel states the list, so it cannot vouch for itself."""
 BOOSTER = "lightgbm.basic.Booster"
 XGBOOST_CLASS = re.compile(r"xgboost\.(core|sklearn)\.[A-Za-z]+")
 
@@ -80,9 +79,7 @@ def unsafe(described: Description) -> str | None:
         return "its format pickle runs code when it is loaded"  # what MLflow takes where none is stated
     if form not in (None, "skops"):
         return f"its format {form} runs code when it is loaded"
-    foreign = [
-        t for t in settings.get("skops_trusted_types") or () if str(t).split(".")[0] not in TRUSTED_ROOTS
-    ]
+    foreign = foreign_types(settings.get("skops_trusted_types"))
     if foreign:
         return f"it needs the foreign types {', '.join(foreign[:3])}"
     declared = str(settings.get("model_class") or "")
@@ -109,9 +106,16 @@ def model_place(target: Target) -> Place:
 
 @contextmanager
 def model_files(target: Target) -> Iterator[Path]:
-    """Yield a local directory with the model's files (without the evidence when it is a download)."""
+    """Yield a local directory with the model's files (without the evidence when it is a download), for reading them."""
     with files_at(model_place(target)) as directory:
         yield directory
+
+
+@contextmanager
+def private_files(target: Target) -> Iterator[Path]:
+    """Yield a copy of the model's files that nobody else writes: what is looked at is what is loaded."""
+    with tempfile.TemporaryDirectory(prefix="explain_step_model_") as folder:
+        yield download(model_place(target), Path(folder))
 
 
 @contextmanager

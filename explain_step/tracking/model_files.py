@@ -60,7 +60,7 @@ def model_problem(directory: Path) -> str | None:
     flavors = facts.get("flavors") if isinstance(facts, Mapping) else None
     if not isinstance(flavors, Mapping):
         return f"{MLMODEL} names no flavors"
-    return _stray(flavors) or _two_models(flavors)
+    return _stray(flavors) or _two_models(flavors) or _second_description(directory, flavors)
 
 
 def _stray(flavors: Mapping[Any, Any]) -> str | None:
@@ -114,6 +114,21 @@ def _two_models(flavors: Mapping[Any, Any]) -> str | None:
     files = sorted(_main_files(own) | _main_files(served))
     if len(files) > 1:
         return f"its pyfunc and its {native[0]} model name the files {', '.join(files)[:150]}: two models"
+    return None
+
+
+def _second_description(directory: Path, flavors: Mapping[Any, Any]) -> str | None:
+    """Find an ``MLmodel`` beside a model file in a folder of its own: MLflow's pyfunc would believe that one."""
+    native = next((name for name in NATIVE if name in flavors), None)
+    served = flavors.get("python_function")
+    if native is None or not isinstance(served, Mapping):
+        return None
+    for name in sorted(_main_files(served)):
+        for folder in {posixpath.dirname(name), name} - {"", "."}:
+            if (directory / folder / MLMODEL).exists():
+                return (
+                    f"its pyfunc would be described by {folder[:80]}/{MLMODEL}, not by the file that was read"
+                )
     return None
 
 

@@ -6,7 +6,9 @@ import os
 import pickle
 import shutil
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -16,7 +18,7 @@ from tracking_kit import Store, current_store, fitted, log, pickle_free, rows
 
 import explain_step
 from explain_step.errors import InvalidInput, SnapshotError
-from explain_step.tracking import proven
+from explain_step.tracking import checked, proven
 
 MARK = "was-run"
 
@@ -206,3 +208,30 @@ def test_explaining_by_uri_runs_no_pickle_that_nothing_proves(active_store: Stor
     with pytest.raises(SnapshotError, match="runs code when it is loaded"):
         explain_step.log_explanations("models:/mortgage/1", X, y, seed=2, **options)
     assert not (tmp_path / MARK).exists()
+
+
+@pickle_free
+@pytest.mark.parametrize("looked", ["unsafe", "model_problem"])
+def test_a_writer_who_comes_between_look_and_load_changes_nothing(
+    active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked: str
+) -> None:
+    """The description says skops when it is looked at, and pickle when it is loaded."""
+    X, y = rows()
+    made = train(active_store, tmp_path, registered="mortgage", explained=False)
+    text = (made.place / "MLmodel").read_text("utf-8")
+
+    def swap(look: Any) -> Any:
+        def after(*arguments: Any) -> Any:
+            found = look(*arguments)
+            (made.place / "MLmodel").write_text(text.replace("format: skops", "format: pickle"), "utf-8")
+            weights(made).write_bytes(pickle.dumps(Payload(tmp_path / MARK)))
+            return found
+
+        return after
+
+    for module in (checked, import_module("explain_step.tracking.binding")):
+        monkeypatch.setattr(module, looked, swap(getattr(module, looked)))
+    logged = explain_step.log_explanations("models:/mortgage/1", X, y, top_features=1)
+    assert not (tmp_path / MARK).exists()
+    assert logged.snapshot is not None
+    assert "runs code" in logged.snapshot.model.binding_note  # the store holds a pickle by then
