@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -255,12 +257,18 @@ def _in_folder(requirements: Sequence[str], wheels: Path) -> tuple[tuple[str, ..
 def _venv(version: str, place: Path, *, offline: Sequence[str]) -> tuple[str, ...]:
     """Make an empty environment of the recorded Python, or else of its minor version."""
     try:
-        _uv("venv", "--no-project", "--python", version, *offline, str(place))
+        _uv("venv", "--no-project", "--python", _interpreter(version), *offline, str(place))
     except ExplainStepError:
         minor = ".".join(version.split(".")[:2])
-        _uv("venv", "--no-project", "--python", minor, *offline, "--clear", str(place))
+        _uv("venv", "--no-project", "--python", _interpreter(minor), *offline, "--clear", str(place))
         return (f"Python {version} is not available; another {minor} was taken",)
     return ()
+
+
+def _interpreter(version: str) -> str:
+    """Return the running interpreter where it is of this version (``uv`` may not find it), else the version."""
+    here = platform.python_version()
+    return sys.executable if sys.executable and f"{here}.".startswith(f"{version}.") else version
 
 
 def _uv(*arguments: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +68,7 @@ def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
 def _compiled(pins: Mapping[str, str], *, where: Path, until: float) -> subprocess.CompletedProcess[str]:
     options = ("--offline", "--no-deps", "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet")
     return subprocess.run(
-        ["uv", "pip", "compile", "-", "--format", "pylock.toml", *options],
+        ["uv", "pip", "compile", "-", "--format", "pylock.toml", "--python", _python(), *options],
         input="\n".join(f"{name}=={version}" for name, version in pins.items()),
         capture_output=True,
         text=True,
@@ -75,6 +77,11 @@ def _compiled(pins: Mapping[str, str], *, where: Path, until: float) -> subproce
         cwd=where,
         errors="replace",
     )
+
+
+def _python() -> str:
+    """Return the running interpreter: ``uv`` would lock for the first that it finds."""
+    return sys.executable or platform.python_version()
 
 
 def _record(text: str, *, left_out: list[str]) -> Any:
