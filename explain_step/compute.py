@@ -278,6 +278,7 @@ def _explained(
             partial(scores.score, subject, attributions, config=given, seeds=seeds),
             journal=journal,
             missing=missing,
+            config=given,
         )
     artifacts = [artifact for section in sections for artifact in section.artifacts]
     if found:
@@ -341,7 +342,7 @@ def _sections(
     for builder in builders:
         with purse.stage(builder.name) as given:
             build = partial(builder.build, subject, attributions, config=given, seeds=seeds)
-            section = _attempt(builder.name, build, journal=journal, missing=missing)
+            section = _attempt(builder.name, build, journal=journal, missing=missing, config=given)
         made += [] if section is None else [section]
         if watch is not None:
             watch.made(builder.name, () if section is None else section.artifacts)
@@ -360,7 +361,9 @@ def judge(explanation: Explanation) -> tuple[Status, str]:
     return "complete", "every required section is present"
 
 
-def _attempt(name: str, make: Callable[[], T], *, journal: Journal, missing: dict[str, str]) -> T | None:
+def _attempt(
+    name: str, make: Callable[[], T], *, journal: Journal, missing: dict[str, str], config: Config
+) -> T | None:
     """Run one section; a failure costs that section and is named, never the others and never silently."""
     try:
         with journal.stage(name):
@@ -370,5 +373,5 @@ def _attempt(name: str, make: Callable[[], T], *, journal: Journal, missing: dic
     except CALLERS_FAULT:
         raise
     except Exception as error:  # noqa: BLE001 - recorded as the section's reason: the status says incomplete
-        missing[name] = mask_text(f"failed with {type(error).__name__}: {str(error)[:300]}")
+        missing[name] = mask_text(f"failed with {privacy.told(error, config=config)[:300]}")
     return None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from explain_step import model_options
+from explain_step import model_options, privacy
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, PredictionFailed
@@ -33,6 +33,7 @@ class _Voice:
     space: OutputSpace
     positive: int | None
     classes: npt.NDArray[Any] | None
+    config: Config
 
 
 def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config: Config) -> FittedModel:
@@ -55,6 +56,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         space=space,
         positive=positive,
         classes=None if classes is None else class_array(classes),
+        config=config,
     )
     trial = _respond(voice, frame.iloc[:TRIAL_ROWS])
     blackbox_because = abilities.link if space == "prediction" and abilities.family != "blackbox" else None
@@ -261,7 +263,7 @@ def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:
         if type(error).__name__ == "NotFittedError":
             msg = f"Argument model must be fitted, but {name} says: {error}"
             raise InvalidInput(msg) from error
-        told = f"{type(error).__name__}: {str(error)[:500]}"
+        told = privacy.told(error, config=voice.config)[:500]
         msg = f"{question} of {name} raised on {len(frame)} rows ({told}){_suspects(frame)}."
         raise PredictionFailed(msg) from error
 

@@ -62,13 +62,17 @@ def trace(
     """
     sample = frame.iloc[_spread(len(frame))]
     rows, sources = prepare(sample), list(range(frame.shape[1]))
+    front = chain(steps)
     try:
         for step in steps:
             rows, sources = _step(step, rows, sources)
+        wrong = _contradiction(
+            lambda raw: front(prepare(raw)), sample, sources=np.array(sources, dtype=np.int64)
+        )
     except _MixedError as mixed:
         return None, str(mixed)
-    front = chain(steps)
-    wrong = _contradiction(lambda raw: front(prepare(raw)), sample, sources=np.array(sources, dtype=np.int64))
+    except Exception as error:  # noqa: BLE001 - a transformer raises what it likes; the model, asked next, says it with a remedy
+        return None, f"a step before it raises on some of the rows ({type(error).__name__})"
     if wrong is not None:
         return None, wrong
     return Preprocessing(transform=lambda raw: front(prepare(raw)), sources=tuple(sources)), None

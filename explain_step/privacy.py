@@ -54,6 +54,20 @@ def check(config: Config, columns: Sequence[str]) -> None:
             raise InvalidInput(msg)
 
 
+def told(error: BaseException, *, config: Config | None) -> str:
+    """Return what may be published of an error: its text may quote rows (an unknown level, a label).
+
+    Examples
+    --------
+    >>> told(ValueError("unknown category 'Mrs Smith'"), config=Config(privacy="strict"))
+    "ValueError (its text may quote values of rows, so only the log of the process that explained has it)"
+    """
+    kind = type(error).__name__
+    if config is None or not (is_strict(config) or config.redact):
+        return f"{kind}: {error}"
+    return f"{kind} (its text may quote values of rows, so only the log of the process that explained has it)"
+
+
 def hidden(config: Config) -> frozenset[str]:
     """Return the columns whose values are published nowhere (their names may be).
 

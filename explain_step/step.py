@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step import config as config_room
-from explain_step import plots, report, snapshot, tracking
+from explain_step import plots, privacy, report, snapshot, tracking
 from explain_step.compute import Explanation, Watch, compute, described, judge
 from explain_step.dataset import described as described_dataset
 from explain_step.dataset import purpose
@@ -181,7 +181,7 @@ def log_to(
     if on_error not in ("mark", "raise"):
         msg = f"Argument on_error must be 'mark' or 'raise', got {on_error!r}."
         raise InvalidInput(msg)
-    target = None
+    target = parsed = None
     with tracking.within(), ExitStack() as stack:  # one deadline for all that is said to MLflow
         try:
             asked = ask()
@@ -203,11 +203,12 @@ def log_to(
                 drawing=drawing,
             )
         except Exception as error:  # promise 1: a training run is never lost to the explanation
+            told = privacy.told(error, config=parsed)
             if on_error == "raise":
-                tracking.mark_failure(target, error)
+                tracking.mark_failure(target, error, said=told)
                 raise
             logger.exception("explain_step: the model was not explained; the run is marked 'failed'")
-            return tracking.mark_failure(target, error)
+            return tracking.mark_failure(target, error, said=told)
         return tracking.deliver(written, target, asked=asked, whole=facts.whole, on_error=on_error)
 
 

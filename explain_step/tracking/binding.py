@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from explain_step import digests
+from explain_step import digests, privacy
 from explain_step.errors import BindingError
 from explain_step.tracking.autologging import quiet_autologging
 from explain_step.tracking.loading import describe, load_native, model_files, private_files, unsafe
@@ -77,7 +77,7 @@ def bind(directory: Path, X: pd.DataFrame, response: Response, *, config: Config
     except Exception as error:  # noqa: BLE001 - a library of another version may raise anything; told to the reader
         return (
             "declared",
-            f"the logged model could not be asked here: {type(error).__name__}: {str(error)[:200]}",
+            f"the logged model could not be asked here: {privacy.told(error, config=config)[:200]}",
         )
     return _compare(logged, response.take(rows), rows=len(rows), name=name)
 

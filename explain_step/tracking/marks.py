@@ -89,14 +89,18 @@ def short(text: str) -> str:
     return plain if len(plain) <= TAG_LENGTH else plain[: TAG_LENGTH - 1] + "…"
 
 
-def mark_failure(target: Target | None, error: BaseException, *, status: Status = "failed") -> LoggedSnapshot:
+def mark_failure(
+    target: Target | None, error: BaseException, *, said: str | None = None, status: Status = "failed"
+) -> LoggedSnapshot:
     """Record that the step failed and why, and return it as a `LoggedSnapshot`. Never raises.
+
+    ``said`` is what is published of the error; by default its kind and its text.
 
     Without a target the active run, if there is one, is marked. Where the server cannot be reached nothing
     more is sent to it: the tag stays ``pending``, which counts as incomplete, and the training does not wait
     a second time.
     """
-    reason = mask_text(f"{type(error).__name__}: {error}")
+    reason = mask_text(f"{type(error).__name__}: {error}" if said is None else said)
     known = target
     try:
         if unreachable(error):

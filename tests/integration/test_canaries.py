@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
+import pytest
+from tracking_kit import Store
 
 import explain_step
+from explain_step.artifacts.builder import Builder
+from explain_step.compute import compute, judge
+from explain_step.config import Config
+from explain_step.types import Section
 
 LEVEL, ROW, LOW, HIGH = "CANARY-7f3a", "ROW-91c2", -7654.321, 987654.321
 
@@ -70,3 +77,43 @@ def test_the_search_itself_finds_what_standard_mode_publishes() -> None:
     text = snapshot()
     assert LEVEL in text
     assert ROW in text
+
+
+def picky(rows: pd.DataFrame) -> np.ndarray:
+    if (rows["town"] == LEVEL).any():
+        msg = f"could not convert {LEVEL!r}"
+        raise ValueError(msg)
+    return rows["debt"].to_numpy()
+
+
+@pytest.mark.parametrize("options", [{}, {"privacy": "strict"}, {"redact": ["town"]}])
+def test_what_a_model_raises_is_published_in_standard_mode_only(
+    options: dict[str, object], active_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mlflow.start_run() as run:
+        logged = explain_step.log_explanations(picky, frame(), task="regression", **options)
+    tags = active_store.client.get_run(run.info.run_id).data.tags
+    assert (logged.status, tags["explain_step.status"]) == ("failed", "failed")
+    assert "ValueError" in logged.reason or options
+    assert (LEVEL in str([logged.reason, tags])) is not bool(options)
+    assert LEVEL in caplog.text, "the log of the training process says what was wrong"
+
+
+def broken(*_: object, **__: object) -> Section:
+    msg = f"no row {ROW!r} please"
+    raise ValueError(msg)
+
+
+@pytest.mark.parametrize(("privacy", "said"), [("standard", True), ("strict", False)])
+def test_a_section_that_fails_keeps_the_values_to_itself(privacy: str, said: bool) -> None:
+    config = Config(task="regression", privacy=privacy)
+    found = compute(
+        lambda rows: rows["debt"].to_numpy(),
+        frame(),
+        config=config,
+        builders=(Builder(name="segments", required=True, build=broken),),
+    )
+    status, reason = judge(found)
+    assert status == "incomplete"
+    assert reason.startswith("segments: failed with ValueError")
+    assert (ROW in reason) is said

@@ -37,7 +37,9 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
+import explain_step
 from explain_step.config import Config
+from explain_step.errors import PredictionFailed
 from explain_step.models import wrap
 from explain_step.preprocessing import trace
 
@@ -348,3 +350,15 @@ def test_global_output_configuration_is_followed():
         assert model.preprocessing.sources == (0, 1, 2)
     finally:
         set_config(transform_output="default")
+
+
+@pytest.mark.parametrize("row", [0, 45, 89])
+def test_rows_that_a_step_does_not_take_are_said_by_the_model_wherever_they_stand(row: int):
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(X[["size"]], FLAG)
+    given = X[["size"]].copy()
+    given.loc[row, "size"] = "xxl"
+    said = (
+        r"Pipeline\(LogisticRegression\) raised on \d+ rows \(ValueError: Found unknown categories \['xxl'\]"
+    )
+    with pytest.raises(PredictionFailed, match=said):
+        explain_step.explain(model, given)
