@@ -354,3 +354,4 @@ class SignatureFound:
     key_id: str
     valid: bool
     reason: str = ""
+    file: str = ""  # relative path, where it was read from a snapshot directory

@@ -12,7 +12,7 @@ from typing import Any
 
 from explain_step.errors import ExplainStepError
 from explain_step.hashes import sha256_bytes
-from explain_step.snapshot.manifest import MANIFEST, check_schema, parse, seal
+from explain_step.snapshot.manifest import MANIFEST, check_schema, is_sealed, parse
 from explain_step.types import Finding
 
 MOST = 100
@@ -102,13 +102,19 @@ def _read(data: bytes, identity: str, *, after: Mapping[str, Any]) -> tuple[dict
     try:
         manifest = parse(data)
         check_schema(manifest)
-        sealed = seal(manifest)["manifest_digest"]
+        sealed = is_sealed(manifest)
     except ExplainStepError as error:
         return {}, f"cannot be read: {error}"
-    if sealed != manifest["manifest_digest"]:
+    if not sealed:
         return manifest, "was changed: its manifest lacks its own digest"
     if manifest["snapshot_id"] != identity:
         return manifest, "has the manifest of another snapshot"
+    for key in ("model_id", "run_id"):
+        ours, theirs = after["model"].get(key), manifest["model"].get(key)
+        if ours is not None and theirs is not None:
+            if ours != theirs:
+                return manifest, f"was made for another model ({key} {str(theirs)[:80]})"
+            break
     if str(manifest["created_at"]) > str(after["created_at"]):
         return manifest, "says that it was made after the one that follows it"
     if after.get(LINK) not in (None, sha256_bytes(data)):

@@ -28,6 +28,9 @@ from explain_step.types import MethodSpec, Score
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+TEXT_DIGEST = "text_sha256"
+"""Key of a manifest: the SHA-256 of its JSON text without the two digests. RFC 8785 writes 1, 1.0 and -0.0 as people read
+them, so that its digest alone would not tell the one spelling from the other; manifests from before have no such key."""
 TRUST_LEVEL = (
     "L0 self-consistent: the digests stand beside the files. They show accidents, not a writer who changes a "
     "file and its digest together; for that, compare the SHA-256 of manifest.json with a copy kept elsewhere."
@@ -168,9 +171,22 @@ def score_from(record: Mapping[str, Any]) -> Score:
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with ``manifest_digest``: the SHA-256 of its canonical JSON without that key."""
+    """Return the manifest with ``manifest_digest``: the SHA-256 of its canonical JSON without that key.
+
+    `TEXT_DIGEST` is computed first where the manifest has that key: how each number is spelled counts too.
+    """
     body = {key: value for key, value in manifest.items() if key != "manifest_digest"}
+    if TEXT_DIGEST in body:
+        rest = {key: value for key, value in body.items() if key != TEXT_DIGEST}
+        text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        body[TEXT_DIGEST] = sha256_bytes(text.encode("utf-8", "surrogatepass"))
     return {**body, "manifest_digest": sha256_bytes(canonical_json(body))}
+
+
+def is_sealed(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has the digests that `seal` gives it."""
+    sealed = seal(manifest)
+    return all(sealed.get(key) == manifest.get(key) for key in ("manifest_digest", TEXT_DIGEST))
 
 
 def dump(value: Any) -> bytes:

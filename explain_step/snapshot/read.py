@@ -17,10 +17,10 @@ from explain_step.snapshot.manifest import (
     ModelRef,
     check_schema,
     dump,
+    is_sealed,
     parse,
     read_bounded,
     score_from,
-    seal,
 )
 from explain_step.snapshot.tables import ERROR_PREFIX, MAX_CELLS, VALUE_PREFIX, read_parquet
 from explain_step.types import Artifact, Caveat, Score, Status
@@ -183,11 +183,11 @@ def read_manifest(root: Path) -> dict[str, Any]:
     manifest = parse(data)
     check_schema(manifest)
     try:
-        sealed = seal(manifest)["manifest_digest"]
+        sealed = is_sealed(manifest)
     except InvalidInput as error:
         msg = f"{place} holds what no manifest holds: {error}"
         raise SnapshotError(msg) from error
-    if sealed != manifest["manifest_digest"] or dump(manifest) != data:
+    if not sealed or dump(manifest) != data:
         msg = f"{place} was changed after it was written: its digest or its form is not the written one."
         raise SnapshotError(msg)
     return manifest

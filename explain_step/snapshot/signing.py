@@ -19,7 +19,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,19 @@ KEY_ENVIRONMENT = "EXPLAIN_STEP_SIGNING_KEY"
 MAX_ENVELOPE_BYTES = 1 << 20
 MAX_SIGNATURES = 50
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    )
+)
+"""Points of order 1, 2, 4 and 8 (without the sign): for such a key anybody can write signatures. RFC 8032 lets them pass."""
 _FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 
@@ -192,22 +205,23 @@ def sign_manifest(data: bytes, signer: Signer) -> bytes:
     """Return the envelope, as file bytes, that signs the bytes of a manifest."""
     payload = canonical_json(statement(data))
     signature = signer.sign(pre_authentication(payload))
-    envelope = {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(payload).decode(),
-        "signatures": [
-            {
-                "keyid": signer.key_id,
-                "sig": base64.b64encode(signature).decode(),
-                "public_key": base64.b64encode(signer.public_key).decode(),
-            }
-        ],
-    }
-    found = check_envelope(canonical_json(envelope), manifest_sha256=sha256_bytes(data))
+    envelope = _envelope(payload, signature, signer.public_key)
+    found = check_envelope(envelope, manifest_sha256=sha256_bytes(data))
     if not found.valid:
         msg = f"The signer did not give a signature that holds for key {signer.key_id[:12]}…: {found.reason}."
         raise ExplainStepError(msg)
-    return canonical_json(envelope)
+    return envelope
+
+
+def _envelope(payload: bytes, signature: bytes, public: bytes) -> bytes:
+    """Return the one sequence of bytes of an envelope."""
+    named = {
+        "keyid": sha256_bytes(public),
+        "sig": base64.b64encode(signature).decode(),
+        "public_key": base64.b64encode(public).decode(),
+    }
+    body = {"payloadType": PAYLOAD_TYPE, "payload": base64.b64encode(payload).decode(), "signatures": [named]}
+    return canonical_json(body)
 
 
 def statement(data: bytes) -> dict[str, Any]:
@@ -261,34 +275,46 @@ def pre_authentication(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
-def signatures_of(directory: str | Path) -> tuple[SignatureFound, ...]:
+def signatures_of(directory: str | Path, *, manifest_sha256: str | None = None) -> tuple[SignatureFound, ...]:
     """Return every signature in a snapshot directory and whether it holds for its manifest.
 
     Nothing is said of trust: compare ``key_id`` with the keys you allow (`trusted`).
+
+    Parameters
+    ----------
+    directory : path
+    manifest_sha256 : str, optional
+        Of the manifest's bytes that are judged, where they were read before. Default: those that are there now.
     """
     root = Path(directory)
     folder = root / SIGNATURES
     if not folder.is_dir() or folder.is_symlink():
         return ()
-    digest = sha256_bytes(read_bounded(root / MANIFEST))
+    digest = manifest_sha256 or sha256_bytes(read_bounded(root / MANIFEST))
     files = sorted(folder.iterdir())
     if len(files) > MAX_SIGNATURES:
         return (
-            SignatureFound(key_id="*", valid=False, reason=f"there are more than {MAX_SIGNATURES} files"),
+            SignatureFound(
+                key_id="*", valid=False, reason=f"there are more than {MAX_SIGNATURES} files", file=SIGNATURES
+            ),
         )
     return tuple(_file(place, digest) for place in files)
 
 
 def _file(place: Path, digest: str) -> SignatureFound:
-    name = place.name[:80]
+    """Judge one file; what does not hold is named after the file, not after what it says."""
+    shown = os.fsencode(place.name).decode("utf-8", "backslashreplace")[:80]
     if not _FILE.fullmatch(place.name) or place.is_symlink() or not place.is_file():
-        return SignatureFound(key_id=name, valid=False, reason=f"{name!r} is not named after a key")
-    if place.stat().st_size > MAX_ENVELOPE_BYTES:
-        return SignatureFound(key_id=place.stem, valid=False, reason="the file is too large")
-    found = check_envelope(place.read_bytes(), manifest_sha256=digest)
-    if found.valid and found.key_id != place.stem:
-        return SignatureFound(key_id=place.stem, valid=False, reason="the file is named after another key")
-    return found
+        found = SignatureFound(key_id=shown, valid=False, reason=f"{shown!r} is not named after a key")
+    elif place.stat().st_size > MAX_ENVELOPE_BYTES:
+        found = SignatureFound(key_id=place.stem, valid=False, reason="the file is too large")
+    else:
+        found = check_envelope(place.read_bytes(), manifest_sha256=digest)
+        if found.valid and found.key_id != place.stem:
+            found = replace(found, valid=False, reason="the file is named after another key")
+        if not found.valid:
+            found = replace(found, key_id=place.stem)
+    return replace(found, file=f"{SIGNATURES}/{shown}")
 
 
 def check_envelope(data: bytes, *, manifest_sha256: str) -> SignatureFound:
@@ -312,6 +338,8 @@ def check_envelope(data: bytes, *, manifest_sha256: str) -> SignatureFound:
         reason = "the signature does not hold"
     elif not _about(payload, manifest_sha256):
         reason = "it was made for another manifest"
+    elif _envelope(payload, signature, public) != data:
+        reason = "it holds, but in other bytes than those that were written"
     return SignatureFound(key_id=key_id, valid=reason is None, reason=reason or "it holds for this manifest")
 
 
@@ -319,6 +347,8 @@ def _holds(public: bytes, signature: bytes, message: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    if len(public) != 32 or public[:31] + bytes([public[31] & 127]) in _SMALL_ORDER:
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):

@@ -26,6 +26,7 @@ What a pass proves has levels (`explain_step.snapshot.trust`). Digests beside th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -37,15 +38,15 @@ from typing import Any
 
 from explain_step.canonical import canonical_json, plain_json
 from explain_step.errors import ExplainStepError, SnapshotError
-from explain_step.hashes import sha256_bytes, sha256_file
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot.manifest import (
     MANIFEST,
     check_schema,
     dump,
     identity_of,
+    is_sealed,
     parse,
     read_bounded,
-    seal,
 )
 from explain_step.snapshot.signing import SIGNATURES, AllowedKey, signatures_of, trusted
 from explain_step.snapshot.timestamps import TimestampFound
@@ -146,9 +147,10 @@ def examine(
         findings.extend(_config(manifest))
     if not findings and not bare:
         findings.extend(_identity(root, manifest, compute=thorough))
-    signatures = signatures_of(root) if not findings else ()
-    findings.extend(_signatures(signatures))
     digest = sha256_bytes(data)
+    # of the bytes that were judged: a manifest that is exchanged meanwhile brings no signature with it
+    signatures = signatures_of(root, manifest_sha256=digest) if not findings else ()
+    findings.extend(_signatures(signatures))
     findings.extend(_noted(noted, digest))
     judged = trusted(signatures, allowed_keys, today=today or datetime.now(UTC).date())
     trust = trust_of(
@@ -204,8 +206,8 @@ def _noted(noted: Noted | None, digest: str) -> Iterator[Finding]:
 def _signatures(found: tuple[SignatureFound, ...]) -> Iterator[Finding]:
     for signature in found:
         if not signature.valid:
-            path = f"{SIGNATURES}/{signature.key_id}.json"
-            yield _fail("VER010", f"{path} does not count: {signature.reason}", path=path)
+            message = f"{signature.file} does not count: {signature.reason}"
+            yield _fail("VER010", message, path=signature.file)
 
 
 def _directory(root: Path) -> Iterator[Finding]:
@@ -232,10 +234,10 @@ def _manifest(root: Path, *, form: bool) -> tuple[bytes, dict[str, Any] | None, 
         return data, None, _fail("VER002", str(error), path=MANIFEST)
     try:
         check_schema(manifest)
-        sealed = seal(manifest)["manifest_digest"]
+        sealed = is_sealed(manifest)
     except ExplainStepError as error:
         return data, None, _fail("VER003", str(error), path=MANIFEST)
-    if sealed != manifest["manifest_digest"]:
+    if not sealed:
         return (
             data,
             manifest,
@@ -298,11 +300,8 @@ def _walk(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
 
 def _content(root: Path, entry: Mapping[str, Any]) -> Iterator[Finding]:
     name = entry["path"]
-    place = root / name
     try:
-        size = place.stat().st_size
-        # another size is another content: a file of terabytes, which may take no room on the disk, is not read
-        digest = sha256_file(place) if size == entry["size"] else ""
+        size, digest = _measured(root / name, expected=entry["size"])
     except OSError as error:
         yield _fail("VER007", f"{name} cannot be read: {error.strerror}", path=name)
         return
@@ -313,6 +312,23 @@ def _content(root: Path, entry: Mapping[str, Any]) -> Iterator[Finding]:
         expected = entry["sha256"]
         message = f"{name} was changed: its SHA-256 is {digest[:12]}…, the manifest says {expected[:12]}…"
         yield _fail("VER007", message, path=name, sha256=digest, expected_sha256=expected)
+
+
+def _measured(place: Path, *, expected: int) -> tuple[int, str]:
+    """Return size and SHA-256 of a file, which may have become a link, a pipe or endless since it was listed.
+
+    Another size is another content: a file of terabytes, which may take no room on the disk, is not read.
+    """
+    handle = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != expected:
+            return found.st_size, ""
+        digest, size = hashlib.sha256(), 0
+        while size <= expected and (block := file.read(1 << 20)):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
 
 
 def can_compute() -> bool:
@@ -335,10 +351,11 @@ def _config(manifest: Mapping[str, Any]) -> Iterator[Finding]:
 def _identity(root: Path, manifest: Mapping[str, Any], *, compute: bool) -> Iterator[Finding]:
     """Compare the snapshot id with that of the tables' digests, which are computed from their values if ``compute``."""
     digests = {name: str(entry["digest"]) for name, entry in manifest["tables"].items()}
+    files = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
     for name, named in sorted(digests.items()) if compute else ():
         path = f"tables/{name}.parquet"
         try:
-            digests[name] = _table_digest(root / path)
+            digests[name] = _table_digest(root / path, sha256=files[path])
         except Exception as error:  # noqa: BLE001 - a forger's bytes raise anything in a parser
             yield _fail("VER009", f"{path} cannot be read as a table: {error}", path=path)
             return
@@ -355,11 +372,15 @@ def _identity(root: Path, manifest: Mapping[str, Any], *, compute: bool) -> Iter
         yield _fail("VER009", message, path=MANIFEST, snapshot_id=found, expected=expected)
 
 
-def _table_digest(place: Path) -> str:
+def _table_digest(place: Path, *, sha256: str) -> str:
     from explain_step.digests import table_digest
     from explain_step.snapshot.tables import read_parquet
 
-    return table_digest(read_parquet(place.read_bytes()))
+    data = place.read_bytes()
+    if sha256_bytes(data) != sha256:
+        msg = "it was changed while it was verified"
+        raise SnapshotError(msg)
+    return table_digest(read_parquet(data))
 
 
 def main(arguments: list[str] | None = None) -> int:

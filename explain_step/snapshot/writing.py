@@ -26,6 +26,7 @@ from explain_step.snapshot.manifest import (
     MANIFEST,
     SAFE_NAME,
     SCHEMA_VERSION,
+    TEXT_DIGEST,
     TRUST_LEVEL,
     ModelRef,
     dump,
@@ -314,6 +315,7 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
         "created_at": parts.created_at or datetime.now(UTC).isoformat(timespec="milliseconds"),
         "tool": f"explain-step {__version__}",
         "trust_level": TRUST_LEVEL,
+        TEXT_DIGEST: "",
         "provenance": origin(purpose=parts.purpose, private=parts.config.privacy == "strict"),
     }
     plain: dict[str, Any] = plain_json(manifest)

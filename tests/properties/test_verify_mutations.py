@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import unicodedata
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from explain_step.errors import SnapshotError
 from explain_step.hashes import sha256_bytes
 from explain_step.snapshot import read_directory, verify_directory, write
 from explain_step.snapshot.manifest import dump, seal
+from explain_step.snapshot.signing import AllowedKey, generate, sign_directory
 
 ROUNDS = 12
 PER_ROUND = 30
@@ -136,6 +138,115 @@ def test_every_byte_of_the_manifest_counts(original: Path, tmp_path: Path) -> No
         assert "manifest.json" in {f.evidence.get("path") for f in findings}, at
     manifest.write_bytes(data)
     assert [f.code for f in verify_directory(place)] == ["VER000"]
+
+
+def test_another_spelling_of_a_number_is_another_manifest(original: Path, tmp_path: Path) -> None:
+    """RFC 8785 writes 1, 1.0 and 1e0 alike, and 0 and -0.0: the digest of the text does not."""
+    place = tmp_path / "copy"
+    shutil.copytree(original, place)
+    manifest = place / "manifest.json"
+    text = manifest.read_text()
+    spots = list(re.finditer(r"(?<=[\s\[])-?\d+(\.\d+)?(?=[,\n])", text))
+    assert len(spots) > 25
+    for spot in spots:
+        number = spot[0]
+        others = (
+            [f"{number}.0", f"-{number}"] if "." not in number else [f"-{number}", number[: -len(spot[1])]]
+        )
+        if float(number) == 0:
+            others.append("-0.0")
+        for other in others:
+            manifest.write_text(f"{text[: spot.start()]}{other}{text[spot.end() :]}")
+            findings = verify_directory(place)
+            assert {f.verdict for f in findings} == {"fail"}, (spot.start(), number, other)
+            assert "manifest.json" in {f.evidence["path"] for f in findings}
+            with pytest.raises(SnapshotError):
+                read_directory(place)
+    manifest.write_text(text)
+    assert [f.code for f in verify_directory(place)] == ["VER000"]
+
+
+def test_zero_and_minus_zero_are_two_manifests(original: Path, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(original, place)
+    for value, other in (("0.0", "-0.0"), ("0", "-0.0"), ("1", "1.0"), ("100", "100.0")):
+        manifest = json.loads((original / "manifest.json").read_text())
+        manifest["quantity"]["zero"] = json.loads(value)
+        data = dump(seal(manifest))
+        (place / "manifest.json").write_bytes(data)
+        assert [f.code for f in verify_directory(place)] == ["VER000"]
+        changed = data.replace(f'"zero": {value}'.encode(), f'"zero": {other}'.encode())
+        assert changed != data
+        (place / "manifest.json").write_bytes(changed)
+        assert [f.code for f in verify_directory(place)] == ["VER004"], other
+
+
+# --- a directory that changes while it is verified
+
+
+def _meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
+    """Do something just before a step of the verification, once."""
+    verify = import_module("explain_step.snapshot.verify")
+    step, done = getattr(verify, name), []
+
+    def between(*arguments: Any, **settings: Any) -> Any:
+        if not done:
+            done.append(True)
+            act()
+        return step(*arguments, **settings)
+
+    monkeypatch.setattr(verify, name, between)
+
+
+def test_a_manifest_that_is_exchanged_meanwhile_brings_no_signature_with_it(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = generate(tmp_path / "key.pem")
+    place = tmp_path / "copy"
+    shutil.copytree(original, place)
+    sign_directory(place, signer)
+    signed = (place / "manifest.json").read_bytes()
+    _resealed(place, lambda m: m.update(reason="better words"))
+    _meanwhile(monkeypatch, "signatures_of", lambda: (place / "manifest.json").write_bytes(signed))
+    allowed = (AllowedKey(key_id=signer.key_id, owner="ci"),)
+    (finding,) = verify_directory(place, allowed_keys=allowed)
+    assert (finding.code, "made for another manifest" in finding.message) == ("VER010", True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.timeout(60)
+def test_files_that_become_something_else_meanwhile_are_named(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("card.md", "tables/importance.parquet")):
+        for kind in ("pipe", "link"):
+            place = tmp_path / f"{kind}-{number}"
+            shutil.copytree(original, place)
+            aside = tmp_path / f"aside-{kind}-{number}"
+
+            def exchange(file: Path = place / name, kind: str = kind, aside: Path = aside) -> None:
+                file.rename(aside)
+                if kind == "pipe":
+                    os.mkfifo(file)
+                else:
+                    file.symlink_to(aside)
+
+            with monkeypatch.context() as patch:
+                _meanwhile(patch, "_content", exchange)
+                _check(place, {name}, f"{kind} {name}")
+
+
+def test_a_table_that_is_exchanged_after_its_digest_is_named(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(original, place)
+    table = place / "tables" / "importance.parquet"
+    other = next(p for p in sorted((place / "tables").glob("*.parquet")) if p != table).read_bytes()
+    _meanwhile(monkeypatch, "_identity", lambda: table.write_bytes(other))
+    (finding,) = verify_directory(place)
+    assert finding.evidence["path"] == "tables/importance.parquet"
+    assert "changed while it was verified" in finding.message
 
 
 # --- names and folders that are not those of the manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from snapshot_kit import frame, parts, subject
 
@@ -21,12 +23,14 @@ from explain_step.snapshot import verify_directory, write
 from explain_step.snapshot.signing import (
     AllowedKey,
     Signer,
+    check_envelope,
     command_signer,
     generate,
     load_allowed_keys,
     load_signer,
     pre_authentication,
     sign_directory,
+    sign_manifest,
     signatures_of,
     trusted,
 )
@@ -259,6 +263,62 @@ def test_a_key_that_is_listed_twice_is_refused_and_withdrawn_once_is_withdrawn(
     for allowed in (keys, keys[::-1]):
         (verdict,) = trusted(signatures_of(shot), tuple(allowed), today=TODAY)
         assert not verdict["counts"]
+
+
+def test_a_signature_has_one_sequence_of_bytes(shot: Path, signer: Signer) -> None:
+    """What its key did not sign, and what decodes to the same, is no part of it."""
+    place = sign_directory(shot, signer)
+    raw = place.read_bytes()
+    sig = json.loads(raw)["signatures"][0]["sig"]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = f"{sig[:-3]}{letters[letters.index(sig[-3]) + 1]}=="
+    assert base64.b64decode(other) == base64.b64decode(sig)
+    for changed in (
+        raw.replace(sig.encode(), other.encode()),
+        *(raw + b"\n", b" " + raw, raw.replace(b'"sig"', b'"\\u0073ig"')),
+        raw.replace(b'{"payload"', b'{"note":"approved","payload"'),
+        raw.replace(b'"sig"', b'"note":"approved","sig"'),
+    ):
+        assert changed != raw
+        place.write_bytes(changed)
+        (finding,) = verify_directory(shot)
+        assert (finding.code, finding.evidence["path"]) == ("VER010", f"signatures/{place.name}")
+    rng = np.random.default_rng(3)
+    for at in range(len(raw)):
+        changed = bytearray(raw)
+        changed[at] ^= int(rng.integers(1, 256))
+        assert not check_envelope(bytes(changed), manifest_sha256=_digest(shot)).valid, at
+    place.write_bytes(raw)
+    assert [f.code for f in verify_directory(shot)] == ["VER000"]
+
+
+def _digest(shot: Path) -> str:
+    return hashlib.sha256((shot / "manifest.json").read_bytes()).hexdigest()
+
+
+def test_what_does_not_hold_is_named_after_its_file(shot: Path, signer: Signer) -> None:
+    place = sign_directory(shot, signer)
+    _edit(place, lambda e: e["signatures"][0].update(keyid="f" * 64))
+    (finding,) = verify_directory(shot)
+    assert finding.evidence["path"] == f"signatures/{place.name}"
+    place.unlink()
+    (shot / "signatures" / "note.txt").write_text("x")
+    (finding,) = verify_directory(shot)
+    assert finding.evidence["path"] == "signatures/note.txt"
+
+
+def test_a_key_that_anybody_can_sign_with_signs_nothing(shot: Path) -> None:
+    """Of small order: the neutral element as R and zero as s hold for every message."""
+    neutral = bytes([1, *([0] * 31)])
+    for sign in (0, 128):
+        for point in ("01" + "00" * 31, "ec" + "ff" * 30 + "7f", "00" * 32, "ee" + "ff" * 30 + "7f"):
+            raw = bytearray.fromhex(point)
+            raw[31] |= sign
+            with pytest.raises(ExplainStepError, match="does not hold"):
+                sign_manifest(
+                    (shot / "manifest.json").read_bytes(),
+                    Signer(public_key=bytes(raw), sign=lambda message: neutral + bytes(32)),
+                )
 
 
 def _url_safe(envelope: dict[str, Any]) -> None:

@@ -192,12 +192,21 @@ def rewrite(place: Path, **changes: Any) -> None:
     (place / "manifest.json").write_bytes(dump(seal({**manifest, **changes})))
 
 
+def made_for(place: Path, model_id: str) -> dict[str, Any]:
+    model = json.loads((place / "manifest.json").read_text())["model"]
+    return {**model, "model_id": model_id}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda p: (p / "manifest.json").write_text("{}"), "cannot be read"),
         (lambda p: rewrite(p, created_at="2027-01-01T00:00:00+00:00"), "made after the one that follows"),
         (lambda p: rewrite(p, snapshot_id="0" * 64), "another snapshot"),
+        (
+            lambda p: rewrite(p, model=made_for(p, "m-" + "2" * 32)),
+            "was made for another model (model_id m-22",
+        ),
         (lambda p: rewrite(p, previous="../../x"), "names '../../x'"),
         (
             lambda p: (p / "manifest.json").write_text(
@@ -209,6 +218,7 @@ def rewrite(place: Path, **changes: Any) -> None:
 )
 def test_a_broken_chain_is_named(tmp_path: Path, change: Any, words: str) -> None:
     _, second, third = linked(tmp_path, 3, whole=False)
+    rewrite(third, model=made_for(third, "m-" + "1" * 32))
     change(second)
     (finding,) = verify(third)
     assert (finding.code, finding.verdict) == ("VER014", "fail")
