@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from urllib.parse import urlparse
 from explain_step.hashes import sha256_bytes
 from explain_step.server import client
 from explain_step.server.judge import Judge
+from explain_step.server.places import in_sealed_store, unguarded
 from explain_step.server.protection import holders_of_model, holders_of_run, is_registered
 from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
-from explain_step.server.settings import stripped
+from explain_step.server.settings import SCHEME, Deployment, stripped
 from explain_step.snapshot.manifest import MAX_MANIFEST_BYTES, check_schema, parse, seal
 from explain_step.snapshot.signing import MAX_SIGNATURES, SIGNATURES, check_envelope
 from explain_step.tracking.decision_log import record_problem
@@ -47,10 +50,22 @@ def open_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> Any:
     """Return the guarded repository of an ``explain-gate+<scheme>`` URI."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    return guarded(unguarded(stripped(artifact_uri), tracking_uri, registry_uri), artifact_uri)
 
-    inner = get_artifact_repository(stripped(artifact_uri), tracking_uri, registry_uri)
-    return guarded(inner, artifact_uri)
+
+def guarding(builder: Callable[..., Any], *, deployment: Deployment) -> Callable[..., Any]:
+    """Return a builder of MLflow's repositories that guards those inside the sealed store.
+
+    The server opens places that clients name (the archive of a trace, which it deletes with the trace).
+    """
+
+    @functools.wraps(builder, updated=())
+    def build(artifact_uri: str, *args: Any, **kwargs: Any) -> Any:
+        inner = builder(artifact_uri, *args, **kwargs)
+        direct = in_sealed_store(artifact_uri, deployment=deployment)
+        return guarded(inner, f"{SCHEME}{artifact_uri}") if direct else inner
+
+    return build
 
 
 def guarded(inner: Any, artifact_uri: str) -> Any:
@@ -243,11 +258,9 @@ class RepositoryGuards:
 
     def _children_elsewhere(self, inside: str) -> dict[str, bool]:
         """Ask for a folder by its own URI: a reading may leave this repository (``..``, another case)."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         parsed = urlparse(stripped(self.artifact_uri))
         uri = parsed._replace(path=f"/{inside}").geturl()
-        entries = get_artifact_repository(uri).list_artifacts(None)
+        entries = unguarded(uri).list_artifacts(None)
         return {entry.path.rpartition("/")[2]: bool(entry.is_dir) for entry in entries}
 
     def _owner(self, spot: Spot) -> Owner:

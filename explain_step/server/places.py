@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 from explain_step.errors import ExplainStepError
@@ -24,20 +25,26 @@ def open_at(location: str, *, deployment: Deployment) -> Place:
         The location is on another server, or it is written to without going through the sealed store: the
         evidence there could be changed after it was judged.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     path = proxied_path(location)
     if path is not None and deployment.serves_artifacts and deployment.destination:
         inner = posixpath.join(stripped(deployment.destination), path)
-        return Place(location=location, repository=get_artifact_repository(inner))
+        return Place(location=location, repository=unguarded(inner))
     if path is None and (not deployment.seals_artifacts or accepts_unsealed()):
-        return Place(location=location, repository=get_artifact_repository(location))
+        return Place(location=location, repository=unguarded(location))
     msg = (
         f"the files are at {location[:200]}, which does not go through the sealed artifact store of this "
         f"server; log the model to an experiment with the server's own artifact root ({UNSEALED}=1 on the "
         "server accepts other places)"
     )
     raise ExplainStepError(msg)
+
+
+def unguarded(uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
+    """Return MLflow's own repository of a location, also where the server guards it: to read, and to be guarded."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    found = get_artifact_repository(uri, tracking_uri, registry_uri)
+    return getattr(found, "inner", found)
 
 
 def proxied_path(location: str) -> str | None:
@@ -76,9 +83,14 @@ def nested(location: str, *, deployment: Deployment) -> str | None:
     path = urlparse(location).path or location
     if any(in_trace(reading) or any(spots(reading)) or _owned(reading) for reading in readings(path)):
         return "it lies inside the artifacts of a run, a logged model or a trace"
-    if deployment.seals_artifacts and _inside(stripped(location), stripped(str(deployment.destination))):
+    if in_sealed_store(location, deployment=deployment):
         return "it is inside this server's artifact store; leave it out, or give mlflow-artifacts:/<folder>"
     return None
+
+
+def in_sealed_store(location: str, *, deployment: Deployment) -> bool:
+    """Tell whether a location is in the sealed store, named directly and not through the server."""
+    return deployment.seals_artifacts and _inside(stripped(location), stripped(str(deployment.destination)))
 
 
 def _owned(path: str) -> bool:

@@ -67,7 +67,7 @@ def started(server: ModuleType) -> None:
     if deployment.backend_uri is None and deployment.destination is None:
         return  # the command itself, or a client that imports parts of the server
     _refuse_half(deployment)
-    _guard_tracking_store()
+    _guard_stores(deployment)
     _add_health_route(server, deployment)
     if settings.mode() == "dry-run":
         logger.warning("explain_step gate: DRY RUN, nothing is refused (%s=dry-run)", MODE)
@@ -85,13 +85,17 @@ def _check_before(server: ModuleType) -> None:
         deployment = settings.deployment_of_command(options)
         if _mentions_gate(deployment):
             _refuse_half(deployment)
+            _refuse(_unopenable(deployment))
         return run(*args, **kwargs)
 
     server._run_server = checked  # type: ignore[attr-defined]
 
 
 def _refuse_half(deployment: Deployment) -> None:
-    problem = configuration_problem(deployment)
+    _refuse(configuration_problem(deployment))
+
+
+def _refuse(problem: str | None) -> None:
     if problem is not None:
         message = f"explain_step gate: this server does not start. {problem}"
         raise SystemExit(message)
@@ -116,7 +120,7 @@ def configuration_problem(deployment: Deployment) -> str | None:
             "Workspaces are not guarded: deleting one takes champions and their runs with it, and its artifact root "
             "may lie outside the seal. Start without --enable-workspaces."
         )
-    return _half(deployment) or _unusable()
+    return _half(deployment) or _unsealable(deployment) or _unusable()
 
 
 def _has_workspaces() -> bool:
@@ -142,6 +146,40 @@ def _half(deployment: Deployment) -> str | None:
     return None
 
 
+def _unsealable(deployment: Deployment) -> str | None:
+    """Say that there is no sealed store of this kind: MLflow takes what is no URI for the name of a folder."""
+    from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
+
+    kinds = [
+        name.removeprefix(SCHEME)
+        for name in get_registered_artifact_repositories()
+        if name.startswith(SCHEME)
+    ]
+    destination = settings.stripped(str(deployment.destination))
+    if not deployment.seals_artifacts or destination.partition(":")[0] in kinds:
+        return None
+    return (
+        f"--artifacts-destination {deployment.destination}: artifacts can be sealed in {', '.join(sorted(kinds))}; "
+        f"a directory is written {SCHEME}file:///path."
+    )
+
+
+def _unopenable(deployment: Deployment) -> str | None:
+    """Open the store once: a missing library or credential is told now, and not at the first upload."""
+    from explain_step.server.places import unguarded
+
+    if not deployment.seals_artifacts:
+        return None
+    try:
+        unguarded(settings.stripped(str(deployment.destination)))
+    except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        return (
+            f"--artifacts-destination {deployment.destination} cannot be opened "
+            f"({type(error).__name__}: {str(error)[:300]}); install what MLflow needs for it, or give credentials."
+        )
+    return None
+
+
 def _unusable() -> str | None:
     try:
         settings.mode()
@@ -157,16 +195,35 @@ def _mentions_gate(deployment: Deployment) -> bool:
     return any(str(uri or "").startswith(SCHEME) for uri in uris)
 
 
-def _guard_tracking_store() -> None:
-    """Let MLflow's builders of tracking stores return guarded ones, in this server process only."""
+def _guard_stores(deployment: Deployment) -> None:
+    """Let every builder of stores in this server process return guarded ones.
+
+    Requests reach the stores through MLflow's handlers; some of them, and jobs, call MLflow's own client inside the
+    server, which has builders of its own and would else write past the gate (deleting the demo did).
+    """
     from mlflow.server import handlers
     from mlflow.store.db.db_types import DATABASE_ENGINES
+    from mlflow.tracking._model_registry.utils import set_registry_uri
+    from mlflow.tracking._tracking_service import utils as clients
 
     from explain_step.server.tracking_store import guarding
 
-    registry = handlers._tracking_store_registry
-    for scheme in DATABASE_ENGINES:
-        registry.register(scheme, guarding(registry.get_store_builder(f"{scheme}://")))
+    for registry in (handlers._tracking_store_registry, clients._tracking_store_registry):
+        for scheme in DATABASE_ENGINES:
+            registry.register(scheme, guarding(registry.get_store_builder(f"{scheme}://")))
+    set_registry_uri(deployment.registry_uri)
+    _guard_repositories(deployment)
+
+
+def _guard_repositories(deployment: Deployment) -> None:
+    """Guard the sealed store also where the server opens it by the URI behind ``explain-gate+``."""
+    from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
+
+    from explain_step.server.artifact_repository import guarding
+
+    builders = get_registered_artifact_repositories()
+    for scheme in [name for name in builders if not name.startswith(SCHEME)]:
+        builders[scheme] = guarding(builders[scheme], deployment=deployment)
 
 
 def _add_health_route(server: ModuleType, deployment: Deployment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,8 @@ PAGE = 1_000
 def guarding(builder: Callable[..., Any]) -> Callable[..., Any]:
     """Return a builder of tracking stores whose stores are guarded."""
 
-    def build(store_uri: str, artifact_uri: str | None) -> Any:
+    @functools.wraps(builder)
+    def build(store_uri: str, artifact_uri: str | None = None) -> Any:
         return guarded(builder(store_uri, artifact_uri))
 
     return build

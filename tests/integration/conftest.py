@@ -11,6 +11,9 @@ import pytest
 if TYPE_CHECKING:  # it imports MLflow, which takes seconds and most tests do not need
     from gate_kit import World
 
+HOOKS = {"ALLOWED_SCHEMES": "http", "ALLOW_PRIVATE_IPS": "true", "CACHE_TTL": "1"}
+"""With these the server sends web hooks to the tests, and notices new ones within a second."""
+
 
 @pytest.fixture(scope="session")
 def migrated(_migrated: Path) -> Path:
@@ -26,6 +29,7 @@ def world(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("gated")
-    with server_kit.serving(folder, policy=GATE_POLICY, migrated=migrated) as server:
+    env = {f"MLFLOW_WEBHOOK_{key}": value for key, value in HOOKS.items()}
+    with server_kit.serving(folder, policy=GATE_POLICY, migrated=migrated, env=env) as server:
         client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
         yield explained_in("gate", server, client)

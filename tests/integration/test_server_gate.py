@@ -335,6 +335,20 @@ HALF = {
         ],
         "--enable-workspaces",
     ),
+    "a folder that is no URI": (
+        [
+            *("--registry-store-uri", "explain-gate+sqlite:///m.db"),
+            *("--artifacts-destination", "explain-gate+/srv/art"),
+        ],
+        "a directory is written explain-gate+file:///path",
+    ),
+    "a store that does not open": (
+        [
+            *("--registry-store-uri", "explain-gate+sqlite:///m.db"),
+            *("--artifacts-destination", "explain-gate+sftp://nobody@127.0.0.1:1/art"),
+        ],
+        "cannot be opened",
+    ),
     "read replica": (
         [
             *("--registry-store-uri", "explain-gate+sqlite:///m.db"),
