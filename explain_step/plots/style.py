@@ -150,11 +150,12 @@ def new_figure(width_in: float = WIDTH, height_in: float = 3.2) -> tuple[Figure,
 @styled
 def blank_figure(width_in: float = WIDTH, height_in: float = 3.2) -> Figure:
     """Return a white figure without axes; `explain_step.plots.layout.settle` gives them their place."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from explain_step.plots.canvas import Canvas
+
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    Canvas(figure)
     return figure
 
 
@@ -188,9 +189,9 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
 
 def _png(figure: Figure) -> tuple[bytes, int, int]:
     """Return PNG bytes with a palette of at most `COLOURS` colours (a third of the size), and its size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from explain_step.plots.canvas import Canvas
 
-    canvas = FigureCanvasAgg(figure)
+    canvas = Canvas(figure)
     layout.write_large_ticks(figure)
     layout.settle(figure)
     canvas.draw()  # type: ignore[no-untyped-call]

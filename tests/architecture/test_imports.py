@@ -123,9 +123,13 @@ MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
 KERNELS = {
     f"explainers/tree_{name}.py" for name in ("kernels", "units", "deep", "programs", "answers", "vectors")
 }
-PLUGINS = {"evaluator.py": {"mlflow"}, **{name: {"numba", "llvmlite"} for name in KERNELS}}
-"""Modules that MLflow imports by itself and that subclass its classes, and modules whose functions a decorator
-compiles: they cannot import these late."""
+PLUGINS = {
+    "evaluator.py": {"mlflow"},
+    "plots/canvas.py": {"matplotlib"},
+    **{name: {"numba", "llvmlite"} for name in KERNELS},
+}
+"""Modules that subclass a library's classes, and modules whose functions a decorator compiles: they cannot import these
+late, and are imported late themselves."""
 
 
 @cache
