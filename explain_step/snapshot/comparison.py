@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from explain_step.types import FloatArray
+from explain_step.types import FloatArray, IntArray
 
 ToleranceClass = Literal["bytes", "exact", "numeric", "statistical", "visual"]
 ReplayVerdict = Literal["identical", "within_tolerance", "consistent", "not_replayable", "different"]
@@ -188,8 +188,9 @@ def compare_table(
     if len(recorded) != len(replayed):
         return result("different", f"{len(recorded)} rows were recorded, the replay has {len(replayed)}")
     aligned = _aligned(recorded, replayed, numeric=numeric)
-    if isinstance(aligned, str):
-        return result("different", aligned)
+    if aligned is None:
+        column, said = _other_text(recorded, replayed, numeric=numeric)
+        return result("different", said, column=column)
     allowed = tolerance.relative if same_environment else tolerance.elsewhere
     return _numeric(
         recorded, aligned, numeric=numeric, absolute=tolerance.absolute, relative=allowed, result=result
@@ -227,24 +228,65 @@ def _numbers(column: pd.Series[Any]) -> FloatArray:
     return np.asarray(pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _keys(table: pd.DataFrame, *, numeric: Sequence[str]) -> pd.MultiIndex:
+def _words(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return text as it is, and everything else apart from any text: a missing value is not the word ``None``."""
+    plain = column.astype(object).where(column.notna(), None)
+    return plain.map(lambda value: value if isinstance(value, str) else f"\0{'' if value is None else value}")
+
+
+def _keys(table: pd.DataFrame, *, without: Sequence[str]) -> pd.MultiIndex:
     """Return what tells rows apart: their text, and the how-manieth row of that text they are."""
-    words = table.drop(columns=list(numeric)).astype(object).where(lambda t: t.notna(), None).astype(str)
+    words = table.drop(columns=list(without)).apply(_words)
     if words.shape[1] == 0:
         return pd.MultiIndex.from_arrays([np.arange(len(table))])
     turn = words.groupby(list(words.columns), sort=False).cumcount()
     return pd.MultiIndex.from_arrays([*(words[c] for c in words.columns), turn])
 
 
-def _aligned(a: pd.DataFrame, b: pd.DataFrame, *, numeric: Sequence[str]) -> pd.DataFrame | str:
-    """Return ``b`` with its rows in the order of ``a``, or what is in the way."""
-    ours, theirs = _keys(a, numeric=numeric), _keys(b, numeric=numeric)
-    places = theirs.get_indexer(ours)
-    if (places < 0).any():
-        lost = a.drop(columns=list(numeric)).iloc[int(np.argmax(places < 0))]
-        shown = ", ".join(f"{k}={v}" for k, v in lost.items() if isinstance(v, str))[:200]
-        return f"{int((places < 0).sum())} of {len(a)} rows are not in the replay, the first with {shown}"
-    return b.iloc[places].reset_index(drop=True)
+def _places(a: pd.DataFrame, b: pd.DataFrame, *, without: Sequence[str]) -> IntArray:
+    """Return for each row of ``a`` where it is in ``b``, by all columns but some; -1 where it is not."""
+    found = _keys(b, without=without).get_indexer(_keys(a, without=without))
+    return np.asarray(found, dtype=np.int64)
+
+
+def _other_text(a: pd.DataFrame, b: pd.DataFrame, *, numeric: Sequence[str]) -> tuple[str, str]:
+    """Return the column whose text is another one, and what is said of it.
+
+    Rows that are in both are set aside; the others are matched by all columns but one where that is possible, else
+    they are taken as they stand.
+    """
+    places = _places(a, b, without=numeric)
+    lost = np.flatnonzero(places < 0)
+    left = np.setdiff1d(np.arange(len(b)), places)
+    texts = [c for c in a.columns if c not in numeric]
+    for column in texts if len(texts) > 1 else ():
+        among = _places(a.iloc[lost], b.iloc[left], without=[*numeric, column])
+        if (among >= 0).all():
+            places[lost] = left[among]
+            return column, _said(a, b.iloc[places].reset_index(drop=True), [column], lost=len(lost))
+    changed = [c for c in texts if (_words(a[c]).to_numpy() != _words(b[c]).to_numpy()).any()]
+    return changed[0], _said(a, b, changed, lost=len(lost))
+
+
+def _said(a: pd.DataFrame, b: pd.DataFrame, columns: Sequence[str], *, lost: int) -> str:
+    column = columns[0]
+    other = np.flatnonzero(_words(a[column]).to_numpy() != _words(b[column]).to_numpy())
+    at = int(other[0])
+    beside = [f"{k}={v}" for k, v in a.iloc[at].items() if isinstance(v, str) and k != column]
+    where = f"row {at}" + (f" ({', '.join(beside)[:120]})" if beside else "")
+    now, before = _shown(b[column].iloc[at]), _shown(a[column].iloc[at])
+    more = f"; {', '.join(map(str, columns[1:4]))} too, {lost} rows in all" if len(columns) > 1 else ""
+    return f"{column} is another text in {len(other)} of {len(a)} rows, first in {where}: {now}, recorded {before}{more}"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if pd.isna(value) else repr(value)[:80]
+
+
+def _aligned(a: pd.DataFrame, b: pd.DataFrame, *, numeric: Sequence[str]) -> pd.DataFrame | None:
+    """Return ``b`` with its rows in the order of ``a``; None where their text differs."""
+    places = _places(a, b, without=numeric)
+    return None if (places < 0).any() else b.iloc[places].reset_index(drop=True)
 
 
 def _groups(table: pd.DataFrame) -> Iterator[Any]:
@@ -286,14 +328,18 @@ def _numeric(
         for column in numeric:
             ours, theirs = _numbers(a[column])[rows], _numbers(b[column])[rows]
             if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
-                return result("different", f"{column} has missing values in other rows", column=column)
+                at = rows[int(np.argmax(np.isnan(ours) != np.isnan(theirs)))]
+                said = f"{column} has missing values in other rows, first in row {at}"
+                return result("different", said, column=column)
             gap = _gap(ours, theirs)
             allowed = absolute + relative * scales[column]
             if gap > 0:
                 found = max(found, (gap / allowed, column, gap, allowed))
     ratio, column, gap, allowed = found
     if ratio < 0:
-        return result("within_tolerance", "the same rows in another order")
+        return result(
+            "within_tolerance", "the same rows in another order, or the same numbers spelled otherwise"
+        )
     said = f"{column} differs by up to {gap:.2g}, allowed is {allowed:.2g}"
     verdict: ReplayVerdict = "within_tolerance" if ratio <= 1 else "different"
     return result(verdict, said, largest=gap if np.isfinite(gap) else None, column=column)
@@ -312,8 +358,7 @@ def _statistical(
     a: pd.DataFrame, b: pd.DataFrame, *, numeric: Sequence[str], result: _Result
 ) -> TableComparison:
     """Judge the rows that both have, where a standard error or an interval tells how far they may be apart."""
-    ours, theirs = _keys(a, numeric=numeric), _keys(b, numeric=numeric)
-    places = theirs.get_indexer(ours)
+    places = _places(a, b, without=numeric)
     a, b = a[places >= 0], b.iloc[places[places >= 0]]
     judged, ratio, where, gap = 0, 0.0, "", 0.0
     for column in numeric:

@@ -69,8 +69,17 @@ def test_an_exact_table_that_is_off_by_rounding_is_told_not_failed() -> None:
     ("changes", "said"),
     [
         ({"rank": [2.0, 1.0, 1.0, 2.0]}, "rank differs by up to 1"),
-        ({"feature": ["age", "loan", "age", "debt"]}, "1 of 4 rows are not in the replay"),
-        ({"ci_low": [np.nan, 0.2, 4e5, np.nan]}, "ci_low has missing values in other rows"),
+        (
+            {"feature": ["age", "loan", "age", "debt"]},
+            "feature is another text in 1 of 4 rows, first in row 1 (output=yes): 'loan', recorded 'debt'",
+        ),
+        (
+            {"feature": ["age", "loan", "age", "fee"], "output": ["yes", "yes", "no", "maybe"]},
+            "output is another text in 1 of 4 rows, first in row 3 (feature=debt): 'maybe', recorded 'no'; "
+            "feature too, 2 rows in all",
+        ),
+        ({"feature": ["age", None, "age", "debt"]}, "first in row 1 (output=yes): nothing, recorded 'debt'"),
+        ({"ci_low": [np.nan, 0.2, 4e5, np.nan]}, "ci_low has missing values in other rows, first in row 0"),
         ({"mean_abs_shap": [np.inf, 0.25, 5e5, 0.125]}, "mean_abs_shap differs by up to inf"),
     ],
 )
@@ -78,6 +87,25 @@ def test_what_is_different_is_named(changes, said) -> None:
     found = compare_table(importance(), importance(**changes), name="t")
     assert found.verdict == "different"
     assert said in found.reason
+
+
+def test_a_changed_word_is_found_among_rows_in_another_order() -> None:
+    moved = importance(feature=["age", "loan", "age", "debt"]).iloc[[3, 1, 0, 2]].reset_index(drop=True)
+    found = compare_table(importance(), moved, name="t")
+    assert (found.verdict, found.column) == ("different", "feature")
+    assert "first in row 1 (output=yes): 'loan', recorded 'debt'" in found.reason
+
+
+@pytest.mark.parametrize(("before", "now"), [("None", None), ("True", True), ("0.5", 0.5), (None, "")])
+def test_what_only_looks_alike_is_different(before, now) -> None:
+    """A missing value is not the word None, and a number is not its text."""
+    table = pd.DataFrame({"feature": ["age", "debt"], "level": pd.Series([before, "x"], dtype=object)})
+    other = table.assign(level=pd.Series([now, "x"], dtype=object))
+    found = compare_table(table, other, name="t")
+    assert (found.verdict, found.column) == ("different", "level")
+    assert "first in row 0 (feature=age)" in found.reason
+    alone = compare_table(table[["level"]], other[["level"]], name="t")
+    assert (alone.verdict, alone.column) == ("different", "level")
 
 
 def test_rows_in_another_order_are_matched_by_their_text() -> None:
