@@ -18,11 +18,12 @@ from explain_step.scores.base import CONTROL, ROWS_INTERVAL, Scorer
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FloatArray, IntArray, Score, Subject
 
-PREDICTIONS = 100_000
+PREDICTIONS = 50_000
 CELLS = 200_000_000
-PARTNERS = 40
+PARTNERS, ALL_PARTNERS = 20, 40
+"""Background rows per walk: so many, or all of them where there are not more than the second number."""
 SIZES = 8
-ROWS = 250
+ROWS = 500
 ORDERS = 10
 BACKGROUND_ROWS = 5_000
 SURE_WALKS, FEWEST_WALKS = 10, 2
@@ -103,7 +104,7 @@ def _score(
                     "rows": len(rows),
                     "walks": len(masked.row),
                     "coalition_sizes": [int(t) for t in masked.sizes],
-                    "background_rows_per_walk": min(PARTNERS, len(subject.background)),
+                    "background_rows_per_walk": _per_walk(len(subject.background)),
                     "outputs": "mean over outputs",
                     "cap": "values above 1, which only chance can give, are shown as 1",
                     "interval": ROWS_INTERVAL,
@@ -127,10 +128,10 @@ def measure(subject: Subject, attributions: Attributions, *, config: Config, see
         keep = np.sort(rng.choice(keep, size=size, replace=False))
     background = subject.background.iloc[keep]
     sizes = np.unique(np.linspace(1, d - 1, min(SIZES, d - 1)).round().astype(np.int64))
-    per_walk = len(sizes) * min(PARTNERS, len(background))
+    per_walk = len(sizes) * _per_walk(len(background))
     walks = max(2, min(PREDICTIONS // per_walk, CELLS // (per_walk * d)))
     output = subject.response.output[attributions.rows]
-    rows = spread_rows(output, min(ROWS, max(2, walks // 2)), rng=seeds.rng("scores", "masking_r2", "rows"))
+    rows = spread_rows(output, min(ROWS, walks), rng=seeds.rng("scores", "masking_r2", "rows"))
     turn = seeds.rng("scores", "masking_r2", "turn").permutation(rows)
     row = np.tile(turn, min(ORDERS, max(1, walks // len(rows))))
     identity = np.broadcast_to(np.arange(d), (len(row), d))
@@ -158,10 +159,15 @@ def _background_rows(subject: Subject, *, config: Config) -> int:
     return min(size, max(fits, FEWEST_BACKGROUND))
 
 
+def _per_walk(background: int) -> int:
+    """Return how many of the background rows a walk is measured with."""
+    return background if background <= ALL_PARTNERS else PARTNERS
+
+
 def _partners(subject: Subject, background: pd.DataFrame, *, walks: int, seeds: Seeds) -> IntArray:
     """Return background rows per walk (walks, p): all, or two independent stratified halves side by side."""
     m = len(background)
-    if m <= PARTNERS:
+    if _per_walk(m) == m:
         return np.broadcast_to(np.arange(m, dtype=np.int64), (walks, m))
     start = masking.predict(subject.model, background)
     halves = [
@@ -206,7 +212,7 @@ def _predict(
     )
     done = len(output) // per_walk
     v = output[: done * per_walk].reshape(done, len(sizes), p, -1)
-    whole = len(background) <= PARTNERS
+    whole = _per_walk(len(background)) == len(background)
     half = slice(None) if whole else slice(0, p // 2)
     other = slice(None) if whole else slice(p // 2, p)
     return Masked(

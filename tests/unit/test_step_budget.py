@@ -143,7 +143,8 @@ def test_each_stage_asks_in_few_large_calls(monkeypatch: pytest.MonkeyPatch) -> 
         return inner(frame)
 
     explained(clock, model, n=400, d=12, m=600, top_features=4)
-    assert sizes.count(permutation_importance.REPEATS * 400) == 12, "all repeats of a feature in one call"
+    shuffled = permutation_importance.REPEATS * 400  # a few rows are lent their own value
+    assert sum(0.98 * shuffled <= s <= shuffled for s in sizes) == 12, "all repeats of a feature in one call"
     curves = [s for s in sizes if s == 21 * 500 + 2 * 400]
     assert len(curves) == 4, "partial dependence and local effects of a feature in one call"
     large = [s for s in sizes if s >= 10_000]
