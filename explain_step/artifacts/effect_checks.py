@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,10 @@ def disagreement(
 
     Curves that differ no more than ALE's own intervals allow are not said to differ.
     """
-    found = []
+    found: dict[str, float] = {}
     spread = explained.response.output.std(axis=0)
-    for k, output in enumerate(explained.model.output_names):
+    outputs = explained.model.output_names
+    for k, output in enumerate(outputs):
         a, b = (v.value[:, k] - np.average(v.value[:, k], weights=count) for v in (pdp, ale))
         shift = ale.value[:, k] - b
         unsure = (ale.low[:, k] - shift <= a) & (a <= ale.high[:, k] - shift)
@@ -47,12 +49,21 @@ def disagreement(
             continue
         agreement = float(np.average(a * b, weights=count)) / (size[0] * size[1])
         if agreement < AGREEMENT:
-            text = (
-                f"Partial dependence and ALE of {feature!r} (output {output!r}) differ in shape (correlation "
-                f"{agreement:.2f}): other columns move with it, and ALE is the safer reading."
-            )
-            found.append(Caveat(code="method_disagreement", section="dependence", message=text))
-    return tuple(found)
+            found[output] = agreement
+    if not found:
+        return ()
+    text = (
+        f"Partial dependence and ALE of {feature!r} differ in shape {_how_far(found, of=len(outputs))}: other columns move "
+        "with it, and ALE is the safer reading."
+    )
+    return (Caveat(code="method_disagreement", section="dependence", message=text),)
+
+
+def _how_far(agreements: Mapping[str, float], *, of: int) -> str:
+    """Return the correlation of the curves; of several outputs, of how many and the one where it is lowest."""
+    worst = min(agreements, key=agreements.__getitem__)
+    size = f"correlation {agreements[worst]:.2f}"
+    return f"({size})" if of == 1 else f"for {len(agreements)} of {of} outputs (most for {worst!r}, {size})"
 
 
 def sparse(X: pd.DataFrame, features: list[str], *, config: Config) -> tuple[Caveat, ...]:

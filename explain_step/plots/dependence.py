@@ -288,7 +288,7 @@ def _density(axes: Axes, view: _View, *, narrow: bool) -> None:
         _dates(axes, narrow=narrow)
     else:
         long = float(rows["x_high"].max()) >= LONG  # labels with separators would touch
-        axes.locator_params(axis="x", nbins=3 if narrow else 4 if long else 6)
+        axes.locator_params(axis="x", nbins=(2 if long else 3) if narrow else 4 if long else 6)
 
 
 def _dates(axes: Axes, *, narrow: bool) -> None:

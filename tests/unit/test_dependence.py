@@ -9,6 +9,7 @@ from effect_kit import additive_case, attributions_of, model_of, normal_frame, s
 
 from explain_step import privacy
 from explain_step.artifacts import columns, dependence, effect_tables, effects
+from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.seeds import Seeds
@@ -124,6 +125,21 @@ def test_disagreement_of_pdp_and_ale_is_found_where_columns_move_together():
     result = section(subject, attributions_of(subject, np.stack([X["x0"], 0 * X["x0"]], axis=1)))
     codes = {c.code for c in result.caveats}
     assert {"method_disagreement", "extrapolated_grid"} <= codes
+
+
+def test_disagreement_is_said_once_per_feature_whatever_the_number_of_outputs():
+    X = normal_frame(400, 2)
+    X["x1"] = X["x0"] + 0.05 * X["x1"]
+
+    def three(f: pd.DataFrame) -> np.ndarray:
+        wild = f["x0"] * (1 - 4 * np.abs(f["x0"] - f["x1"]))
+        return np.stack([wild, f["x0"], 2 * wild], axis=1)
+
+    found = compute(three, X, config=Config(task="regression", max_rows=60)).caveats
+    said = [c.message for c in found if c.code == "method_disagreement"]
+    assert 1 <= len(said) <= 2
+    assert len({m.split("'")[1] for m in said}) == len(said)
+    assert all("differ in shape for 2 of 3 outputs (most for '" in m for m in said)
 
 
 def test_independent_columns_raise_neither_caveat():
