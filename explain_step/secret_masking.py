@@ -14,6 +14,13 @@ _SHAPES = re.compile(
     r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|hf_\w{16,}|sk-[\w-]{16,}|xox[abprs]-[\w-]{8,}"
     r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{20,}|dapi[0-9a-f]{20,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
 )
+_PAIR = re.compile(
+    r"(?P<name>(?<!\w)\w{0,40}?(?:passw(?:or)?d|passphrase|pwd|secret|token|credentials?|(?:api|access|account|private)[_-]?key)"
+    r"\w{0,40}['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s;,&'\"]+)",
+    re.I,
+)
+_OPENS = re.compile(r"(?P<indent>\s*)(?:- )?['\"]?[\w.-]*:\s*(?:[|>][0-9+-]*)?\s*(?:#.*)?$")
+"""A key of YAML whose value stands on the lines below it."""
 _QUOTED = re.compile(r"(?P<quote>['\"])(?:\\.|(?!(?P=quote)).)*(?P=quote)")
 _ASSIGNED = re.compile(
     r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|key)[^=:\s]*\s*[=:]\s*)\S.*",
@@ -58,7 +65,20 @@ def mask(words: Iterable[str]) -> list[str]:
 
 
 def mask_text(text: str) -> str:
-    """Return a text without URL user names, URL query values and words shaped like tokens."""
+    """Return a text without what may be secrets.
+
+    These are URL user names and query values, words shaped like tokens, and what stands after ``password=``, ``token:`` and
+    the like, as in the messages of database drivers.
+
+    Examples
+    --------
+    >>> mask_text("no answer: host=db user=me password=abc; see https://me:pw@host/")
+    'no answer: host=db user=me password=***; see https://***@host/'
+    """
+    return _PAIR.sub(rf"\g<name>{MASK}", _mask_words(text))
+
+
+def _mask_words(text: str) -> str:
     text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
     if "://" in text or text.startswith("?"):
         text = _QUERY.sub(rf"\g<name>={MASK}", text)
@@ -78,10 +98,18 @@ def mask_lines(text: str) -> str:
     >>> mask_lines('+API_KEY = "abc"') + mask_lines("+rows = sorted(rows, key=len)")
     '+API_KEY = "***"+rows = sorted(rows, key=len)'
     """
-    lines, python, inside = [], True, False
+    lines, python, inside, below = [], True, False, -1
     for line in text.split("\n"):
+        sign, rest = (line[:1], line[1:]) if line[:1] in ("+", "-", " ") else ("", line)
+        indent = len(rest) - len(rest.lstrip())
+        if below >= 0 and rest.strip() and indent > below:  # the value of the key above
+            lines.append(f"{sign}{rest[:indent]}{MASK}")
+            continue
         if line.startswith("+++ "):
             python = line.rstrip().endswith((".py", ".pyi", ".pyx"))
+        if rest.strip():
+            opens = not python and _OPENS.match(rest) and _SECRET_WORD.search(rest)
+            below = indent if opens else -1
         begins, ends = "-----BEGIN" in line, "-----END" in line
         if begins or inside:
             inside = not ends
@@ -92,7 +120,7 @@ def mask_lines(text: str) -> str:
 
 
 def _mask_line(line: str, *, python: bool) -> str:
-    line = mask_text(line)
+    line = _mask_words(line)
     if line.startswith(("+++ ", "--- ", "diff --git ")):
         return line
     if _SECRET_WORD.search(line):

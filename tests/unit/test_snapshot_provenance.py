@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from snapshot_kit import frame, parts, subject
 
+from explain_step.dataset import described, purpose
 from explain_step.digests import frame_digest
-from explain_step.secret_masking import mask, mask_text, masked
+from explain_step.secret_masking import mask, mask_lines, mask_text, masked
 from explain_step.snapshot import ModelRef, provenance, write
 
 
@@ -145,6 +146,40 @@ def test_masking_goes_through_nested_values() -> None:
     value = {"a": ["https://u:p@h/"], "b": {"c": "text", "d": 1, "e": None}}
     assert masked(value) == {"a": ["https://***@h/"], "b": {"c": "text", "d": 1, "e": None}}
     assert mask_text("no url, 50% of a@b") == "no url, 50% of a@b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connection failed: host=db user=me password=PLANTED",
+        "Driver=x;Server=h;Pwd=PLANTED;Uid=me",
+        *("token: PLANTED", "api_key = PLANTED", "MY_SECRET_VALUE=PLANTED", "access-key:PLANTED"),
+        *("{'password': 'PLANTED x'}", '{"client_secret": "PLANTED"}', "AccountKey=PLANTED=="),
+        "--conn=Server=h;Password=PLANTED;Uid=x",
+    ],
+)
+def test_what_drivers_say_of_passwords_is_masked(text) -> None:
+    for said in (mask_text(text), mask([text])[0], described({"source": text})["source"], purpose(text)):
+        assert "PLANTED" not in said
+        assert "***" in said
+
+
+def test_a_secret_below_its_key_is_masked_in_a_diff() -> None:
+    lines = [
+        "+++ b/conf.yaml",
+        "+db:",
+        "+  token:",
+        "+    PLANTED",
+        "",
+        "+  secret: |",
+        "+    PLANTED",
+        "+    PLANTED",
+    ]
+    found = mask_lines("\n".join([*lines, "+  rows: 5", " keys:  # names", "-  - PLANTED", " last: 1"]))
+    assert "PLANTED" not in found
+    assert "+  rows: 5" in found
+    assert " last: 1" in found
+    assert "+    x = 1" in mask_lines("+++ b/a.py\n+def token():\n+    x = 1")
 
 
 def test_planted_secrets_are_in_no_byte_of_a_snapshot(tmp_path, monkeypatch) -> None:
