@@ -26,6 +26,8 @@ COLUMNS = (
     "metric_p_adjusted", "output", "feature", "mean_abs_shap", "ci_low", "ci_high", "difference",
     "difference_ci_low", "difference_ci_high", "p_adjusted", "withheld",
 )  # fmt: skip
+ROUGH = " Those of the metric are rough in groups of under 100 rows: too small where errors have heavy tails."
+"""Measured: with 50 rows a group and errors of Student's t with 6 degrees, 12 % false alarms in a table instead of 5."""
 TEXT = ("segment", "level", "origin", "metric", "output", "feature", "withheld")
 
 
@@ -187,7 +189,7 @@ def _meta(
         "p_adjusted": (
             f"Holm over all {tests[0]} tested importance differences of this table, and separately over all "
             f"{tests[1]} metric differences; the two levels of a cut in two are one test. Intervals are not "
-            "adjusted."
+            f"adjusted.{'' if metric is None or metric.name == 'accuracy' else ROUGH}"
         ),
         "features": f"the {config.top_features} leading features of each output over all rows",
         "min_segment": config.min_segment,
