@@ -7,6 +7,7 @@ from typing import Any
 
 from explain_step.gate import INTEGRITY, Policy, decide, folded
 from explain_step.server.judge import Judge
+from explain_step.server.protection import version_behind
 from explain_step.server.user import current_user
 
 
@@ -29,10 +30,10 @@ def baseline_problem(judge: Judge, policy: Policy, name: str, alias: str) -> str
     """
     if policy.drift is None or folded(alias) != folded(policy.drift.alias):
         return None
-    version = (judge.registry.get_registered_model(name).aliases or {}).get(alias)
-    if version is None or _has_lost_evidence(judge, policy, name, str(version)):
+    version = version_behind(judge.registry, name, alias)
+    if version is None or _has_lost_evidence(judge, policy, name, version):
         return None
-    if judge.break_glass(name, str(version), policy, current_user()) is not None:
+    if judge.break_glass(name, version, policy, current_user()) is not None:
         return None
     return f"the policy measures drift from {alias!r}; let it point to another version instead"
 

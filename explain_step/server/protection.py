@@ -64,6 +64,24 @@ def has_versions(registry: Any, name: str) -> bool:
         return _versions(registry, session, name=name).first() is not None
 
 
+def version_behind(registry: Any, name: str, alias: str) -> str | None:
+    """Return the version that an alias of a registered model points to. The whole model would cost ten queries."""
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
+
+    with registry.ManagedSessionMaker() as session:
+        named = _query(registry, session, Alias).filter(Alias.name == name, Alias.alias == alias).first()
+        return None if named is None else str(named.version)
+
+
+def tag_of_name(registry: Any, name: str, key: str) -> str | None:
+    """Return a tag of a registered model, asked for by itself."""
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelTag as Tag
+
+    with registry.ManagedSessionMaker() as session:
+        found = _query(registry, session, Tag).filter(Tag.name == name, Tag.key == key).first()
+        return None if found is None else str(found.value)
+
+
 def _held(registry: Any, policy: Policy, *, within: bool = False, **wanted: Any) -> list[str]:
     from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
 

@@ -19,7 +19,7 @@ STALE = timedelta(minutes=10)
 """A mark that is older was left by a server that ended meanwhile."""
 
 
-def is_marked(tags: Mapping[str, str] | None) -> bool:
+def is_marked(tags: Mapping[str, Any] | None) -> bool:
     """Tell whether somebody is deleting what has these tags.
 
     Examples

@@ -19,6 +19,8 @@ from explain_step.server.protection import (
     holders_of_name,
     holders_of_version,
     protected_here,
+    tag_of_name,
+    version_behind,
 )
 from explain_step.server.settings import deployment_of_worker, stripped
 
@@ -119,7 +121,8 @@ class Look:
             if self._facts(store, now) != (self.found.creation_timestamp, self.found.source, self.location):
                 text = f"models:/{name}/{version} is not the version that was judged; ask again."
                 store.judge.refuse(str(self.request), text, name=name, version=version)
-            if racing.is_marked(now.tags) or racing.is_marked(store.get_registered_model(name).tags):
+            whole = {racing.DELETING_TAG: tag_of_name(store, name, racing.DELETING_TAG)}
+            if racing.is_marked(now.tags) or racing.is_marked(whole):
                 text = f"models:/{name}/{version} is being deleted."
                 store.judge.refuse(str(self.request), text, name=name, version=version)
             if self.evidence is not None:
@@ -146,7 +149,7 @@ class RegistryGuards:
         if protected_here(name, policy, alias=alias) is None:
             return super().set_registered_model_alias(name, alias, version)  # type: ignore[misc]
         look = self._require(name, version, Request(action="alias", target=alias), policy)
-        before = (super().get_registered_model(name).aliases or {}).get(alias)  # type: ignore[misc]
+        before = version_behind(self, name, alias)
         self._note_promotion(look, alias)
         write = super().set_registered_model_alias  # type: ignore[misc]
         result = _twice(lambda: write(name, alias, version))

@@ -219,9 +219,27 @@ def snapshot_facts(place: Place, *, hint: str | None) -> dict[str, Any]:
         found: dict[str, Any] = {"verification": examined.findings}
         if examined.manifest is not None and all(f.verdict == "pass" for f in examined.findings):
             found |= {"manifest": examined.manifest, "signatures": examined.signatures}
-            found["tables"] = StoredTables(directory, examined.manifest)
+            found["tables"] = _Parsed(StoredTables(directory, examined.manifest))
             found["manifest_sha256"] = examined.manifest_sha256
         return found
+
+
+class _Parsed(Mapping[str, Any]):
+    """Tables that are parsed once for one decision: several rules read the same, and none changes it."""
+
+    def __init__(self, tables: Mapping[str, Any]) -> None:
+        self._tables, self._parsed = tables, dict[str, Any]()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._parsed:
+            self._parsed[name] = self._tables[name]
+        return self._parsed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
 
 
 def snapshot_findings(place: Place, folder: str) -> tuple[Finding, ...]:

@@ -37,6 +37,14 @@ def fresh(prefix: str = "between") -> str:
 
 
 @pytest.fixture(scope="module")
+def own(world: World) -> World:
+    """Return an explained version on which nothing rests, whatever other files have promoted."""
+    from gate_kit import explained_in
+
+    return explained_in(fresh(), world.server, world.client, name=fresh())
+
+
+@pytest.fixture(scope="module")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Return the files of a small model."""
     folder = tmp_path_factory.mktemp("saved") / "model"
@@ -174,7 +182,9 @@ def test_an_experiment_in_a_place_of_its_own(world: World, tmp_path: Path) -> No
 
 
 @pytest.fixture
-def store(world: World, of_a_run: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def store(
+    world: World, own: World, of_a_run: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     """Open a copy of the server's registry and artifacts behind the gate, in this process."""
     shutil.copyfile(world.server.folder / "mlflow.db", tmp_path / "mlflow.db")
     shutil.copytree(world.server.artifacts, tmp_path / "artifacts")
@@ -288,38 +298,39 @@ def guarded(store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_promotion_between_the_look_and_the_deletion_keeps_what_it_rests_on(
-    store: Any, guarded: Any, world: World, monkeypatch: pytest.MonkeyPatch
+    store: Any, guarded: Any, own: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, promote = world.good, lambda: store.set_registered_model_alias("mortgage", "champion", "1")
+    good, name = own.good, own.good.name
+    promote = lambda: store.set_registered_model_alias(name, "champion", "1")  # noqa: E731
     for module, look, delete in (
-        (registry_store, "holders_of_version", lambda: store.delete_model_version("mortgage", "1")),
-        (registry_store, "holders_of_name", lambda: store.delete_registered_model("mortgage")),
-        (registry_store, "holders_of_name", lambda: store.rename_registered_model("mortgage", fresh())),
+        (registry_store, "holders_of_version", lambda: store.delete_model_version(name, "1")),
+        (registry_store, "holders_of_name", lambda: store.delete_registered_model(name)),
+        (registry_store, "holders_of_name", lambda: store.rename_registered_model(name, fresh())),
         (tracking_store, "holders_of_run", lambda: guarded.delete_run(good.run_id)),
         (tracking_store, "holders_of_model", lambda: guarded.delete_logged_model(good.model_id)),
-        (protection, "protected_versions", lambda: guarded.delete_experiment(world.experiment_id)),
+        (protection, "protected_versions", lambda: guarded.delete_experiment(own.experiment_id)),
     ):
         with (
             right_after(monkeypatch, module, look, promote),
             pytest.raises(MlflowException, match="champion"),
         ):
             delete()
-        assert store.get_registered_model("mortgage").aliases == {"champion": 1}
-        assert "explain_step.deleting" not in store.get_registered_model("mortgage").tags
-        assert "explain_step.deleting" not in store.get_model_version("mortgage", "1").tags
+        assert store.get_registered_model(name).aliases == {"champion": 1}
+        assert "explain_step.deleting" not in store.get_registered_model(name).tags
+        assert "explain_step.deleting" not in store.get_model_version(name, "1").tags
         promote()  # everything it rests on is there, and nothing is marked
-        store.delete_registered_model_alias("mortgage", "champion")
+        store.delete_registered_model_alias(name, "champion")
 
 
 def test_a_deletion_that_has_begun_is_seen_by_a_promotion(
-    store: Any, guarded: Any, world: World, monkeypatch: pytest.MonkeyPatch
+    store: Any, guarded: Any, own: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, good = type(store).__mro__[2], world.good
+    plain, good, name = type(store).__mro__[2], own.good, own.good.name
 
     def mark(version: str | None) -> None:
         with (
             contextlib.suppress(KeyboardInterrupt),
-            racing.marked(_Plain(store, plain, stop=True), "mortgage", version),
+            racing.marked(_Plain(store, plain, stop=True), name, version),
         ):
             raise KeyboardInterrupt
 
@@ -329,15 +340,15 @@ def test_a_deletion_that_has_begun_is_seen_by_a_promotion(
         (lambda: guarded.delete_run(good.run_id), "which logged it, is deleted"),
     ):
         with meanwhile(monkeypatch, begin, after=2), pytest.raises(MlflowException, match=match):
-            store.set_registered_model_alias("mortgage", "champion", "1")
-        assert store.get_registered_model("mortgage").aliases == {}
+            store.set_registered_model_alias(name, "champion", "1")
+        assert store.get_registered_model(name).aliases == {}
         guarded.restore_run(good.run_id)
-        plain.delete_model_version_tag(store, "mortgage", "1", racing.DELETING_TAG)
-        plain.delete_registered_model_tag(store, "mortgage", racing.DELETING_TAG)
+        plain.delete_model_version_tag(store, name, "1", racing.DELETING_TAG)
+        plain.delete_registered_model_tag(store, name, racing.DELETING_TAG)
     for tag in ("explain_step.deleting", "EXPLAIN_STEP.deleting"):  # nobody else marks
         with pytest.raises(MlflowException, match="refused"):
-            store.set_model_version_tag("mortgage", "1", ModelVersionTag(tag, "2026-01-01T00:00:00+00:00"))
-    store.set_registered_model_alias("mortgage", "champion", "1")
+            store.set_model_version_tag(name, "1", ModelVersionTag(tag, "2026-01-01T00:00:00+00:00"))
+    store.set_registered_model_alias(name, "champion", "1")
 
 
 class _Plain:
@@ -356,14 +367,14 @@ class _Plain:
 def test_a_file_that_is_published_after_the_promotion_is_taken_away(
     store: Any,
     guarded: Any,
-    world: World,
+    own: World,
     of_a_run: Version,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     owner: str,
 ) -> None:
     """A large upload to a bucket takes long: what it replaces could be judged meanwhile."""
-    good = world.good if owner == "model" else of_a_run
+    good = own.good if owner == "model" else of_a_run
     name, path = good.name, good.path if owner == "model" else f"{good.path}/model"
     stored = tmp_path / "artifacts" / path / "MLmodel"
     evil = tmp_path / "MLmodel"
