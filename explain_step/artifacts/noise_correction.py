@@ -32,6 +32,8 @@ NOISE = (
 STEEPEST = 0.25
 """A square root is differentiated no nearer to zero than here, see `_extrapolated`."""
 SOLVE_STEPS = 20
+NEGLIGIBLE = 1e-9
+"""Of the largest mean size: noise below it is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +98,8 @@ def corrected(
     [0.8, 1.1, 0.8]
     """
     rise = _rise_of_normal(values, error) if parts is None else _rise_of_parts(values, parts)
-    rows = np.abs(values) - _excess(*rise, weights=weights)
+    floor = NEGLIGIBLE * float((weights @ np.abs(values)).max(initial=0.0))
+    rows = np.abs(values) - _excess(*rise, weights=weights, floor=floor)
     signed = weights @ values
     # the mean size is at least the size of the mean, which noise does not bias
     return np.where(weights @ rows >= np.abs(signed), rows, np.sign(signed) * values)
@@ -130,14 +133,15 @@ def _folded(values: FloatArray, error: FloatArray) -> FloatArray:
     return np.asarray(np.where(error > 0, added, np.abs(values)))
 
 
-def _excess(to_half: FloatArray, to_quarter: FloatArray, *, weights: FloatArray) -> FloatArray:
+def _excess(to_half: FloatArray, to_quarter: FloatArray, *, weights: FloatArray, floor: float) -> FloatArray:
     """Return what noise adds to the sizes: rows (n, d) whose mean is the excess of the mean.
 
-    The excess is ``f1 * factor(f1 / f2)`` of two means over rows; the rows are its linear expansion in them.
+    The excess is ``f1 * factor(f1 / f2)`` of two means over rows; the rows are its linear expansion in them. Means below
+    ``floor`` are rounding errors, whose ratio is another on every processor: they are left as they are.
     """
     first, second = to_half, to_quarter / 2
     f1, f2 = weights @ first, weights @ second
-    some = (f1 > 1e-200) & (f2 > 1e-200)
+    some = (f1 > max(floor, 1e-200)) & (f2 > max(floor, 1e-200))
     f1, f2 = np.where(some, f1, 1.0), np.where(some, f2, 1.0)
     ratio = f1 / f2
     factor, slope = _extrapolated(ratio)

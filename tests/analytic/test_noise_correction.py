@@ -198,3 +198,14 @@ def test_sampled_importance_of_trees_agrees_with_their_exact_importance(
         assert raw_off.sum() > 0.01, "the plain means are too large"
     # a column that changes in 3 % of the background rows: rows in which no change was drawn must not count as zero
     assert abs(off[-1]) < 0.003
+
+
+def test_rounding_errors_in_the_quarters_decide_nothing() -> None:
+    """Draws that agree but for the last bits, which are others on every processor: their ratio may be any number."""
+    weights = np.full(4, 0.25)
+    first = np.array([[4e-17], [0.0], [0.0], [0.0]])
+    second = np.array([[1e-17], [-1e-17], [1e-33], [0.0]])
+    blind = noise_correction._excess(first, second, weights=weights, floor=0.0)
+    assert np.abs(weights @ blind) > 1e-12  # a rounding error of a rounding error, and its square
+    seeing = noise_correction._excess(first, second, weights=weights, floor=1e-10)
+    np.testing.assert_array_equal(seeing, first)
