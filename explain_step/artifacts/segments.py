@@ -63,9 +63,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     artifacts: list[Artifact] = []
     if not found and config.segments:
         raise NotApplicable("every declared segment reads a column listed in 'redact'")
-    if (
-        not found
-    ):  # the table has the row of all rows: few rows are no fault that declaring something else would mend
+    if not found:  # the table still has the row of all rows
         caveats.append(_caveat("no_segment", _why_none(subject, config=config), degrades=True))
     view = view_of(subject, attributions, config=config)
     cells = cells_of(found, subject, view, config=config, seeds=seeds)
