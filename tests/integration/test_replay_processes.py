@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,10 +98,18 @@ for name in sys.argv[3].split(","):
 )
 
 
-def _run(script: str, folder: Path, threads: int, names: tuple[str, ...]) -> list[list]:
-    environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONHASHSEED": str(threads)}
+def _run(
+    script: str,
+    folder: Path,
+    threads: int,
+    names: tuple[str, ...],
+    *,
+    environ: Mapping[str, str] = os.environ,
+    host: tuple[str, ...] = (),
+) -> list[list]:
+    environment = {**environ, **dict.fromkeys(THREADS, str(threads)), "PYTHONHASHSEED": str(threads)}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder), str(threads), ",".join(names)],
+        [*host, sys.executable, "-c", script, str(folder), str(threads), ",".join(names)],
         capture_output=True,
         text=True,
         env=environment,
@@ -110,28 +120,74 @@ def _run(script: str, folder: Path, threads: int, names: tuple[str, ...]) -> lis
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
-def _replayed(folder: Path, names: tuple[str, ...]) -> dict[str, tuple[str, dict, dict]]:
-    """Record with one thread, replay in another process with two: id, record of the replay and recorded tables."""
+def _recorded(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Record with one thread; return the snapshots' ids."""
     ids = {}
     for name, identity, caveats in _run(RECORD, folder, 1, names):
         assert ("rows_streamed" in caveats) == (name in STREAMED), name
         ids[name] = identity
-    return {name: (ids[name], record, tables) for name, record, tables in _run(REPLAY, folder, 2, names)}
+    return ids
+
+
+def _replayed(folder: Path, ids: Mapping[str, str], **place: Any) -> dict[str, tuple[str, dict, dict]]:
+    """Replay in another process with two threads: recorded id, record of the replay and recorded tables."""
+    found = _run(REPLAY, folder, 2, tuple(ids), **place)
+    return {name: (ids[name], record, tables) for name, record, tables in found}
 
 
 @pytest.fixture(scope="module")
-def replays(tmp_path_factory) -> dict[str, tuple[str, dict, dict]]:
-    return _replayed(tmp_path_factory.mktemp("threads"), MODELS)
+def recorded(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("recorded")
+    return folder, _recorded(folder, MODELS)
+
+
+@pytest.fixture(scope="module")
+def replays(recorded) -> dict[str, tuple[str, dict, dict]]:
+    return _replayed(*recorded)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(recorded, tmp_path_factory) -> dict[str, tuple[str, dict, dict]]:
+    """As near to another machine as this one allows: another host name and user, nothing of the environment kept, another
+    home, zone, language and hash seed, and arithmetic for an older processor."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    environ = {
+        "PATH": os.defpath,
+        "HOME": str(home),
+        "USER": "somebody",
+        "TMPDIR": str(home),
+        "TZ": "Asia/Kathmandu",
+        "LC_ALL": "C.UTF-8",
+        "OPENBLAS_CORETYPE": "Prescott",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512_ICL X86_V4 X86_V3",
+    }
+    return _replayed(*recorded, environ=environ, host=_other_host())
+
+
+def _other_host() -> tuple[str, ...]:
+    """Return how a command gets a host name, a user and a network of its own; nothing where the system forbids that."""
+    own = ("unshare", "-Urn", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
+    try:
+        allowed = subprocess.run([*own, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    return own if allowed else ()
 
 
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory) -> dict[str, tuple[str, dict, dict]]:
-    return _replayed(tmp_path_factory.mktemp("streamed"), STREAMED)
+    folder = tmp_path_factory.mktemp("streamed")
+    return _replayed(folder, _recorded(folder, STREAMED))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_two_threads_give_the_id_and_the_numbers_of_one(replays, name: str) -> None:
     _check(name, *replays[name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_another_machine_gives_the_same_id(elsewhere, name: str) -> None:
+    _check(name, *elsewhere[name])
 
 
 @pytest.mark.parametrize("name", STREAMED)
