@@ -60,7 +60,7 @@ def told(error: BaseException, *, config: Config | None) -> str:
     Examples
     --------
     >>> told(ValueError("unknown category 'Mrs Smith'"), config=Config(privacy="strict"))
-    "ValueError (its text may quote values of rows, so only the log of the process that explained has it)"
+    'ValueError (its text may quote values of rows, so only the log of the process that explained has it)'
     """
     kind = type(error).__name__
     if config is None or not (is_strict(config) or config.redact):
