@@ -60,11 +60,11 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     done: dict[str, Effect] = {}
     watch = predicting.Stopwatch(config.budget)
     rows, shortened = _in_time(rows, features=len(chosen))
-    for feature in chosen:
-        if done and watch.spent(done=len(done)):
-            excluded[feature] = f"{config.budget:.3g} s of the budget were not enough"
-            continue
+    for feature in watch.in_time(chosen, least=1):
         done[feature] = _effect(rows, feature)
+    late = [feature for feature in chosen if feature not in done]
+    excluded |= dict.fromkeys(late, f"{config.budget:.3g} s of the budget were not enough")
+    done = {feature: done[feature] for feature in chosen if feature in done}
     if not done:
         msg = "no top feature has a curve: " + "; ".join(f"{f}: {r}" for f, r in list(excluded.items())[:5])
         raise NotApplicable(msg)

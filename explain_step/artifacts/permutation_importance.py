@@ -95,16 +95,14 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     groups = np.arange(len(rows)) % min(GROUPS, len(rows))
     judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
-    skipped: list[int] = []
-    for place, j in enumerate(wanted):
-        if watch.spent(done=place):
-            skipped.append(j)
-            continue
+    reached = 0
+    for j in watch.in_time(wanted):
         try:
             response = _shuffled(sample, subject.model.feature_names[j], shuffles=shuffles, metric=metric)
         except PredictionFailed as error:
             return _none(d, f"the model fails on rows with a shuffled column: {error}", metric=metric.name)
         out[:, j] = judge.loss(response)
+        reached += 1
     return Permutation(
         value=out[0],
         low=out[1],
@@ -112,7 +110,7 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
         metric=metric.name,
         baseline=baseline,
         rows=len(rows),
-        caveats=_cut((len(wanted) - len(skipped), len(wanted)), (len(rows), planned), budget=config.budget),
+        caveats=_cut((reached, len(wanted)), (len(rows), planned), budget=config.budget),
     )
 
 

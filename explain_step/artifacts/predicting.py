@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from explain_step.types import FittedModel, FloatArray
 
 CHUNK = 200_000
 """Most rows in one prediction call."""
+T = TypeVar("T")
 
 
 class Stopwatch:
@@ -22,10 +23,26 @@ class Stopwatch:
         self._begin = time.perf_counter()
         self._end = self._begin + seconds
 
-    def spent(self, *, done: int = 0) -> bool:
-        """Return whether the budget is used up, or would be by one more piece like the ``done`` ones."""
+    def spent(self, *, done: int = 0, part: float = 1.0) -> bool:
+        """Return whether the budget is used up, or would be by one more piece of this part of the ``done`` ones' mean."""
         now = time.perf_counter()
-        return now + ((now - self._begin) / done if done else 0.0) > self._end
+        return now + (part * (now - self._begin) / done if done else 0.0) > self._end
+
+    def in_time(self, pieces: Iterable[T], *, least: int = 0) -> Iterator[T]:
+        """Yield pieces of like work while there is time, at least the first ``least``.
+
+        What is passed over comes again, and is then taken for half as long as the others: one slow call (a first one, a busy
+        machine) says little about the next.
+        """
+        done, left = 0, list(pieces)
+        for part in (1.0, 0.5):
+            waiting, left = left, []
+            for piece in waiting:
+                if done >= least and self.spent(done=done, part=part):
+                    left.append(piece)
+                else:
+                    yield piece
+                    done += 1
 
 
 def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:

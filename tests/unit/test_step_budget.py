@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from explain_step import compute as room
-from explain_step.artifacts import permutation_importance
+from explain_step.artifacts import permutation_importance, predicting
 from explain_step.compute import Purse, compute, judge
 from explain_step.config import Config
 from explain_step.explainers import permutation
@@ -98,6 +98,35 @@ def test_a_small_first_call_does_not_decide_what_a_large_one_would_take(
     clock = Clock(monkeypatch)
     done = explained(clock, clock.model(per_row=1e-6, per_call=0.3), n=200, m=100, budget=12, top_features=2)
     assert len(done.attributions.rows) == 200
+
+
+def test_one_slow_call_costs_no_piece_that_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first piece of 6 s looks as if a second one would not fit into 10 s; the others take a second each."""
+    clock = Clock(monkeypatch)
+    watch, done = predicting.Stopwatch(10), []
+    for piece in watch.in_time(["slow", "b", "c", "d"]):
+        clock.now += 6 if piece == "slow" else 1
+        done.append(piece)
+    assert done == ["slow", "b", "c", "d"]
+    assert clock.now == 9
+
+
+def test_pieces_end_with_the_time_and_the_least_are_done_whatever_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def reached(seconds: float, **options: int) -> list[int]:
+        found = []
+        for piece in predicting.Stopwatch(seconds).in_time(range(5), **options):
+            clock.now += 1
+            found.append(piece)
+        return found
+
+    assert reached(3) == [0, 1, 2]
+    assert reached(-1) == []
+    assert reached(-1, least=2) == [0, 1]
+    assert reached(100) == [0, 1, 2, 3, 4]
 
 
 def test_what_one_stage_leaves_the_others_may_spend() -> None:
