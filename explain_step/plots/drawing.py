@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
 from queue import SimpleQueue
 from threading import Thread
@@ -145,10 +146,12 @@ def serve(handle: int) -> None:
     labels = link.recv()
     waiting: SimpleQueue[tuple[str, list[Artifact]]] = SimpleQueue()
     drawn: SimpleQueue[tuple[tuple[str, int], Figure]] = SimpleQueue()
+    # before any thread: reading a table imports pandas too, and two threads in one import lock each other out
+    for name in RENDERERS:
+        jobs(name, {}, labels=labels)
+    import_module("explain_step.plots.canvas")
     Thread(target=_read, args=(link, waiting), daemon=True).start()
     Thread(target=_write, args=(link, drawn), daemon=True).start()
-    for name in RENDERERS:  # what is imported now is not waited for later
-        jobs(name, {}, labels=labels)
     with clean_rc():
         while True:
             kind, artifacts = waiting.get()
