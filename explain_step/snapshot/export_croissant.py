@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 EXTRA = "croissant"
 METADATA = "croissant.json"
+PLAIN = re.compile(r"[\w.:]+", re.ASCII)
+"""Column names that can be identifiers; the standard's reader takes none with white space."""
 
 
 def croissant(shot: Snapshot) -> str:
@@ -34,13 +37,16 @@ def croissant(shot: Snapshot) -> str:
     paths = {name: f"tables/{name}.parquet" for name in shot.tables}
     data = shot.manifest["data"]
     dataset = (data.get("origin") or {}).get("dataset") or {}
+    made = datetime.fromisoformat(shot.manifest["created_at"])
     metadata = mlc.Metadata(
         name=f"explanation-{shot.id[:12]}",
         description=(
             f"Tables of the explanation snapshot {shot.id} of a {shot.model.model_class}: "
             f"{shot.manifest['quantity'].get('phrase', '')}. Explained: {data['rows']} rows, frame-v1 {data['digest']}."
         ),
-        date_created=datetime.fromisoformat(shot.manifest["created_at"]),
+        date_created=made,
+        date_published=made,
+        cite_as=f"Explanation snapshot {shot.id}, {shot.manifest['tool']}",
         version="1.0.0",
         license=[str(dataset["licence"])] if dataset.get("licence") else None,
         distribution=[
@@ -66,14 +72,20 @@ def croissant(shot: Snapshot) -> str:
 def _records(mlc: Any, name: str, table: pd.DataFrame, path: str) -> Any:
     fields = [
         mlc.Field(
-            id=f"{name}/{column}",
-            name=f"{name}/{column}",
+            id=_id(name, k, str(column)),
+            name=_id(name, k, str(column)),
+            description=str(column),
             data_types=[_type(mlc, table[column])],
             source=mlc.Source(file_object=path, extract=mlc.Extract(column=str(column))),
         )
-        for column in table.columns
+        for k, column in enumerate(table.columns)
     ]
     return mlc.RecordSet(id=name, name=name, fields=fields)
+
+
+def _id(table: str, position: int, column: str) -> str:
+    """Return the identifier of a column: its name where that is plain, else its position; the description has the name."""
+    return f"{table}/{column if PLAIN.fullmatch(column) else f'column-{position}'}"
 
 
 def _type(mlc: Any, column: pd.Series[Any]) -> Any:

@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression
 
+import explain_step
 from explain_step.cli import invoke
 from explain_step.errors import MissingDependency
 from explain_step.exporting import describe
@@ -25,6 +29,18 @@ def export(form: str, folder: Path) -> Path:
     to = folder / ("bom.json" if form == "cyclonedx" else "out")
     assert invoke(["export", str(GOLDEN), "--to", str(to), "--format", form]) == 0
     return to
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a snapshot of a model whose columns have names that are no identifiers."""
+    names = ['größe "q" €', "a b", "tab\there", "column-1", "http://x/?y#z", "-", "plain"]
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(40, len(names))), columns=names)
+    y = X.sum(axis=1)
+    made = explain_step.explain(
+        LinearRegression().fit(X, y), X, y, seed=1, dataset={"licence": "our terms, 2 <b>"}
+    )
+    return Path(shutil.copytree(made.path, tmp_path_factory.mktemp("awkward") / "snapshot"))
 
 
 def test_cyclonedx_is_valid_and_names_model_rows_and_performance(tmp_path: Path) -> None:
@@ -76,6 +92,44 @@ def test_croissant_is_read_and_its_records_are_the_tables(tmp_path: Path) -> Non
     records = list(dataset.records("importance"))
     assert len(records) == len(table)
     assert [r["importance/mean_abs_shap"] for r in records] == table["mean_abs_shap"].tolist()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_croissant_gives_back_every_cell_of_every_table_whatever_the_names(
+    awkward: Path, tmp_path: Path
+) -> None:
+    mlc = pytest.importorskip("mlcroissant", reason="the extra is not installed")
+    describe(awkward, tmp_path / "out", form="croissant")
+    dataset = mlc.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))
+    assert not dataset.metadata.ctx.issues.errors
+    assert not dataset.metadata.ctx.issues.warnings
+    filled = {p.stem for p in (awkward / "tables").glob("*.parquet") if len(pd.read_parquet(p))}
+    assert {found.id for found in dataset.metadata.record_sets} == filled
+    for found in dataset.metadata.record_sets:
+        table = pd.read_parquet(awkward / "tables" / f"{found.id}.parquet")
+        assert [field.description for field in found.fields] == list(table.columns)
+        records = list(dataset.records(found.id))
+        for field in found.fields:
+            read = [r[field.id].decode() if isinstance(r[field.id], bytes) else r[field.id] for r in records]
+            expected = table[field.description].tolist()
+            assert all(a == b or (pd.isna(a) and pd.isna(b)) for a, b in zip(read, expected, strict=True))
+
+
+def test_a_crate_keeps_the_rules_of_its_specification(awkward: Path, tmp_path: Path) -> None:
+    """What the validator of RO-Crate 1.3 requires and recommends, apart from a publisher."""
+    pytest.importorskip("rocrate", reason="the extra is not installed")
+    describe(awkward, tmp_path / "out", form="ro-crate")
+    graph = json.loads((tmp_path / "out" / "ro-crate-metadata.json").read_text())["@graph"]
+    entities = {entity["@id"]: entity for entity in graph}
+    assert entities["#tool"].keys() >= {"name", "url", "version"}
+    assert "SoftwareSourceCode" not in entities["#model"]["@type"]  # would have to be a file of the crate
+    assert entities[entities["./"]["license"]["@id"]]["name"] == "our terms, 2 <b>"
+    assert entities["./"]["mentions"] == {"@id": "#explanation"}
+    files = [entity for entity in graph if entity["@type"] == "File"]
+    assert len(files) > 20
+    for file in files:
+        assert file.keys() >= {"name", "description", "contentSize", "encodingFormat"}
+        assert int(file["contentSize"]) == (tmp_path / "out" / file["@id"]).stat().st_size
 
 
 @pytest.mark.parametrize("form", FORMS)
