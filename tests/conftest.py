@@ -36,6 +36,10 @@ THIRD_PARTY_WARNINGS = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep warnings errors, but for those that MLflow causes by itself; keep out of the user's own spool."""
+    # Idle threads of OpenMP and OpenBLAS wait by spinning. Two test processes have twice as many threads as there are
+    # processors, so that spinning is half of the time of a fit; it changes no number. Read when the libraries load.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     os.environ.setdefault("EXPLAIN_STEP_SPOOL", tempfile.mkdtemp(prefix="explain_step_test_spool_"))
     for line in THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from explain_step.config import Config
-from explain_step.snapshot import ModelRef, SnapshotParts
+from explain_step.snapshot import ModelRef, SnapshotParts, write
 from explain_step.types import (
     Artifact,
     Attributions,
@@ -153,3 +156,32 @@ def parts(rows: int = 30, **changes: Any) -> SnapshotParts:
         "card": lambda identity: f"# Snapshot {identity}\n",
     }
     return SnapshotParts(**{**given, **changes})
+
+
+def copied(folder: Path) -> Path:
+    """Return a copy of the plain snapshot: writing one asks Git and uv, which takes half a second."""
+    name, files = _plain()
+    put(folder / name, files)
+    return folder / name
+
+
+@cache
+def _plain() -> tuple[str, dict[str, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = write(Path(folder), parts=parts()).path
+        return place.name, content(place)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files into a folder that is made for them."""
+    for name, data in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)

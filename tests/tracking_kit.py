@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,16 @@ SCORES = pd.DataFrame(
 def hand_made(
     folder: Path, *, content: str = "one", created: str = "2026-01-01T00:00:00Z", status: str = "complete"
 ) -> HandMade:
-    """Write a small snapshot that verifies; ``content`` decides its id, ``created`` does not."""
+    """Put a small snapshot that verifies there; ``content`` decides its id, ``created`` does not."""
+    name, files = _written(content, created, status)
+    snapshot_kit.put(folder / name, files)
+    tables = {"importance": IMPORTANCE, "scores": SCORES}
+    return HandMade(id=name, status=status, path=folder / name, tables=tables)
+
+
+@cache
+def _written(content: str, created: str, status: str) -> tuple[str, dict[str, bytes]]:
+    """Write it once per process: Git and uv are asked, which takes half a second."""
     seed = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4])
     given = snapshot_kit.parts(
         subject=snapshot_kit.subject(snapshot_kit.frame(80, seed=seed)),
@@ -119,9 +130,9 @@ def hand_made(
         page=lambda _: f"<!doctype html><title>{content}</title><table id='importance'></table>",
         card=lambda _: f"# {content}",
     )
-    written = write(folder, parts=given)
-    tables = {"importance": IMPORTANCE, "scores": SCORES}
-    return HandMade(id=written.id, status=status, path=written.path, tables=tables)
+    with tempfile.TemporaryDirectory() as folder:
+        written = write(Path(folder), parts=given)
+        return written.id, snapshot_kit.content(written.path)
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import mlflow
 import pandas as pd
 import pytest
 import requests
-from snapshot_kit import frame, importance, parts, subject
+from snapshot_kit import copied, frame, importance, parts, subject
 from tracking_kit import REQUIREMENTS, TRUST, Store, fitted, log, rows
 
 from explain_step import cli, errors
@@ -27,7 +27,7 @@ COMMANDS = sorted(cli.cli.commands)
 
 @pytest.fixture
 def place(tmp_path) -> Path:
-    return write(tmp_path / "snapshots", parts=parts()).path
+    return copied(tmp_path / "snapshots")
 
 
 @pytest.fixture(scope="module")

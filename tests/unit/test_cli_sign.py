@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snapshot_kit import parts
+from snapshot_kit import copied
 
 from explain_step.cli import invoke
-from explain_step.snapshot import write
 
 
 @pytest.fixture
 def shot(tmp_path: Path) -> Path:
-    return write(tmp_path / "shots", parts=parts()).path
+    return copied(tmp_path / "shots")
 
 
 def said(capsys: pytest.CaptureFixture[str], arguments: list[str], *, code: int = 0) -> dict[str, Any]:

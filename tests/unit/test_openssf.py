@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snapshot_kit import parts
+from snapshot_kit import copied
 
 from explain_step.cli import invoke
 from explain_step.errors import InvalidInput, MissingDependency
-from explain_step.snapshot import write
 from explain_step.snapshot.openssf import check_folder, generate_pair, sign_folder
 from explain_step.snapshot.signing import generate, sign_directory
 from explain_step.tracking import verify
@@ -151,7 +150,7 @@ def test_key_files_are_private_and_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_with_such_a_signature_beside_it_verifies(key: Path, tmp_path: Path, capsys: Any) -> None:
-    shot = write(tmp_path / "shots", parts=parts()).path
+    shot = copied(tmp_path / "shots")
     to, public = str(tmp_path / "shot.sig"), f"{key}.pub"
     assert invoke(["sign", str(shot), "--openssf", str(shot / "x.sig"), "--key", str(key)]) == 2
     assert invoke(["sign", str(shot), "--openssf", to, "--key", str(key), "--json"]) == 0

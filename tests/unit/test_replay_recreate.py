@@ -15,12 +15,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from snapshot_kit import frame, parts
+from snapshot_kit import copied, frame
 
 import explain_step
 from explain_step.errors import ExplainStepError
 from explain_step.replay_recreate import Plan, _build, _check_wheels, _in_folder, _variables, plan_of
-from explain_step.snapshot import provenance, write
+from explain_step.snapshot import provenance
 from explain_step.snapshot.provenance_lock import pylock
 
 ENVIRONMENT = {
@@ -237,17 +237,17 @@ def test_a_lock_of_what_is_installed_or_the_reason(tmp_path, monkeypatch) -> Non
 @needs_uv
 def test_a_missing_wheel_is_named(tmp_path) -> None:
     (tmp_path / "wheels").mkdir()
-    shot = write(tmp_path / "shots", parts=parts())
-    found = explain_step.replay(shot.path, data=frame(30), env="recreate", wheels=tmp_path / "wheels")
+    place = copied(tmp_path / "shots")
+    found = explain_step.replay(place, data=frame(30), env="recreate", wheels=tmp_path / "wheels")
     assert (found.verdict, found.environment) == ("not_replayable", "recreate")
     assert "could not be rebuilt" in found.reason
     assert "not found in the provided package locations" in found.reason
 
 
 def test_without_uv_the_reason_is_said(tmp_path, monkeypatch) -> None:
-    shot = write(tmp_path / "shots", parts=parts())
+    place = copied(tmp_path / "shots")
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = explain_step.replay(shot.path, data=frame(30), env="recreate")
+    found = explain_step.replay(place, data=frame(30), env="recreate")
     assert found.verdict == "not_replayable"
     assert "uv is not installed" in found.reason
 
@@ -256,9 +256,9 @@ def test_without_uv_the_reason_is_said(tmp_path, monkeypatch) -> None:
     "given", [{"model": object()}, {"y": [1.0]}, {"sample_weight": [1.0]}, {"config": {}}]
 )
 def test_objects_do_not_go_to_another_process(tmp_path, given) -> None:
-    shot = write(tmp_path / "shots", parts=parts())
+    place = copied(tmp_path / "shots")
     with pytest.raises(explain_step.InvalidInput, match="env='recreate'"):
-        explain_step.replay(shot.path, data=frame(30), env="recreate", **given)
+        explain_step.replay(place, data=frame(30), env="recreate", **given)
 
 
 def source(folder: Path, name: str) -> None:

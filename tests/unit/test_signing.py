@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from snapshot_kit import frame, parts, subject
+from snapshot_kit import copied, frame, parts, subject
 
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.snapshot import verify_directory, write
@@ -40,7 +40,7 @@ TODAY = date(2026, 6, 1)
 
 @pytest.fixture
 def shot(tmp_path: Path) -> Path:
-    return write(tmp_path / "shots", parts=parts()).path
+    return copied(tmp_path / "shots")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from snapshot_kit import parts
+from snapshot_kit import copied, parts
 
 from explain_step.snapshot import verify_directory, write
 from explain_step.snapshot.manifest import dump, seal
@@ -16,7 +16,7 @@ from explain_step.snapshot.manifest import dump, seal
 
 @pytest.fixture
 def place(tmp_path) -> Path:
-    return write(tmp_path, parts=parts()).path
+    return copied(tmp_path)
 
 
 def _found(place: Path) -> list[tuple[str, str]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from functools import partial
+import tempfile
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from snapshot_kit import frame, parts, subject
+from snapshot_kit import content, frame, parts, put, subject
 
 from explain_step.cli import invoke
 from explain_step.snapshot import verify_directory, write
@@ -159,7 +160,19 @@ def _previous(place: Path, *, whole: bool) -> Previous:
 
 
 def linked(folder: Path, n: int, *, whole: bool = True) -> list[Path]:
-    """Write n snapshots, each of which names the one before."""
+    """Return n snapshots, each of which names the one before; every test gets a copy of its own."""
+    names, files = _linked(n, whole)
+    put(folder, files)
+    return [folder / name for name in names]
+
+
+@cache
+def _linked(n: int, whole: bool) -> tuple[list[str], dict[str, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [place.name for place in _written(Path(folder), n, whole=whole)], content(Path(folder))
+
+
+def _written(folder: Path, n: int, *, whole: bool) -> list[Path]:
     made: list[Path] = []
     for i in range(n):
         previous = _previous(made[-1], whole=whole) if made else None
