@@ -36,7 +36,7 @@ def load_model(target: Target, *, allow_pickle: bool) -> Any:
     Raises
     ------
     InvalidInput
-        There is no model, or no files of one.
+        There is no model, or no files of one, or there are links and special files among them.
     SnapshotError
         Loading it would run code, nothing proves its bytes, and ``allow_pickle`` is false.
     """
@@ -161,9 +161,7 @@ def _download(uri: str, place: Path, *, tracking_uri: str | None) -> None:
         msg = f"{uri!r} has no logged model that is ready."
         raise InvalidInput(msg)
     root = open_place(target.model_location, tracking_uri=target.client.tracking_uri)
-    for name in root.children():
-        if name != FOLDER:
-            root.get(name, destination=place)
+    download(root, place)
 
 
 def _copy(source: Path, place: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from typing import Any
 import yaml
 
 from explain_step.errors import InvalidInput
-from explain_step.tracking.mlmodel_file import parse_mlmodel
+from explain_step.tracking.mlmodel_file import parse_mlmodel, read_bounded
 from explain_step.tracking.place import FOLDER, Place, open_place
 from explain_step.tracking.target import Target
 from explain_step.tracking.trusted_types import foreign_types
@@ -52,7 +55,7 @@ def describe(directory: Path) -> Description:
         msg = f"{str(directory)!r} is not a logged model: it has no MLmodel file."
         raise InvalidInput(msg)
     try:
-        facts = parse_mlmodel(file.read_bytes())
+        facts = parse_mlmodel(read_bounded(file))
         signature = facts.get("signature") or {}
         columns = json.loads(signature.get("inputs") or "[]")
         flavors = {str(name): dict(settings) for name, settings in (facts.get("flavors") or {}).items()}
@@ -120,8 +123,8 @@ def private_files(target: Target) -> Iterator[Path]:
 
 @contextmanager
 def files_at(place: Place) -> Iterator[Path]:
-    """Yield a local directory with the model's files at an artifact root."""
-    local = in_place(place)
+    """Yield a local directory with the model's files at an artifact root. That of a local store is read in place."""
+    local = place.local_root()
     if local is not None:
         yield local
         return
@@ -129,17 +132,43 @@ def files_at(place: Place) -> Iterator[Path]:
         yield download(place, Path(folder))
 
 
-def in_place(place: Place) -> Path | None:
-    """Return the directory of a local artifact store. Nothing is written to it."""
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
-    local = isinstance(place.repository, LocalArtifactRepository)
-    return Path(place.repository.artifact_dir) if local else None
-
-
 def download(place: Place, destination: Path) -> Path:
-    """Fetch the model's files, without the evidence beside them."""
+    """Fetch the model's files, without the evidence beside them.
+
+    Raises
+    ------
+    InvalidInput
+        A local store holds a link or a special file there, or more bytes than are free at the destination.
+    """
+    root = place.local_root()
+    if root is not None:
+        _check_files(root, destination)
     for name in place.children():
         if name != FOLDER:
             place.get(name, destination=destination)
     return destination
+
+
+def _check_files(root: Path, destination: Path) -> None:
+    """Look before copying: a link may lead anywhere, reading a pipe never ends, a file with holes fills the disk."""
+    size = 0
+    for at, folders, names in os.walk(root):
+        if Path(at) == root and FOLDER in folders:
+            folders.remove(FOLDER)
+        for name in (*folders, *names):
+            status = (Path(at) / name).lstat()
+            if not (stat.S_ISREG(status.st_mode) or (name in folders and stat.S_ISDIR(status.st_mode))):
+                where = (Path(at) / name).relative_to(root).as_posix()
+                msg = (
+                    f"The model in {str(root)!r} must be regular files; {where!r} is a link or a special file. Put "
+                    "the file itself there, or log the model again."
+                )
+                raise InvalidInput(msg)
+            size += status.st_size
+    free = shutil.disk_usage(destination).free
+    if size > free:
+        msg = (
+            f"The model in {str(root)!r} has {size} bytes; {free} are free in {str(destination.parent)!r}, where it "
+            "is copied to. Set TMPDIR to a larger disk."
+        )
+        raise InvalidInput(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,10 +26,16 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse a merge key; MLflow writes none."""
+        """Refuse a merge key and a key that is there twice; MLflow writes neither."""
+        seen: set[str] = set()
         for key, _ in node.value:
             if key.tag == _MERGE:
                 raise yaml.constructor.ConstructorError(None, None, "it merges mappings (<<)", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:  # readers differ in which of the two they take
+                    problem = f"it has the key {key.value[:40]!r} twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
 
 
 def parse_mlmodel(content: bytes | str) -> Any:
@@ -44,7 +51,7 @@ def parse_mlmodel(content: bytes | str) -> Any:
     ValueError
         More than `MAX_MLMODEL_BYTES`, or no UTF-8.
     yaml.YAMLError
-        Not YAML, with more than `MAX_VALUES` values, or with merge keys.
+        Not YAML, with more than `MAX_VALUES` values, with merge keys, or with a key twice.
     RecursionError
         Nested too deeply.
 
@@ -56,4 +63,12 @@ def parse_mlmodel(content: bytes | str) -> Any:
     if len(content) > MAX_MLMODEL_BYTES:
         msg = f"it has more than {MAX_MLMODEL_BYTES} bytes"
         raise ValueError(msg)
+    if isinstance(content, bytes):
+        content = content.decode("utf-8")  # YAML may be UTF-16 as well; MLflow writes and reads UTF-8
     return yaml.load(content, Loader=_PlainLoader)  # a SafeLoader
+
+
+def read_bounded(file: Path) -> bytes:
+    """Return the bytes of a file, of a larger one than `parse_mlmodel` takes only so many that it says so."""
+    with file.open("rb") as handle:
+        return handle.read(MAX_MLMODEL_BYTES + 1)

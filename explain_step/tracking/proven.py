@@ -16,10 +16,10 @@ from explain_step.errors import SnapshotError
 from explain_step.gate import Evidence, GateDecision, Policy, Rule, decide
 from explain_step.tracking.evidence import MAX_EVIDENCE_BYTES, MAX_EVIDENCE_FILES, gather, gather_logged
 from explain_step.tracking.fetch import newest
-from explain_step.tracking.loading import Description, describe, load_native, unsafe
+from explain_step.tracking.loading import Description, describe, download, load_native, unsafe
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.model_files import model_problem
-from explain_step.tracking.place import FOLDER, Place, open_place
+from explain_step.tracking.place import Place, open_place
 from explain_step.tracking.target import Target, resolve
 
 OnUnproven = Literal["raise", "warn"]
@@ -58,7 +58,7 @@ def load_proven(
     SnapshotError
         The decision is not ``allow``; or the format runs code when it is loaded and its bytes are not proven.
     InvalidInput
-        The URI names nothing.
+        The URI names nothing, or its folder holds links or special files.
     """
     target = resolve(model_uri=model_uri, tracking_uri=tracking_uri)
     root = Path(tempfile.mkdtemp(prefix="explain_step_model_"))
@@ -88,9 +88,7 @@ def _copied(target: Target, root: Path) -> _Copy:
     location = str(target.model_location)
     uri = target.client.tracking_uri
     place = open_place(target.model_location, tracking_uri=uri)
-    for name in place.children():
-        if name != FOLDER:
-            place.get(name, destination=root)
+    download(place, root)
     folder = newest(place, hint=_hint(target))
     if folder is not None:
         place.copy(folder, destination=root, most_files=MAX_EVIDENCE_FILES, most_bytes=MAX_EVIDENCE_BYTES)

@@ -17,9 +17,11 @@ from sklearn.model_selection import RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from explain_step.errors import SnapshotError
+from explain_step.errors import InvalidInput, SnapshotError
 from explain_step.tracking.checked import load_directory
+from explain_step.tracking.loading import download
 from explain_step.tracking.model_files import model_problem
+from explain_step.tracking.place import open_place
 from explain_step.tracking.trusted_types import foreign_types
 
 X = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [1.0, 0.0, 2.0]})
@@ -147,3 +149,32 @@ class _Made:
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("odd", ["link", "outside", "folder", "loop", "pipe", "holes", "description"])
+def test_a_folder_that_is_no_model_is_looked_at_before_it_is_copied(tmp_path: Path, odd: str) -> None:
+    """A link leads out, reading a pipe never ends, a file with holes fills the disk or the memory."""
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    stored(store, LinearRegression().fit(X, [1, 2, 3]))
+    (store / "sub").mkdir()
+    copy.mkdir()
+    if odd == "pipe":
+        os.mkfifo(store / "sub" / "pipe")
+    elif odd in ("holes", "description"):
+        name = "MLmodel" if odd == "description" else "model.skops"
+        os.truncate(store / name, 1 << 43)  # more than is free on a disk
+    else:
+        targets = {"link": "../model.skops", "outside": "/etc/hostname", "folder": "/usr", "loop": ".."}
+        (store / "sub" / odd).symlink_to(targets[odd])
+    place = open_place(store.as_uri(), tracking_uri=f"sqlite:///{tmp_path / 'm.db'}")
+    with pytest.raises(InvalidInput, match=r"link or a special file|bytes; \d+ are free") as caught:
+        download(place, copy)
+    assert str(store) in str(caught.value)
+    assert not list(copy.iterdir())
+
+
+def test_a_description_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+    described(tmp_path)
+    os.truncate(tmp_path / "MLmodel", 1 << 40)
+    with pytest.raises(InvalidInput, match="more than 4194304 bytes"):
+        load_directory(tmp_path, allow_pickle=False)

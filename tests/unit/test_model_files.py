@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from explain_step.digests import directory_digest
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, SnapshotError
+from explain_step.tracking.checked import load_directory
 from explain_step.tracking.loading import describe, unsafe
 from explain_step.tracking.mlmodel_file import MAX_MLMODEL_BYTES
 from explain_step.tracking.model_files import model_problem
@@ -148,10 +149,15 @@ def test_formats_that_hold_data_only_stay_safe(tmp_path: Path, flavor: str, sett
 
 
 @pytest.mark.parametrize(
-    "content", ["[1]", "a: b: c", "flavors: {sklearn: [1]}", "signature: 3", "[" * 5_000]
+    "content",
+    [
+        *("[1]", "a: b: c", "flavors: {sklearn: [1]}", "signature: 3", "[" * 5_000),
+        *("flavors: {}\nflavors: {sklearn: {}}", "flavors: {sklearn: {data: a, data: b}}"),
+        *("flavors: !!python/object/apply:os.getcwd []", "\ufeffflavors: {}".encode("utf-16-le"), b"\xff: 1"),
+    ],
 )
-def test_an_mlmodel_of_another_form_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "MLmodel").write_text(content)
+def test_an_mlmodel_of_another_form_is_named(tmp_path: Path, content: str | bytes) -> None:
+    (tmp_path / "MLmodel").write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(InvalidInput, match="not an MLmodel file"):
         describe(tmp_path)
 
@@ -164,6 +170,35 @@ def test_an_mlmodel_that_stands_for_billions_is_a_problem_at_once(tmp_path: Path
     lines += ["m0: &m0 {k: v}"] + [f"m{i}: &m {{<<: [{', '.join(['*m0'] * 10)}]}}" for i in range(1, 3)]
     (tmp_path / "MLmodel").write_text("\n".join([*lines[: None if "<<" in use else 12], f"flavors: {use}"]))
     assert model_problem(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    "flavor",
+    [
+        *(
+            "statsmodels",
+            "pytorch",
+            "keras",
+            "tensorflow",
+            "langchain",
+            "prophet",
+            "pmdarima",
+            "spacy",
+            "onnx",
+        ),
+        *("h2o", "transformers", "spark", "dspy", "shap", "paddle", "python_function", "one_of_the_future"),
+    ],
+)
+def test_other_flavors_load_by_running_code_and_are_not_loaded(tmp_path: Path, flavor: str) -> None:
+    """Their library need not be installed to see that; neither a loader nor a code path is imported."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "loader_of_mine.py").write_text("raise SystemExit('was run')")
+    (tmp_path / "model.pkl").write_bytes(b"cos\n_exit\n(I7\ntR.")
+    served = {"loader_module": "loader_of_mine", "code": "code", "data": "model.pkl"}
+    flavors = {flavor: {"data": "model.pkl", "pickle_module_name": "pickle"}, "python_function": served}
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors}))
+    with pytest.raises(SnapshotError, match="loads by running its code"):
+        load_directory(tmp_path, allow_pickle=False)
 
 
 def test_an_mlmodel_with_more_values_than_a_model_has_is_a_problem(tmp_path: Path) -> None:
