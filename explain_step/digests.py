@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step.canonical import canonical_json
-from explain_step.canonical_columns import Arrays, Column, Floats, column_of, exact_floats, mixed
+from explain_step.canonical_columns import Arrays, Column, Floats, Keys, column_of, exact_floats, mixed
 from explain_step.errors import InvalidInput
 from explain_step.hashes import sha256_bytes, sha256_file
 from explain_step.types import FloatArray, IntArray
@@ -31,6 +32,9 @@ FRAME_ALGORITHM = "frame-v1"
 TABLE_ALGORITHM = "table-v1"
 DIRECTORY_ALGORITHM = "directory-v1"
 ROWSET_ALGORITHM = "rowset-v2"
+MOST_THREADS = 4
+"""Each holds the bytes of one column."""
+CELLS_FOR_THREADS = 500_000
 SIGNIFICANT_DIGITS = 6
 """Digits of a number that enter `table_digest`."""
 ABSOLUTE_STEP = -9
@@ -199,22 +203,39 @@ def frame_digests(frame: pd.DataFrame, *, rowset: bool = False) -> FrameDigests:
     >>> b.rowset == frame_digests(a, rowset=True).rowset, b.whole == frame_digest(a)
     (True, False)
     """
-    held: list[Column] = []
-    parts: list[_Part] = []
-    keys = np.zeros(len(frame), dtype=np.uint64)
-    for position in range(frame.shape[1]):
-        column = _canonical(frame, position)
-        parts.append(_part(frame.columns[position], column))
-        if rowset:
-            keys = mixed(keys, column.keys())
-            held.append(column)
-    order = np.argsort(keys) if rowset else None
-    moved = [] if order is None else [_part(p.label, c.take(order)) for p, c in zip(parts, held, strict=True)]
+    with ThreadPoolExecutor(_threads(frame)) as pool:  # hashing and moving arrays lets other threads run
+        found = list(pool.map(lambda k: _looked_at(frame, k, keyed=rowset), range(frame.shape[1])))
+        order = _order([keys for _, _, keys in found], rows=len(frame)) if rowset else None
+        moved = (
+            list(pool.map(lambda each: _part(each[0].label, each[1].take(order)), found)) if rowset else []
+        )
+    parts = [part for part, _, _ in found]
     return FrameDigests(
         whole=_joined(FRAME_ALGORITHM, parts, rows=len(frame)),
         columns=tuple(_joined(FRAME_ALGORITHM, [part], rows=len(frame)) for part in parts),
         rowset=_joined(ROWSET_ALGORITHM, moved, rows=len(frame)) if rowset else None,
     )
+
+
+def _threads(frame: pd.DataFrame) -> int:
+    """Return how many columns are looked at at once; the digests do not depend on it."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MOST_THREADS) if frame.size >= CELLS_FOR_THREADS else 1
+
+
+def _looked_at(frame: pd.DataFrame, position: int, *, keyed: bool) -> tuple[_Part, Any, Any]:
+    """Return the digest of a column and, where rows are to be sorted, its content and a number per row."""
+    column = _canonical(frame, position)
+    part = _part(frame.columns[position], column)
+    return (part, column, column.keys()) if keyed else (part, None, None)
+
+
+def _order(keys: Sequence[Keys], *, rows: int) -> IntArray:
+    """Return the order of the rows by the numbers of all their values."""
+    together = np.zeros(rows, dtype=np.uint64)
+    for own in keys:
+        together = mixed(together, own)
+    return np.argsort(together)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

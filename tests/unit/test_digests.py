@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from explain_step import digests
 from explain_step.canonical import canonical_json, plain_json
 from explain_step.digests import (
     directory_digest,
@@ -337,6 +338,26 @@ def test_one_cell_at_any_row_of_any_column_counts() -> None:
             assert found.whole != base.whole
             assert found.rowset != base.rowset
             assert [i for i in range(6) if found.columns[i] != base.columns[i]] == [k]
+
+
+def test_digests_are_the_same_with_one_and_with_four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({f"c{k}": rng.choice([None, "u", "v", 1], size=500) for k in range(9)})
+    frame["t"] = pd.to_datetime(rng.integers(10**9, size=500), unit="s")
+    frame["x"] = rng.normal(size=500)
+    alone = frame_digests(frame, rowset=True)
+    monkeypatch.setattr(digests, "_threads", lambda _: 4)
+    assert frame_digests(frame, rowset=True) == alone == frame_digests(frame.copy(), rowset=True)
+    assert frame_digests(frame.iloc[::-1], rowset=True).rowset == alone.rowset
+    frame["odd"] = [object()] * 500
+    with pytest.raises(InvalidInput, match="'odd'"):
+        frame_digests(frame)
+
+
+def test_the_order_free_digest_is_the_published_one() -> None:
+    frame = pd.DataFrame({"x": [2.5, None, 2.5], "s": ["b", "a", "b"], "i": [1, 2, 1]})
+    published = "83cd471d9482d1552a3ce3bb5665d84561b434e25b094c87eafd4b6cbc2eb807"
+    assert frame_digests(frame, rowset=True).rowset == published
 
 
 def test_frame_digest_leaves_the_frame_as_it_was() -> None:
