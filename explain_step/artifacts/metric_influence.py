@@ -119,13 +119,19 @@ def area_influence(
     [0.75, -0.75, 0.0]
     """
     w = np.ones(len(hit)) if weights is None else weights
+    place = placements(hit, score, weights=w)
+    area = float((w * hit * place).sum() / (w * hit).sum())
+    of_class = np.where(hit, (w * hit).sum(), (w * ~hit).sum()) / w.sum()
+    return np.asarray((place - area) / of_class)
+
+
+def placements(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray) -> FloatArray:
+    """Return each hit's share of misses below it and each miss's share of hits above it, ties counted half; (n,)."""
     place = score_ranks(score)
-    up, down = np.bincount(place, weights=w * hit), np.bincount(place, weights=w * ~hit)
+    up, down = np.bincount(place, weights=weights * hit), np.bincount(place, weights=weights * ~hit)
     below = (np.cumsum(down) - down / 2)[place] / down.sum()
     above = 1 - (np.cumsum(up) - up / 2)[place] / up.sum()
-    area = float((w * hit * below).sum() / up.sum())
-    of_class = np.where(hit, up.sum(), down.sum()) / w.sum()
-    return np.asarray((np.where(hit, below, above) - area) / of_class)
+    return np.asarray(np.where(hit, below, above))
 
 
 def _error(influence: FloatArray, weights: FloatArray | None) -> float:

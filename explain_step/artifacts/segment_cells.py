@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts.segment_rules import Partition
-from explain_step.artifacts.segment_statistics import Difference, moments, welch
+from explain_step.artifacts.segment_statistics import Difference, Estimate, moments, welch
 from explain_step.artifacts.segment_suppression import withheld
+from explain_step.artifacts.segment_tests import Shuffled, by_chance, shuffled
 from explain_step.config import Config
 from explain_step.intervals import mean_interval
 from explain_step.metrics import Metric, choose_metrics
@@ -42,8 +43,8 @@ class Cell:
     n_explained: int
     withheld: str | None
     hides_importance: bool
-    metric: performance.Estimate
-    metric_gap: performance.Estimate
+    metric: Estimate
+    metric_gap: Estimate
     mean: FloatArray
     low: FloatArray
     high: FloatArray
@@ -82,9 +83,10 @@ def cells_of(
     gone = withheld(partitions, smallest=config.min_segment)
     thin = withheld(partitions, smallest=config.min_segment, rows=view.rows)
     metric = metric_of(subject, config=config)
+    made = None if metric is None else shuffled(metric, subject, rng=seeds.rng(SECTION, "by chance"))
     cells: list[Cell] = []
     for p, hidden, sparse in zip(partitions, gone, thin, strict=True):
-        measured = Measured(subject, metric, p, seeds=seeds)
+        measured = Measured(subject, metric, p, made=made, seeds=seeds)
         cells.extend(
             _cell(
                 p,
@@ -111,18 +113,30 @@ def metric_of(subject: Subject, *, config: Config) -> Metric | None:
 class Measured:
     """The metric on the levels of one partition; each set of rows is resampled once."""
 
-    def __init__(self, subject: Subject, metric: Metric | None, p: Partition, *, seeds: Seeds) -> None:
-        self.subject, self.metric, self.partition, self.seeds = subject, metric, p, seeds
+    def __init__(
+        self, subject: Subject, metric: Metric | None, p: Partition, *, made: Shuffled | None, seeds: Seeds
+    ) -> None:
+        self.subject, self.metric, self.partition, self.made, self.seeds = subject, metric, p, made, seeds
         self.drawn: dict[tuple[int, bool], performance.Draws] = {}
 
-    def level(self, level: int) -> tuple[performance.Estimate, performance.Estimate]:
+    def level(self, level: int) -> tuple[Estimate, Estimate]:
         """Return the metric in a level and its difference to the rest."""
         inside = self.draw(level, rest=False)
-        outside = self.draw(level, rest=True)
         if inside is None:
-            return performance.Estimate(), performance.Estimate()
-        gap = performance.Estimate() if outside is None else performance.difference(inside, outside)
-        return performance.interval(inside), gap
+            return Estimate(), Estimate()
+        return performance.interval(inside), self.gap(level, inside)
+
+    def gap(self, level: int, inside: performance.Draws) -> Estimate:
+        """Return the difference to the rest; the two levels of a cut in two are one comparison."""
+        if level == 1 and len(self.partition.levels) == 2 and self.made is not None:
+            found = by_chance(self.made, self.partition.codes == 0)
+            found = None if found is None else found.negated()
+        else:
+            found = None if self.made is None else by_chance(self.made, self.partition.codes == level)
+        if found is not None:
+            return found
+        outside = self.draw(level, rest=True)
+        return Estimate() if outside is None else performance.difference(inside, outside)
 
     def draw(self, level: int, *, rest: bool) -> performance.Draws | None:
         """Return the metric's resamples in a level or in the rest (of a cut in two: the other level)."""
@@ -161,7 +175,7 @@ def _cell(
         if not inside.all():
             parts = [moments(view.values[s], _of(view.weights, s)) for s in (inside, ~inside)]
             gap = welch(*parts)
-    metric, metric_gap = (performance.Estimate(),) * 2 if hidden else measured.level(level)
+    metric, metric_gap = (Estimate(),) * 2 if hidden else measured.level(level)
     return Cell(
         partition=p,
         level=level,

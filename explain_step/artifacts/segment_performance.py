@@ -14,6 +14,8 @@ from scipy import stats
 
 from explain_step.artifacts.metric_influence import ROW_METRICS, Limit, limit, row_losses
 from explain_step.artifacts.proportions import Share, equality, newcombe, share
+from explain_step.artifacts.segment_statistics import NAN, Estimate
+from explain_step.artifacts.segment_tests import Area, area, areas
 from explain_step.metrics import Metric, positive_hits, positive_score
 from explain_step.ties import score_ranks
 from explain_step.types import FloatArray, IntArray, Subject
@@ -21,7 +23,6 @@ from explain_step.types import FloatArray, IntArray, Subject
 RESAMPLES = 200
 BLOCK = 4_000_000
 """Resample counts held in memory at a time."""
-NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,23 +30,14 @@ class Draws:
     """A metric on some rows and on resamples of them (NaN where it is not defined).
 
     ``share`` is set where the metric is a proportion of rows: its intervals need no resampling, and hold at
-    0 and 1; ``limit`` where the rows are so many that none is needed.
+    0 and 1; ``limit`` where the rows are so many that none is needed; ``area`` where two areas can be compared without.
     """
 
     value: float
     resampled: FloatArray
     share: Share | None = None
     limit: Limit | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """A value with its interval and, for a difference, its two-sided p-value."""
-
-    value: float = NAN
-    low: float = NAN
-    high: float = NAN
-    p: float = NAN
+    area: Area | None = None
 
 
 def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Generator) -> Draws:
@@ -59,16 +51,21 @@ def draws(metric: Metric, subject: Subject, rows: IntArray, *, rng: np.random.Ge
         return Draws(value=value, resampled=np.empty(0), share=share(right, part.weights))
     if n < 2:
         return Draws(value=value, resampled=np.full(RESAMPLES, np.nan))
+    curve = (
+        area(part)
+        if metric.name == "roc_auc" and part.model.task == "binary" and np.isfinite(value)
+        else None
+    )
     known = limit(metric, part, value=value, rng=rng)
     if known is not None:
-        return Draws(value=value, resampled=np.empty(0), limit=known)
+        return Draws(value=value, resampled=np.empty(0), limit=known, area=curve)
     block = max(1, min(RESAMPLES, BLOCK // n))
     found = []
     for start in range(0, RESAMPLES, block):
         size = min(block, RESAMPLES - start)
         counts = np.stack([np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(size)])
         found.append(resampled(metric, part, counts * weights))
-    return Draws(value=value, resampled=np.concatenate(found))
+    return Draws(value=value, resampled=np.concatenate(found), area=curve)
 
 
 def value_on(metric: Metric, part: Subject) -> float:
@@ -136,13 +133,16 @@ def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
 def difference(inside: Draws, rest: Draws, *, level: float = 0.95) -> Estimate:
     """Return inside minus rest with interval and p-value.
 
-    A normal interval from the standard errors (inside and rest are disjoint, so their resamples are
-    independent), or Newcombe's and a score test for proportions.
+    Newcombe's interval and a score test for proportions, `segment_tests.areas` for areas of two classes; for others a
+    normal interval from the standard errors (inside and rest are disjoint, so their resamples are independent).
+    Means over rows of small segments are compared by `segment_tests.by_chance` instead.
     """
     gap = inside.value - rest.value
     if inside.share is not None and rest.share is not None:
         low, high = newcombe(inside.share, rest.share, level=level)
         return Estimate(value=gap, low=low, high=high, p=equality(inside.share, rest.share))
+    if inside.area is not None and rest.area is not None:
+        return areas(inside.area, rest.area, level=level)
     error = float(np.hypot(_error(inside), _error(rest)))
     if not np.isfinite(gap + error):
         return Estimate(value=gap if np.isfinite(gap) else NAN)

@@ -19,12 +19,13 @@ from explain_step.artifacts.segment_expressions import parse, quote
 from explain_step.artifacts.segment_rules import Partition
 from explain_step.artifacts.segment_suppression import withheld
 from explain_step.artifacts.segment_table import typed
+from explain_step.artifacts.segment_tests import by_chance, shuffled, told
 from explain_step.config import Config
 from explain_step.intervals import holm
 from explain_step.metrics import METRICS, Metric
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
-from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntArray, Subject
+from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntArray, Subject, Task
 
 DEPTH = 3
 RULES = 3
@@ -71,7 +72,9 @@ def search_artifact(
     rules = _rules(questions, losses, looked, smallest=smallest)
     shown = _publishable(rules, subject, looked, reported, smallest=config.min_segment)
     table = _table(shown, subject, metric, looked=looked, reported=reported, seeds=seeds)
-    meta = _meta(metric, looked=looked, reported=reported, smallest=smallest, found=len(rules))
+    meta = _meta(
+        metric, subject.model.task, looked=looked, reported=reported, smallest=smallest, found=len(rules)
+    )
     meta["quantity"] = quantity(subject, attributions)
     return Artifact(name="segment_search", kind="segments", table=table, meta=meta), ()
 
@@ -251,11 +254,14 @@ def _table(
     seeds: Seeds,
 ) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
+    made = shuffled(metric, subject.take(reported), rng=seeds.rng("segment_search", "by chance"))
     for rule, mask in shown:
         rng = seeds.rng("segment_search", rule)
         inside = performance.draws(metric, subject, reported[mask[reported]], rng=rng)
         rest = performance.draws(metric, subject, reported[~mask[reported]], rng=rng)
-        own, gap = performance.interval(inside), performance.difference(inside, rest)
+        own = performance.interval(inside)
+        gap = None if made is None else by_chance(made, mask[reported])
+        gap = performance.difference(inside, rest) if gap is None else gap
         records.append(
             {
                 "rule": rule,
@@ -280,7 +286,7 @@ def _table(
 
 
 def _meta(
-    metric: Metric, *, looked: IntArray, reported: IntArray, smallest: int, found: int
+    metric: Metric, task: Task, *, looked: IntArray, reported: IntArray, smallest: int, found: int
 ) -> dict[str, Any]:
     return {
         "method": (
@@ -293,9 +299,8 @@ def _meta(
         "metric": metric.name,
         "metric_direction": metric.direction,
         "interval": (
-            "95 %, on the rows the search did not see: percentile bootstrap for the metric, normal with "
-            "bootstrap "
-            "standard error for the difference to the rest"
+            "95 %, on the rows the search did not see: percentile bootstrap for the metric, for accuracy Wilson; its "
+            f"difference to the rest: {told(metric, task)}"
         ),
         "p_adjusted": "Holm over the reported rules; the search itself used other rows and is not counted",
         "rules_found": found,

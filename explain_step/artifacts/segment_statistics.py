@@ -9,6 +9,22 @@ from scipy import stats
 
 from explain_step.types import FloatArray
 
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A value with its interval and, for a difference, its two-sided p-value."""
+
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    p: float = NAN
+
+    def negated(self) -> Estimate:
+        """Return the difference the other way round."""
+        return Estimate(value=-self.value, low=-self.high, high=-self.low, p=self.p)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moments:

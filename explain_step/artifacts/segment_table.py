@@ -11,6 +11,8 @@ import pandas as pd
 from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts.performance import measure
 from explain_step.artifacts.segment_cells import RESAMPLES, SECTION, Cell, View, metric_of
+from explain_step.artifacts.segment_statistics import Estimate
+from explain_step.artifacts.segment_tests import told
 from explain_step.config import Config
 from explain_step.intervals import holm, mean_interval
 from explain_step.metrics import Metric
@@ -26,8 +28,6 @@ COLUMNS = (
     "metric_p_adjusted", "output", "feature", "mean_abs_shap", "ci_low", "ci_high", "difference",
     "difference_ci_low", "difference_ci_high", "p_adjusted", "withheld",
 )  # fmt: skip
-ROUGH = " Those of the metric are rough in groups of under 100 rows: too small where errors have heavy tails."
-"""Measured: with 50 rows a group and errors of Student's t with 6 degrees, 12 % false alarms in a table instead of 5."""
 TEXT = ("segment", "level", "origin", "metric", "output", "feature", "withheld")
 
 
@@ -48,7 +48,7 @@ def table_artifact(
         records.extend(
             _records(cell, view, metric=metric, importance=importance, metrics=metrics, config=config)
         )
-    meta = _meta(cells, view, metric=metric, config=config, tests=(len(importance), len(metrics)))
+    meta = _meta(cells, view, subject, metric=metric, config=config, tests=(len(importance), len(metrics)))
     meta["quantity"] = quantity(subject, attributions)
     return Artifact(name="segments", kind=SECTION, table=typed(records, COLUMNS, text=TEXT), meta=meta)
 
@@ -85,10 +85,10 @@ def _adjusted(cells: Sequence[Cell]) -> tuple[dict[tuple[Any, ...], float], dict
 
 def _overall(subject: Subject, view: View, *, metric: Metric | None, seeds: Seeds) -> list[dict[str, Any]]:
     everything = np.arange(len(subject.X))
-    drawn = performance.Estimate()
+    drawn = Estimate()
     if metric is not None:  # the same numbers as in the table of performance
         whole = measure(subject, metric, seeds=seeds)
-        drawn = performance.Estimate(value=whole["value"], low=whole["ci_low"], high=whole["ci_high"])
+        drawn = Estimate(value=whole["value"], low=whole["ci_low"], high=whole["ci_high"])
     rng = seeds.rng(SECTION, "importance", ALL)
     mean, low, high = mean_interval(view.values, rng=rng, weights=view.weights, resamples=RESAMPLES)
     head = {"segment": ALL, "level": ALL_LEVEL, "sensitive": False, "origin": "all", "n": len(everything)}
@@ -106,7 +106,7 @@ def _overall(subject: Subject, view: View, *, metric: Metric | None, seeds: Seed
     ]
 
 
-def _metric_values(metric: Metric | None, found: performance.Estimate) -> dict[str, Any]:
+def _metric_values(metric: Metric | None, found: Estimate) -> dict[str, Any]:
     return {
         "metric": None if metric is None else metric.name,
         "metric_value": found.value,
@@ -169,7 +169,13 @@ def _importance(cell: Cell, i: int, adjusted: Mapping[tuple[Any, ...], float]) -
 
 
 def _meta(
-    cells: Sequence[Cell], view: View, *, metric: Metric | None, config: Config, tests: tuple[int, int]
+    cells: Sequence[Cell],
+    view: View,
+    subject: Subject,
+    *,
+    metric: Metric | None,
+    config: Config,
+    tests: tuple[int, int],
 ) -> dict[str, Any]:
     weighted = "weighted by the sample weights" if view.weights is not None else "unweighted"
     return {
@@ -181,15 +187,14 @@ def _meta(
             "|attribution|: "
             f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
             "percentile "
-            f"bootstrap, {performance.RESAMPLES} resamples (all rows: as in the table of performance); its "
-            "difference: normal with bootstrap standard errors; for accuracy Wilson and Newcombe instead. None "
-            "where resamples do not vary. "
+            f"bootstrap, {performance.RESAMPLES} resamples, for accuracy Wilson (all rows: as in the table of "
+            f"performance); its difference: {told(metric, subject.model.task)}. None where resamples do not vary. "
             f"Means are {weighted}; n counts rows."
         ),
         "p_adjusted": (
             f"Holm over all {tests[0]} tested importance differences of this table, and separately over all "
             f"{tests[1]} metric differences; the two levels of a cut in two are one test. Intervals are not "
-            f"adjusted.{'' if metric is None or metric.name == 'accuracy' else ROUGH}"
+            "adjusted."
         ),
         "features": f"the {config.top_features} leading features of each output over all rows",
         "min_segment": config.min_segment,
