@@ -16,9 +16,26 @@ _SHAPES = re.compile(
 )
 _PAIR = re.compile(
     r"(?P<name>(?<!\w)\w{0,40}?(?:passw(?:or)?d|passphrase|pwd|secret|token|credentials?|(?:api|access|account|private)[_-]?key)"
-    r"\w{0,40}['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s;,&'\"]+)",
+    r"\w{0,40}['\"]?\s*[=:]\s*)"
+    # quoted, also where the end is cut off; up to the semicolon of a connection string; a word
+    r"(?:'(?:\\.|[^'\\])*'?|\"(?:\\.|[^\"\\])*\"?|(?<==)[^;'\"\n]+(?=;)|[^\s;,&'\"]+)",
     re.I,
 )
+_HEADER = re.compile(
+    r"(?P<name>\b(?:authorization|(?:set-)?cookie)\s*[:=]\s*(?:\w+ (?=\S))?)[^'\"\r\n]+", re.I
+)
+_SEGMENT = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
+_SECRET_SEGMENTS = frozenset(
+    {
+        *("pass", "pw", "pat", "auth", "oauth", "jwt", "otp", "sas", "dsn"),
+        *("cookie", "cookies", "cred", "creds"),
+    }
+)
+"""Parts of names that speak of a secret only where they stand alone: not ``passes``, ``author``, ``path``."""
+_USERS = frozenset({"-u", "-U", "--user", "--username", "--userpwd", "--login", "--proxy-user"})
+"""Options whose value may be ``user:password``."""
+_PASSWORD = re.compile(r"-p(?=.)(?!\d+(?::\d+)?$).*", re.S)
+"""``-ppassword`` of database clients; ``-p8080`` is a port."""
 _OPENS = re.compile(r"(?P<indent>\s*)(?:- )?['\"]?[\w.-]*:\s*(?:[|>][0-9+-]*)?\s*(?:#.*)?$")
 """A key of YAML whose value stands on the lines below it."""
 _QUOTED = re.compile(r"(?P<quote>['\"])(?:\\.|(?!(?P=quote)).)*(?P=quote)")
@@ -37,45 +54,67 @@ def mask(words: Iterable[str]) -> list[str]:
     """Return a command line without its secrets.
 
     Masked are the values of options and assignments whose name speaks of a token, secret, password, key or
-    credential (``--api-key x``, ``--token=x``, ``DB_PASSWORD=x``), user names and passwords in URLs, all
-    query values of URLs, and words that look like tokens of well-known services. A secret that is a bare
-    word among the arguments cannot be told from a name: pass secrets through the environment.
+    credential (``--api-key x``, ``--token=x``, ``DB_PASSWORD=x``, ``--auth x``), what follows ``-p`` unless it is a
+    number (a port), the password of ``-u user:password``, user names and passwords in URLs, all query values of
+    URLs, and words that look like tokens of well-known services. A secret that is a bare word among the arguments,
+    or follows another short option, cannot be told from a name: pass secrets through the environment.
 
     Examples
     --------
     >>> mask(["train.py", "--api-key", "abc", "--rows=5", "https://me:pw@host/x?sig=1"])
     ['train.py', '--api-key', '***', '--rows=5', 'https://***@host/x?sig=***']
+    >>> mask(["-p", "abc", "-p", "8080", "-u", "me:abc"])
+    ['-p', '***', '-p', '8080', '-u', 'me:***']
     """
     masked: list[str] = []
-    hide_next = False
+    before = ""  # the option whose value comes next
     for word in words:
         text = str(word)
-        name, equals, _ = text.partition("=")
+        name, equals, value = text.partition("=")
         is_option = text.startswith("-")
-        if hide_next and not (is_option and _SECRET_WORD.search(text)):
+        if _is_secret(before) and not (is_option and _is_secret(text)):
             masked.append(MASK)
-            hide_next = False
-        elif equals and "://" not in name and _SECRET_WORD.search(name):
+            before = ""
+            continue
+        if before == "-p" and not is_option:
+            masked.append(text if text.replace(":", "").isdigit() else MASK)
+        elif before in _USERS and not is_option:
+            masked.append(_without_password(text))
+        elif equals and "://" not in name and _is_secret(name):
             masked.append(f"{name}={MASK}")
-            hide_next = False
+        elif equals and name in _USERS:
+            masked.append(f"{name}={_without_password(value)}")
+        elif _PASSWORD.fullmatch(text):
+            masked.append(f"-p{MASK}")
         else:
             masked.append(mask_text(text))
-            hide_next = is_option and not equals and _SECRET_WORD.search(text) is not None
+        before = text if is_option and not equals else ""
     return masked
+
+
+def _is_secret(name: str) -> bool:
+    """Tell whether the name of an option or variable speaks of a secret."""
+    parts = {part.lower() for part in _SEGMENT.findall(name)}
+    return _SECRET_WORD.search(name) is not None or bool(parts & _SECRET_SEGMENTS)
+
+
+def _without_password(text: str) -> str:
+    user, colon, _ = text.partition(":")
+    return f"{user}:{MASK}" if colon and "://" not in text else mask_text(text)
 
 
 def mask_text(text: str) -> str:
     """Return a text without what may be secrets.
 
     These are URL user names and query values, words shaped like tokens, and what stands after ``password=``, ``token:`` and
-    the like, as in the messages of database drivers.
+    the like, as in the messages of database drivers, and headers of HTTP that carry credentials.
 
     Examples
     --------
     >>> mask_text("no answer: host=db user=me password=abc; see https://me:pw@host/")
     'no answer: host=db user=me password=***; see https://***@host/'
     """
-    return _PAIR.sub(rf"\g<name>{MASK}", _mask_words(text))
+    return _PAIR.sub(rf"\g<name>{MASK}", _HEADER.sub(rf"\g<name>{MASK}", _mask_words(text)))
 
 
 def _mask_words(text: str) -> str:

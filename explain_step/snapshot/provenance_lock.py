@@ -61,7 +61,7 @@ def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
         return unknown(f"uv failed with {type(error).__name__}")
     if done.returncode != 0:
         said = " ".join(word for word in done.stderr.split() if any(c.isalnum() for c in word))
-        return unknown(f"uv has not all of them in its cache: {mask_text(said[:200])}")
+        return unknown(f"uv has not all of them in its cache: {mask_text(said)[:200]}")
     return _record(done.stdout, left_out=sorted(left_out))
 
 

@@ -110,7 +110,7 @@ def _nothing_local(location: str, *, owner: tuple[str, str] | None) -> bool:
 
 def unreadable(error: BaseException) -> Sight:
     """Return the sight of something that could not be read."""
-    told = mask_text(f"{type(error).__name__}: {str(error)[:300]}")
+    told = mask_text(f"{type(error).__name__}: {error}")[:300]
     return Sight(
         status=UNDECIDED,
         reason=f"the evidence could not be read: {told}",

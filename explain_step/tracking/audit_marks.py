@@ -31,7 +31,7 @@ def mark_row(row: Row, *, client: Any, fail_runs: bool, dry_run: bool) -> Row:
         if fails:
             client.set_terminated(row.run_id, "FAILED", end_time=row.end_time)
     except Exception as error:  # noqa: BLE001 - a store or a gate refuses one object; the audit goes on and tells it
-        message = mask_text(f"could not be marked: {type(error).__name__}: {str(error)[:200]}")
+        message = mask_text(f"could not be marked: {type(error).__name__}: {error}")[:200]
         return replace(row, findings=(*row.findings, failing("AUD014", message)), change="failed")
     return replace(row, change=f"set {', '.join(told)}")
 

@@ -51,7 +51,7 @@ def move_findings(
         try:
             theirs = latest(other, alias, _entries_after(other, ours, tracking_uri=tracking_uri))
         except Exception as error:  # noqa: BLE001 - stores raise types of their own; told, and never a pass
-            told = mask_text(f"{type(error).__name__}: {str(error)[:200]}")
+            told = mask_text(f"{type(error).__name__}: {error}")[:200]
             return (undecided("AUD012", f"the decision log of version {other.version} was not read: {told}"),)
         if theirs is not None and theirs > ours:
             when = theirs.isoformat(timespec="seconds")

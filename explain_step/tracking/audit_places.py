@@ -111,7 +111,7 @@ def log_findings(row: Row, *, tracking_uri: str) -> tuple[DecisionLog | None, tu
     try:
         log = decisions_of(row.name, tracking_uri=tracking_uri)
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; told in the row, and never a pass
-        told = mask_text(f"{type(error).__name__}: {str(error)[:300]}")
+        told = mask_text(f"{type(error).__name__}: {error}")[:300]
         return None, (undecided("AUD012", f"the decision log could not be read: {told}"),)
     if not log.breaks:
         return log, ()

@@ -123,7 +123,7 @@ class CheckedModel:
         try:
             return load_native(self.directory, described.native or "pyfunc")
         except Exception as error:
-            msg = f"the model could not be loaded here: {type(error).__name__}: {mask_text(str(error)[:300])}"
+            msg = f"the model could not be loaded here: {type(error).__name__}: {mask_text(str(error))[:300]}"
             raise SnapshotError(msg) from error
 
 

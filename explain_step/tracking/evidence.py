@@ -152,7 +152,7 @@ def _kept(problems: list[str], what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; every one leaves the gate undecided
-        problems.append(mask_text(f"{what}: {type(error).__name__}: {str(error)[:300]}"))
+        problems.append(mask_text(f"{what}: {type(error).__name__}: {error}")[:300])
 
 
 def _locate(client: Any, version: Any) -> _Located:

@@ -111,7 +111,16 @@ SECRETS = [
     (["--aws_secret_access_key", "CANARY"], ["--aws_secret_access_key", "***"]),
     (["DB_PASSWORD=CANARY"], ["DB_PASSWORD=***"]),
     (["--password", "-CANARY"], ["--password", "***"]),
-    (["-p", "x", "--credentials", "CANARY"], ["-p", "x", "--credentials", "***"]),
+    (["-p", "80", "--credentials", "CANARY"], ["-p", "80", "--credentials", "***"]),
+    (["-p", "CANARY", "x"], ["-p", "***", "x"]),
+    (["-pCANARY", "-p8080", "-p", "8080:80"], ["-p***", "-p8080", "-p", "8080:80"]),
+    (["-u", "me:CANARY", "--user=me:CANARY"], ["-u", "me:***", "--user=me:***"]),
+    (["--auth", "CANARY", "--pass", "CANARY"], ["--auth", "***", "--pass", "***"]),
+    (["--pat=CANARY", "--dbPass", "CANARY"], ["--pat=***", "--dbPass", "***"]),
+    (["--set", "auth.pass=CANARY"], ["--set", "auth.pass=***"]),
+    (["-H", "Authorization: CANARY"], ["-H", "Authorization: ***"]),
+    (["-H", "Authorization: Digest CANARY, CANARY"], ["-H", "Authorization: Digest ***"]),
+    (["-H", "Cookie: s=CANARY; t=CANARY"], ["-H", "Cookie: s=***"]),
     (["KEY=CANARY"], ["KEY=***"]),
     (["--apiKey=CANARY"], ["--apiKey=***"]),
     (["postgresql://u:CANARY@db/x"], ["postgresql://***@db/x"]),
@@ -133,6 +142,7 @@ def test_secrets_on_a_command_line_are_masked(words, expected) -> None:
     "words",
     [
         ["--target", "deny", "--segments", "afam,single"],
+        ["--passes", "3", "--author", "me", "--path=x", "--compass", "n", "-u", "me", "--user=me", "-v"],
         ["models:/mortgage@champion"],
         ["--url=https://example.org/x"],
         ["keys.csv"],
@@ -156,6 +166,12 @@ def test_masking_goes_through_nested_values() -> None:
         *("token: PLANTED", "api_key = PLANTED", "MY_SECRET_VALUE=PLANTED", "access-key:PLANTED"),
         *("{'password': 'PLANTED x'}", '{"client_secret": "PLANTED"}', "AccountKey=PLANTED=="),
         "--conn=Server=h;Password=PLANTED;Uid=x",
+        *(
+            "Server=h;Password=a PLANTED b;Uid=x",
+            'password="a PLANTED',
+            "secret='PLANTED",
+            '"token": "a\\"PLANTED"',
+        ),
     ],
 )
 def test_what_drivers_say_of_passwords_is_masked(text) -> None:
