@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from explain_step.errors import InvalidInput
@@ -34,56 +34,77 @@ def canonical_json(value: Any) -> bytes:
     >>> canonical_json({"b": 1.0, "a": [1e21, 1e-7, -0.0, "é"]}).decode()
     '{"a":[1e+21,1e-7,0,"é"],"b":1}'
     """
+    parts: list[str] = []
+    _write(value, None, parts.append)
     try:
-        return "".join(_json_parts(value, "$")).encode("utf-8")
+        return "".join(parts).encode("utf-8")
     except UnicodeEncodeError as error:
         msg = f"Text must be valid Unicode in JSON, got a lone surrogate in {error.object[:80]!r}."
         raise InvalidInput(msg) from error
 
 
-def _json_parts(value: Any, where: str) -> Iterator[str]:
+_Where = tuple[Any, str | int] | None
+"""Where a value is: that of its parent, and its key. Put into words for an error only: a manifest has thousands."""
+
+
+def _write(value: Any, where: _Where, put: Callable[[str], None]) -> None:
     kind = type(value)
-    if value is None:
-        yield "null"
-    elif kind is bool:
-        yield "true" if value else "false"
-    elif kind is str:
-        yield json.dumps(value, ensure_ascii=False)
-    elif kind is int:
-        yield _json_integer(value, where)
+    if kind is str:
+        put(encode_basestring(value))
     elif kind is float:
-        yield _json_number(value, where)
+        put(_json_number(value, where))
+    elif kind is int:
+        put(_json_integer(value, where))
+    elif kind is bool or value is None:
+        put("null" if value is None else "true" if value else "false")
     elif kind in (list, tuple):
-        yield from _json_list(value, where)
+        _write_list(value, where, put)
     elif isinstance(value, Mapping):
-        yield from _json_object(value, where)
+        _write_object(value, where, put)
     else:
         name = f"{kind.__module__}.{kind.__qualname__}"
-        msg = f"Value at {where} must be plain JSON, got {name}; use plain_json first."
+        msg = f"Value at {_place(where)} must be plain JSON, got {name}; use plain_json first."
         raise InvalidInput(msg)
 
 
-def _json_list(value: Collection[Any], where: str) -> Iterator[str]:
-    yield "["
+def _write_list(value: Collection[Any], where: _Where, put: Callable[[str], None]) -> None:
+    before = "["
     for i, item in enumerate(value):
-        yield "," if i else ""
-        yield from _json_parts(item, f"{where}[{i}]")
-    yield "]"
+        put(before)
+        _write(item, (where, i), put)
+        before = ","
+    put("]" if value else "[]")
 
 
-def _json_object(value: Mapping[Any, Any], where: str) -> Iterator[str]:
+def _write_object(value: Mapping[Any, Any], where: _Where, put: Callable[[str], None]) -> None:
     for key in value:
         if type(key) is not str:
-            msg = f"Keys at {where} must be text, got {key!r} of type {type(key).__name__}."
+            msg = f"Keys at {_place(where)} must be text, got {key!r} of type {type(key).__name__}."
             raise InvalidInput(msg)
-    yield "{"
-    for i, key in enumerate(sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))):
-        yield f"{',' if i else ''}{json.dumps(key, ensure_ascii=False)}:"
-        yield from _json_parts(value[key], f"{where}.{key[:80]}")
-    yield "}"
+    before = "{"
+    for key in _sorted_keys(value):
+        put(f"{before}{encode_basestring(key)}:")
+        _write(value[key], (where, key), put)
+        before = ","
+    put("}" if value else "{}")
 
 
-def _json_integer(value: int, where: str) -> str:
+def _sorted_keys(value: Mapping[str, Any]) -> list[str]:
+    """Sort by UTF-16 code units, in which order ASCII is anyway."""
+    if "".join(value).isascii():
+        return sorted(value)
+    return sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+
+
+def _place(where: _Where) -> str:
+    steps: list[str] = []
+    while where is not None:
+        where, key = where
+        steps.append(f"[{key}]" if isinstance(key, int) else f".{key[:80]}")
+    return "".join(["$", *reversed(steps)])
+
+
+def _json_integer(value: int, where: _Where) -> str:
     if abs(value) <= _LARGEST_INTEGER:
         return str(value)
     try:
@@ -91,18 +112,20 @@ def _json_integer(value: int, where: str) -> str:
     except OverflowError:
         exact = False
     if not exact:
-        msg = f"Integer at {where} must be exact as a 64-bit float, got {value}; write it as text."
+        msg = f"Integer at {_place(where)} must be exact as a 64-bit float, got {value}; write it as text."
         raise InvalidInput(msg)
     return _json_number(float(value), where)
 
 
-def _json_number(value: float, where: str) -> str:
+def _json_number(value: float, where: _Where) -> str:
     """ECMAScript's Number::toString: the shortest digits that read back, decimal from 1e-6 up to 1e21."""
     if not math.isfinite(value):
-        msg = f"Number at {where} must be finite in JSON, got {value}; use null (plain_json does)."
+        msg = f"Number at {_place(where)} must be finite in JSON, got {value}; use null (plain_json does)."
         raise InvalidInput(msg)
     if value == 0:
         return "0"
+    if 1e-4 <= abs(value) < 1e16:  # here Python writes no exponent either
+        return repr(value).removesuffix(".0")
     mantissa, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     digits = (whole + fraction).lstrip("0")

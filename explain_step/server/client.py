@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from explain_step.server import rows
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A version that somebody asks to create: it is judged before it exists."""
+    """A version that somebody asks to create, which is judged before it exists; or one as it was just read."""
 
     name: str
     version: str
@@ -29,19 +31,19 @@ class StoreClient:
         Of the model registry.
     tracking : callable
         Returns the tracking store; asked late, the server makes it when it is first needed.
-    candidate : Candidate, optional
-        Answers for a version that is not there yet.
+    known : Candidate, optional
+        Answers for a version that is not there yet, or that was read a moment ago for the same request.
     """
 
     registry: Any
     tracking: Callable[[], Any]
-    candidate: Candidate | None = None
+    known: Candidate | None = None
     tracking_uri: str = "explain-gate: in process"
 
     def get_model_version(self, name: str, version: str) -> Any:
         """Return a version."""
-        if self._is_candidate(name, version):
-            return self.candidate
+        if self._is_known(name, version):
+            return self.known
         return self.registry.get_model_version(name, version)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> Any:
@@ -50,20 +52,20 @@ class StoreClient:
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
         """Return where the files of a version are."""
-        if self.candidate is not None and self._is_candidate(name, version):
-            return self.candidate.location
+        if self.known is not None and self._is_known(name, version):
+            return self.known.location
         return str(self.registry.get_model_version_download_uri(name, version))
 
     def get_run(self, run_id: str) -> Any:
-        """Return a run."""
-        return self.tracking().get_run(run_id)
+        """Return what the gate needs of a run."""
+        return rows.run_row(self.tracking(), run_id)
 
     def get_logged_model(self, model_id: str) -> Any:
-        """Return a logged model that is not deleted."""
-        return self.tracking().get_logged_model(model_id)
+        """Return what the gate needs of a logged model that is not deleted."""
+        return rows.model_row(self.tracking(), model_id)
 
-    def _is_candidate(self, name: str, version: str) -> bool:
-        wanted = self.candidate
+    def _is_known(self, name: str, version: str) -> bool:
+        wanted = self.known
         return wanted is not None and (wanted.name, wanted.version) == (name, str(version))
 
 

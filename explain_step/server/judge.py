@@ -64,10 +64,18 @@ class Judge:
             raise
 
     def require(
-        self, name: str, version: str, request: Request, *, policy: Policy, candidate: Candidate | None = None
+        self,
+        name: str,
+        version: str,
+        request: Request,
+        *,
+        policy: Policy,
+        candidate: Candidate | None = None,
+        found: Candidate | None = None,
     ) -> Evidence | None:
         """Return the evidence if the version may be promoted; refuse otherwise. No allow is remembered.
 
+        ``candidate`` is a version that does not exist yet, ``found`` one as it was read for this request.
         None where nothing is refused although it may not be (dry-run).
         """
         user = current_user()
@@ -75,7 +83,7 @@ class Judge:
             action=request.action, target=request.target, by=user.name, authenticated=user.authenticated
         )
         try:
-            evidence = self.evidence(name, version, policy=policy, candidate=candidate)
+            evidence = self.evidence(name, version, policy=policy, known=candidate or found)
             glass = None if candidate is not None else self.break_glass(name, version, policy, user)
             decision = decide(evidence, policy, request=asked, break_glass=glass)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in the check is a refusal
@@ -104,7 +112,7 @@ class Judge:
             self.refuse(str(asked), text, name=evidence.name, version=evidence.version)
 
     def evidence(
-        self, name: str, version: str, *, policy: Policy, candidate: Candidate | None = None
+        self, name: str, version: str, *, policy: Policy, known: Candidate | None = None
     ) -> Evidence:
         """Gather the evidence within the time that the operator allows.
 
@@ -113,7 +121,7 @@ class Judge:
         TimeoutError
             It took longer; the reading goes on in the background and is thrown away.
         """
-        client = StoreClient(registry=self.registry, tracking=self.tracking, candidate=candidate)
+        client = StoreClient(registry=self.registry, tracking=self.tracking, known=known)
         context = contextvars.copy_context()  # the workspace of the request
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain_step_gate")
         try:

@@ -69,17 +69,8 @@ def version_behind(registry: Any, name: str, alias: str) -> str | None:
     from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
 
     with registry.ManagedSessionMaker() as session:
-        named = _query(registry, session, Alias).filter(Alias.name == name, Alias.alias == alias).first()
+        named = query_of(registry, session, Alias).filter(Alias.name == name, Alias.alias == alias).first()
         return None if named is None else str(named.version)
-
-
-def tag_of_name(registry: Any, name: str, key: str) -> str | None:
-    """Return a tag of a registered model, asked for by itself."""
-    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelTag as Tag
-
-    with registry.ManagedSessionMaker() as session:
-        found = _query(registry, session, Tag).filter(Tag.name == name, Tag.key == key).first()
-        return None if found is None else str(found.value)
 
 
 def _held(registry: Any, policy: Policy, *, within: bool = False, **wanted: Any) -> list[str]:
@@ -93,7 +84,7 @@ def _held(registry: Any, policy: Policy, *, within: bool = False, **wanted: Any)
                 held.append(f"{uri} is in the protected stage {found.current_stage!r}")
             if within and matches(found.name, policy.protected.registered_models):
                 held.append(f"{uri} is in the protected registered model {found.name!r}")
-            named = _query(registry, session, Alias).filter(
+            named = query_of(registry, session, Alias).filter(
                 Alias.name == found.name, Alias.version == found.version
             )
             held.extend(
@@ -115,7 +106,7 @@ def _versions(
 ) -> Any:
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as Version
 
-    query = _query(registry, session, Version).filter(Version.current_stage != DELETED)
+    query = query_of(registry, session, Version).filter(Version.current_stage != DELETED)
     if name is not None:
         query = query.filter(Version.name == name)
     if version is not None:
@@ -127,7 +118,7 @@ def _versions(
     return query
 
 
-def _query(registry: Any, session: Any, model: Any) -> Any:
+def query_of(registry: Any, session: Any, model: Any) -> Any:
     """Ask within the workspace of the request, where this MLflow has workspaces."""
     scoped = getattr(registry, "_get_query", None)
     return session.query(model) if scoped is None else scoped(session, model)

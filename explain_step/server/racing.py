@@ -7,7 +7,7 @@ Either looks after it has written, so that at least one of the two sees the othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,16 +19,15 @@ STALE = timedelta(minutes=10)
 """A mark that is older was left by a server that ended meanwhile."""
 
 
-def is_marked(tags: Mapping[str, Any] | None) -> bool:
-    """Tell whether somebody is deleting what has these tags.
+def is_mark(text: str | None) -> bool:
+    """Tell from the value of `DELETING_TAG` whether somebody is deleting what has it.
 
     Examples
     --------
     >>> now = datetime.now(UTC)
-    >>> is_marked({DELETING_TAG: now.isoformat()}), is_marked({DELETING_TAG: (now - STALE).isoformat()}), is_marked({})
+    >>> is_mark(now.isoformat()), is_mark((now - STALE).isoformat()), is_mark(None)
     (True, False, False)
     """
-    text = (tags or {}).get(DELETING_TAG)
     if text is None:
         return False
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from explain_step.gate import Evidence, Policy, Request, folded
-from explain_step.server import client, racing, tags
+from explain_step.server import client, racing, rows, tags
 from explain_step.server.client import Candidate
 from explain_step.server.judge import Judge
 from explain_step.server.names import baseline_problem, waiver_problem
@@ -19,7 +19,6 @@ from explain_step.server.protection import (
     holders_of_name,
     holders_of_version,
     protected_here,
-    tag_of_name,
     version_behind,
 )
 from explain_step.server.settings import deployment_of_worker, stripped
@@ -117,12 +116,12 @@ class Look:
         """
         name, version = self.found.name, str(self.found.version)
         try:
-            now = store.get_model_version(name, version)
-            if self._facts(store, now) != (self.found.creation_timestamp, self.found.source, self.location):
+            now = rows.version_now(store, name, version, tag=racing.DELETING_TAG)
+            judged = (self.found.creation_timestamp, self.found.source, self.location)
+            if now is None or (now.creation_timestamp, now.source, now.location) != judged:
                 text = f"models:/{name}/{version} is not the version that was judged; ask again."
                 store.judge.refuse(str(self.request), text, name=name, version=version)
-            whole = {racing.DELETING_TAG: tag_of_name(store, name, racing.DELETING_TAG)}
-            if racing.is_marked(now.tags) or racing.is_marked(whole):
+            elif racing.is_mark(now.tag) or racing.is_mark(now.tag_of_name):
                 text = f"models:/{name}/{version} is being deleted."
                 store.judge.refuse(str(self.request), text, name=name, version=version)
             if self.evidence is not None:
@@ -132,10 +131,6 @@ class Look:
         except Exception:
             undo()
             raise
-
-    def _facts(self, store: Any, now: Any) -> tuple[Any, ...]:
-        location = store.get_model_version_download_uri(now.name, now.version)
-        return (now.creation_timestamp, now.source, location)
 
 
 class RegistryGuards:
@@ -308,7 +303,15 @@ class RegistryGuards:
         location = super().get_model_version_download_uri(name, version)  # type: ignore[misc]
         evidence = None
         if not is_prompt_version(found):
-            evidence = self.judge.require(name, str(found.version), request, policy=policy)
+            read = Candidate(
+                name=name,
+                version=str(found.version),
+                source=found.source,
+                run_id=found.run_id,
+                tags=dict(found.tags or {}),
+                location=location,
+            )
+            evidence = self.judge.require(name, read.version, request, policy=policy, found=read)
         return Look(found=found, request=request, policy=policy, location=location, evidence=evidence)
 
     def _refuse(self, action: str, name: str, why: str) -> None:
