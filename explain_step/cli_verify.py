@@ -110,5 +110,9 @@ def _print(finding: Finding) -> None:
         said = f"{previous['snapshot_id'][:12]}; {previous['followed']} before it, {previous['end']}"
         said += f" ({thin} by content alone)" if thin else ""
         click.echo(f"previous  {clean(said)}")
+    for fork in previous["forks"]:
+        click.echo(
+            f"fork      {fork['snapshot_id'][:12]} follows {fork['previous'][:12]} as well: two histories"
+        )
     if "openssf" in facts:
         click.echo(f"openssf   {clean(facts['openssf'])}")

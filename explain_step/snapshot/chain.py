@@ -6,8 +6,9 @@ too. Snapshots from before the digest was recorded are linked by the id alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from explain_step.errors import ExplainStepError
@@ -42,7 +43,7 @@ def link(previous: Previous | None, *, snapshot_id: str) -> dict[str, str | None
 
 
 def chain(
-    manifest: Mapping[str, Any], before: Callable[[str], bytes | None]
+    manifest: Mapping[str, Any], before: Callable[[str], bytes | None], *, kept: Iterable[str] = ()
 ) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     """Follow the snapshots that a verified manifest comes after.
 
@@ -51,14 +52,16 @@ def chain(
     manifest : mapping
     before : callable
         Id of a snapshot to the bytes of its manifest, or None where it is not kept.
+    kept : iterable of str
+        Ids of the snapshots that are kept with it; at most `MOST` are looked at.
 
     Returns
     -------
     tuple of dict and tuple of Finding
         What was followed: ``snapshot_id`` of the one before, ``followed`` (how many manifests are there and are the named
-        ones), ``by_bytes`` (how many of these are held byte for byte, not by the id alone) and ``end`` (why it ends);
-        and a finding where a manifest is not what it should be. The files of earlier snapshots are not read, and
-        signatures are in no link: they are made afterwards.
+        ones), ``by_bytes`` (how many of these are held byte for byte, not by the id alone), ``end`` (why it ends) and
+        ``forks`` (see `forks`); and a finding where a manifest is not what it should be. The files of earlier snapshots are
+        not read, and signatures are in no link: they are made afterwards.
     """
     first = manifest.get("previous")
     seen = [str(manifest["snapshot_id"])]
@@ -69,7 +72,8 @@ def chain(
         if not _is_id(identity) or identity in seen:
             problem = f"names {str(identity)[:80]!r} as the one before it"
         elif data is None:
-            return _facts(first, seen, by_bytes, f"{identity[:12]}… is not kept here"), ()
+            found = forks(manifest, [*seen, identity], before, kept=kept)
+            return _facts(first, seen, by_bytes, f"{identity[:12]}… is not kept here", found), ()
         else:
             held = current.get(LINK) is not None
             current, problem = _read(data, identity, after=current)
@@ -86,11 +90,64 @@ def chain(
             return _facts(first, seen, by_bytes, "it is broken"), (finding,)
         seen.append(identity)
         identity = current.get("previous")
-    return _facts(first, seen, by_bytes, "the first" if identity is None else f"more than {MOST}"), ()
+    end = "the first" if identity is None else f"more than {MOST}"
+    return _facts(first, seen, by_bytes, end, forks(manifest, seen, before, kept=kept)), ()
 
 
-def _facts(first: Any, seen: list[str], by_bytes: int, end: str) -> dict[str, Any]:
-    return {"snapshot_id": first, "followed": len(seen) - 1, "by_bytes": by_bytes, "end": end}
+def forks(
+    manifest: Mapping[str, Any],
+    line: Sequence[str],
+    before: Callable[[str], bytes | None],
+    *,
+    kept: Iterable[str],
+) -> list[dict[str, str]]:
+    """Return the snapshots that follow one of a line although another one of the line follows it already.
+
+    Two steps that explain a model at the same time may do that, and so does somebody who writes a second history: which
+    of the two it is, the chain does not tell.
+
+    Parameters
+    ----------
+    manifest : mapping
+        Of the newest snapshot of the line.
+    line : sequence of str
+        Ids, the newest first.
+    before, kept
+        As for `chain`.
+
+    Returns
+    -------
+    list of dict
+        ``snapshot_id`` and ``previous`` of each. Manifests that are not intact, or speak of another model, are left out.
+    """
+    others = (identity for identity in kept if _is_id(identity) and identity not in line)
+    pairs = [
+        {"snapshot_id": identity, "previous": previous}
+        for identity in sorted(islice(others, MOST))
+        if (previous := _follows(before(identity), identity, model=manifest["model"])) is not None
+    ]
+    newest = [pair for pair in pairs if pair["previous"] == line[0]]
+    return [pair for pair in pairs if pair["previous"] in line[1:]] + (newest if len(newest) > 1 else [])
+
+
+def _follows(data: bytes | None, identity: str, *, model: Mapping[str, Any]) -> str | None:
+    """Return what an intact manifest of the same model names as the one before it."""
+    try:
+        manifest = parse(data or b"")
+        check_schema(manifest)
+        intact = is_sealed(manifest) and manifest["snapshot_id"] == identity
+    except ExplainStepError:
+        return None
+    previous = manifest.get("previous")
+    same = manifest["model"].get("model_id") == model.get("model_id")
+    return previous if intact and same and _is_id(previous) else None
+
+
+def _facts(
+    first: Any, seen: list[str], by_bytes: int, end: str, found: Sequence[Mapping[str, str]] = ()
+) -> dict[str, Any]:
+    facts = {"snapshot_id": first, "followed": len(seen) - 1, "by_bytes": by_bytes, "end": end}
+    return {**facts, "forks": list(found)}
 
 
 def _is_id(value: Any) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import ExplainStepError, SnapshotError
 from explain_step.snapshot.chain import chain
+from explain_step.snapshot.manifest import read_bounded
 from explain_step.snapshot.signing import SIGNATURES
 from explain_step.snapshot.trust import Noted
 from explain_step.snapshot.verify import examine
@@ -36,6 +38,7 @@ Before = Callable[[str], bytes | None]
 class _Stored:
     directory: Path
     before: Before
+    kept: Callable[[], list[str]]
     target: Target | None = None
     noted: Noted | None = None
 
@@ -80,7 +83,7 @@ def verify(
         if found.manifest is None or any(f.code in ("VER003", "VER004") for f in found.findings):
             return found.findings
         more = tuple(_belongs(found.manifest, stored.target))
-        previous, broken = chain(found.manifest, stored.before)
+        previous, broken = chain(found.manifest, stored.before, kept=stored.kept())
     signed = None if openssf is None else _openssf(openssf, source, tracking_uri=tracking_uri)
     unsigned = () if signed is None or signed.valid else (_not_signed(signed),)
     findings = (*found.findings, *more, *broken, *unsigned)
@@ -128,23 +131,41 @@ def _stored(source: str | Path, *, tracking_uri: str | None) -> Iterator[_Stored
     )  # without a manifest too: verify says what is wrong
     directory = path if plain else local_directory(source)
     if directory is not None:
-        yield _Stored(directory=directory, before=_beside(directory))
+        beside = directory.absolute().parent
+        yield _Stored(directory=directory, before=_in_folder(beside), kept=partial(_names, beside))
         return
     target = resolve_source(str(source), tracking_uri=tracking_uri)
     place, folder = locate(str(source), tracking_uri=tracking_uri)
     with place.copied(folder) as copy:
-        yield _Stored(directory=copy, before=_kept(place), target=target, noted=_note(target, str(source)))
+        local = place.local_root()
+        before = _in_place(place) if local is None else _in_folder(local / FOLDER)
+        kept = partial(place.children, FOLDER)
+        noted = _note(target, str(source))
+        yield _Stored(directory=copy, before=before, kept=lambda: sorted(kept()), target=target, noted=noted)
 
 
-def _beside(directory: Path) -> Before:
+def _names(folder: Path) -> list[str]:
+    """Return the names in a folder of snapshots; none where it cannot be listed."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return []
+
+
+def _in_folder(folder: Path) -> Before:
     def read(identity: str) -> bytes | None:
-        place = directory.absolute().parent / identity / MANIFEST
-        return place.read_bytes() if place.is_file() and not place.is_symlink() else None
+        place = folder / identity / MANIFEST
+        if not place.is_file() or place.is_symlink():
+            return None
+        try:
+            return read_bounded(place)
+        except (OSError, SnapshotError):
+            return b""  # it is there, and nothing that can be read
 
     return read
 
 
-def _kept(place: Place) -> Before:
+def _in_place(place: Place) -> Before:
     def read(identity: str) -> bytes | None:
         folder = f"{FOLDER}/{identity}"
         return place.read(f"{folder}/{MANIFEST}") if MANIFEST in place.children(folder) else None

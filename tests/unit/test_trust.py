@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -193,6 +195,7 @@ def test_the_chain_is_followed_where_it_is_kept(tmp_path: Path) -> None:
         "followed": 2,
         "by_bytes": 2,
         "end": "the first",
+        "forks": [],
     }
     shutil.rmtree(first)
     (finding,) = verify(third)
@@ -262,6 +265,40 @@ def test_a_chain_by_ids_alone_holds_and_says_so(tmp_path: Path, capsys: pytest.C
         (place / "manifest.json").write_bytes(dump(seal(manifest)))
     assert invoke(["verify", str(third)]) == 0
     assert "2 before it, the first (2 by content alone)" in capsys.readouterr().out
+
+
+def test_two_snapshots_that_follow_the_same_one_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = linked(tmp_path, 3)
+    given = parts(subject=subject(frame(30, seed=9)), previous=_previous(first, whole=True))
+    other = write(tmp_path, parts=replace(given, created_at="2026-01-05T00:00:00+00:00")).path
+    fork = {"snapshot_id": other.name, "previous": first.name}
+    for place in (second, third):
+        (finding,) = verify(place)  # told, and no fault of the bytes: two steps at once do that too
+        assert finding.evidence["previous"]["forks"] == [fork]
+    (finding,) = verify(other)
+    assert finding.evidence["previous"]["forks"] == [{"snapshot_id": second.name, "previous": first.name}]
+    (finding,) = verify(first)  # both come after it
+    assert {f["snapshot_id"] for f in finding.evidence["previous"]["forks"]} == {second.name, other.name}
+    assert invoke(["verify", str(third)]) == 0
+    assert f"{other.name[:12]} follows {first.name[:12]} as well" in capsys.readouterr().out
+    rewrite(other, model=made_for(other, "m-" + "2" * 32))
+    (finding,) = verify(third)
+    assert finding.evidence["previous"]["forks"] == []  # another model's history
+    shutil.rmtree(other)
+    shutil.rmtree(first)  # what is cut off can be followed too
+    put(tmp_path, {f"{'e' * 64}/manifest.json": b"{}"})
+    (finding,) = verify(third)
+    assert finding.evidence["previous"]["forks"] == []
+
+
+def test_a_neighbour_without_end_is_not_read_whole(tmp_path: Path) -> None:
+    second, third = linked(tmp_path, 3)[1:]
+    os.truncate(second / "manifest.json", 1 << 40)
+    (finding,) = verify(third)
+    assert finding.code == "VER014"
+    assert "at most" in finding.message
 
 
 def test_a_link_that_is_no_digest_fails(tmp_path: Path) -> None:
