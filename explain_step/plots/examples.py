@@ -46,6 +46,11 @@ class _Waterfall:
         upward = self.effects[::-1]
         return np.asarray((self.base + np.r_[0.0, np.cumsum(upward)[:-1]])[::-1], dtype=np.float64)
 
+    @property
+    def halves(self) -> FloatArray:
+        """Half the length of each Monte Carlo interval; 0 where there is none."""
+        return np.asarray(1.96 * np.nan_to_num(self.errors, nan=0.0, posinf=0.0), dtype=np.float64)
+
 
 def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
     """Plan one waterfall per example, for its first output (of a classifier: the predicted class)."""
@@ -146,9 +151,10 @@ def _bars(axes: Axes, fall: _Waterfall) -> None:
         ]
         colour = style.RED if effect > 0 else style.BLUE
         axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=3))
-        if np.isfinite(fall.errors[i]) and fall.errors[i] > 0:
-            _whisker(axes, end, y, half=1.96 * float(fall.errors[i]))
-        _number(axes, start, end, y, span=span, decimals=decimals)
+        half = float(fall.halves[i])
+        if half > 0:
+            _whisker(axes, end, y, half=half)
+        _number(axes, start, end, y, half=half, span=span, decimals=decimals)
     lanes = np.arange(count - 1, 0, -1)
     axes.vlines(fall.starts[:-1], lanes - 1 + HALF, lanes - HALF, color=style.LIGHT, linewidth=0.8, zorder=2)
     axes.set_xlim(low, high)
@@ -167,19 +173,23 @@ def _whisker(axes: Axes, end: float, y: float, *, half: float) -> None:
 
 def _limits(fall: _Waterfall) -> tuple[float, float]:
     """Return axis limits with room for a number on either side."""
-    ends = np.r_[fall.starts, fall.starts + fall.effects, fall.base, fall.prediction]
+    tips = fall.starts + fall.effects
+    ends = np.r_[fall.starts, tips - fall.halves, tips + fall.halves, fall.base, fall.prediction]
     low, high = float(ends.min()), float(ends.max())
     span = max(high - low, 1e-9 * max(abs(low), abs(high))) or 1.0
     room = span * LABEL_ROOM / (1 - 2 * LABEL_ROOM)
     return low - room, high + room
 
 
-def _number(axes: Axes, start: float, end: float, y: float, *, span: float, decimals: int) -> None:
+def _number(
+    axes: Axes, start: float, end: float, y: float, *, half: float, span: float, decimals: int
+) -> None:
+    """Write the contribution into its bar, or beyond it where it has no room beside the whisker."""
     effect = end - start
     text = _signed(effect, decimals)
-    inside = abs(effect) > (LABEL_ROOM + 0.01) * span
+    inside = abs(effect) - half > (LABEL_ROOM + 0.01) * span
     side = 1 if effect >= 0 else -1
-    place = (start + end) / 2 if inside else end + side * 0.008 * span
+    place = (start + end - side * half) / 2 if inside else end + side * (half + 0.008 * span)
     axes.text(
         place,
         y,

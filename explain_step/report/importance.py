@@ -20,6 +20,8 @@ MAX_OUTPUTS = 4
 MAX_TABLES = 7
 MAX_IDLE = 5
 """So many inputs without effect are named in the finding; the table has all."""
+NOISE = 1e-12
+"""Of the largest effect: averages with sign below are rounding errors."""
 TABLE = (
     Column(title="Input", source="feature", kind="name"),
     column("rank"),
@@ -190,7 +192,7 @@ def tables(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
     order = [outputs[-1], *outputs[:-1]][:MAX_TABLES]
     return tuple(
         make_table(
-            artifact.table[artifact.table["output"] == output],
+            _without_noise(artifact.table[artifact.table["output"] == output]),
             TABLE,
             caption=(
                 "Importance of inputs, ",
@@ -202,6 +204,14 @@ def tables(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
         )
         for output in order
     )
+
+
+def _without_noise(table: pd.DataFrame) -> pd.DataFrame:
+    """Show averages that are rounding errors of the effects, as against the explained rows themselves, as 0."""
+    if "mean_shap" not in table.columns:
+        return table
+    noise = table["mean_shap"].abs() < NOISE * table["mean_abs_shap"].max()
+    return table.assign(mean_shap=table["mean_shap"].mask(noise, 0.0))
 
 
 def _sets(artifact: Artifact, summary: str, *, key: str, labels: Labels) -> Table:

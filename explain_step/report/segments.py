@@ -118,8 +118,12 @@ def performance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
     clear = known[known["metric_p_adjusted"] < SIGNIFICANT]
     if clear.empty:
         return [(*range_, "; no difference in it stands out from chance.")]
-    worst = largest(clear, "metric_p_adjusted", smallest=True)
-    return [(*range_, "; it stands out in ", *segment_name(worst, labels=labels), ".")]
+    most = largest(clear.assign(size=clear["metric_difference"].abs()), "size")
+    where: Text = ("; it stands out in ", *segment_name(most, labels=labels), ".")
+    if len(clear) > 1:
+        named = segment_name(most, labels=labels)
+        where = (f"; it stands out in {len(clear)} of them, most in ", *named, ".")
+    return [(*range_, *where)]
 
 
 def rate_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from explain_step.plots import examples as plots
+from explain_step.plots import style
 from explain_step.types import Artifact
 
 QUANTITY = {
@@ -158,3 +159,21 @@ def test_amounts_are_rounded_and_labels_are_not(space, y_pred, said):
     )
     (figure,) = plots.draw({"examples": made}, labels={})
     assert figure.title == f"A typical correct prediction: predicted {said} (row\u00a017)"
+
+
+def test_no_number_is_struck_through_by_the_line_of_its_uncertainty():
+    errors = [0.02, 0.03, 0.015, 0.02, 0.0, 0.004]
+    made = artifact(list("abcdef"), [0.3, -0.06, 0.03, -0.01, 0.1, 0.002], error=errors)["examples"]
+    fall = plots._waterfall(made.table, labels={})
+    figure, axes = style.new_figure(style.WIDTH, 3.5)
+    plots._bars(axes, fall)
+    figure.draw_without_rendering()
+    numbers = [text.get_window_extent() for text in axes.texts]
+    assert len(numbers) == 6
+    for line in axes.lines:
+        ends = line.get_transform().transform(line.get_xydata())
+        low, high = axes.get_window_extent().x0, axes.get_window_extent().x1
+        assert low <= ends[0, 0] < ends[1, 0] <= high
+        for box in numbers:
+            beside = ends[1, 0] <= box.x0 or box.x1 <= ends[0, 0]
+            assert beside or not box.y0 < ends[0, 1] < box.y1

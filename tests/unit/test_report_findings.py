@@ -247,6 +247,27 @@ def test_groups_are_compared_without_the_whole_and_without_the_withheld():
     )
 
 
+def test_of_many_groups_that_stand_out_the_one_that_differs_most_is_named_and_not_the_surest():
+    table = segments_table()
+    single = table["segment"] == "single"
+    surest = table.assign(
+        metric_p_adjusted=np.where(single, 0.0002, 0.01), metric_difference=np.where(single, 0.01, -0.07)
+    )
+    surest.loc[table["segment"] == "(all rows)", ["metric_p_adjusted", "metric_difference"]] = np.nan
+    found = text(segments.performance_sentences(surest, labels=NONE))
+    assert found.endswith("over 4 groups; it stands out in 4 of them, most in afam = no.")
+    one = surest.assign(metric_p_adjusted=surest["metric_p_adjusted"].mask(table["level"] != "yes", 0.5))
+    one["metric_p_adjusted"] = one["metric_p_adjusted"].mask(~single, 0.5)
+    assert text(segments.performance_sentences(one, labels=NONE)).endswith("it stands out in single = yes.")
+
+
+def test_averages_that_are_rounding_errors_are_shown_as_zero():
+    made = normal().artifacts["importance"]
+    table = made.table.assign(mean_shap=made.table["mean_shap"] * 1e-17)
+    (shown, *_) = importance.tables(replace(made, table=table), labels=NONE)
+    assert "10⁻" not in repr(shown.rows)
+
+
 def test_both_sides_of_a_cut_are_one_difference():
     found = text(segments.importance_sentences(segments_table(), labels=NONE))
     assert found.startswith(
