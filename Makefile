@@ -54,6 +54,8 @@ NUMBERS := $(foreach name,growing intervals_coverage metric_influence noise_corr
   --ignore tests/analytic/test_$(name).py) --ignore tests/properties/test_verify_mutations.py
 
 # the oldest supported version of every direct dependency
+# Numba keeps the kernels of one version only: without a folder of its own, each environment recompiles after the other
+test-oldest: export NUMBA_CACHE_DIR := $(CURDIR)/.venv-oldest/numba
 test-oldest: $(STAMP)
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python -r requirements/oldest.txt

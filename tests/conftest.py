@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -43,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("EXPLAIN_STEP_SPOOL", tempfile.mkdtemp(prefix="explain_step_test_spool_"))
     for line in THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of every later collection of garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def resume(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
 def test_training_goes_on_and_resume_finishes(
     faulty: Faulty, fault: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    X, y = rows()
+    X, y = rows(12)
     name = f"mortgage {faulty.store.experiment_id}"
     monkeypatch.setenv("EXPLAIN_STEP_DEADLINE", "2")
     with mlflow.start_run() as run:
@@ -118,7 +118,7 @@ def test_training_goes_on_and_resume_finishes(
 def test_an_artifact_that_fails_leaves_no_manifest_and_a_tag_that_says_so(
     faulty: Faulty, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    X, y = rows()
+    X, y = rows(12)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     puts: list[str] = []
 
@@ -149,7 +149,7 @@ def test_the_breaker_opens_before_the_deadline(
     faulty: Faulty, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(deadline, "PATIENCE", 0.1)
-    X, y = rows()
+    X, y = rows(12)
     with mlflow.start_run():
         faulty.proxy.close()
         with caplog.at_level(logging.WARNING, logger="explain_step"):
@@ -205,7 +205,7 @@ def test_a_database_in_memory_stays_in_its_thread() -> None:
 def test_a_run_that_is_gone_is_refused_and_stays(
     faulty: Faulty, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    X, y = rows()
+    X, y = rows(12)
     with mlflow.start_run() as run:
         monkeypatch.setenv("EXPLAIN_STEP_DEADLINE", "0.5")
         faulty.proxy.fault = "hang"

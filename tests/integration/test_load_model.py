@@ -184,7 +184,7 @@ def test_behind_a_server(server_store: Store, tmp_path: Path) -> None:
 
 
 def test_explaining_by_uri_runs_no_pickle_that_nothing_proves(active_store: Store, tmp_path: Path) -> None:
-    X, y = rows()
+    X, y = rows(12)
     with mlflow.start_run():
         info = log(fitted(), registered="mortgage", serialization_format="pickle")
     place = Path(
@@ -216,7 +216,7 @@ def test_a_writer_who_comes_between_look_and_load_changes_nothing(
     active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked: str
 ) -> None:
     """The description says skops when it is looked at, and pickle when it is loaded."""
-    X, y = rows()
+    X, y = rows(12)
     made = train(active_store, tmp_path, registered="mortgage", explained=False)
     text = (made.place / "MLmodel").read_text("utf-8")
 

@@ -152,12 +152,12 @@ def test_the_model_is_signed_for_openssf_tools(active_store: Store, logged: Logg
 def test_each_explanation_of_a_model_holds_the_manifest_of_the_one_before(
     active_store: Store, tmp_path: Path
 ) -> None:
-    X, y = rows()
+    X, y = rows(12)
     with mlflow.start_run() as run:
         log(fitted(), registered="mortgage")
         shots = [
             explain_step.log_explanations(fitted(), X, y, max_rows=n, top_features=1, on_error="raise")
-            for n in (60, 70, 70)
+            for n in (8, 10, 10)
         ]
         target = resolve(run_id=run.info.run_id)
     assert shots[1].id == shots[2].id != shots[0].id
@@ -182,6 +182,6 @@ def test_each_explanation_of_a_model_holds_the_manifest_of_the_one_before(
     assert "figures, words or other files changed" in finding.message
     shutil.rmtree(place / shots[1].id)  # lost, and made again: it does not follow itself
     with mlflow.start_run(run_id=run.info.run_id):
-        explain_step.log_explanations(fitted(), X, y, max_rows=70, top_features=1, on_error="raise")
+        explain_step.log_explanations(fitted(), X, y, max_rows=10, top_features=1, on_error="raise")
     (finding,) = verify(URI, tracking_uri=active_store.uri)
     assert finding.evidence["previous"]["snapshot_id"] is None
