@@ -10,6 +10,8 @@ SYNC   := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexa
 export PYTHONDONTWRITEBYTECODE :=
 # a file stays on one worker, so that what it sets up is set up once
 WORKERS := -n 2 --dist loadfile
+# slow tests wait for servers, deadlines and Spark half of their time
+WAITING := -n 3 --dist loadfile
 
 .PHONY: demo test test-slow check lint types test-oldest ui clean
 
@@ -38,7 +40,7 @@ test: $(TESTED) lint types
 
 # examples, servers, processes that are killed, whole projects in processes of their own, MLflow's own evaluation
 test-slow: $(TESTED)
-	$(BIN)/pytest $(WORKERS) -m slow
+	$(BIN)/pytest $(WAITING) -m slow
 
 check: test test-slow test-oldest
 
@@ -49,9 +51,11 @@ lint: $(TESTED)
 types: $(TESTED)
 	$(BIN)/mypy
 
-# simulations and enumerations of our own formulas: the versions of libraries do not matter to them
+# simulations and enumerations of our own formulas, and rules that are read off the source: the versions of libraries do not
+# matter to them
 NUMBERS := $(foreach name,growing intervals_coverage metric_influence noise_correction segment_intervals,\
-  --ignore tests/analytic/test_$(name).py) --ignore tests/properties/test_verify_mutations.py
+  --ignore tests/analytic/test_$(name).py) --ignore tests/properties/test_verify_mutations.py \
+  --ignore tests/architecture
 
 # the oldest supported version of every direct dependency
 # Numba keeps the kernels of one version only: without a folder of its own, each environment recompiles after the other

@@ -129,9 +129,11 @@ def main() -> None:
         "shapash": lambda: shapash(folder),
         "explainerdashboard": lambda: explainerdashboard(folder),
     }[name]()
-    prepared(FIRST)
+    rows = int(sys.argv[3])
+    if rows > FIRST:
+        prepared(FIRST)
     wall, processor = time.perf_counter(), time.process_time()
-    what = prepared(int(sys.argv[3]))
+    what = prepared(rows)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     sys.stdout.write("\n" + json.dumps({"wall": wall, "processor": processor, "what": what}) + "\n")
 

@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=500)
     parser.add_argument("--shapash-python")
     parser.add_argument("--dashboard-python")
+    parser.add_argument(
+        "--cached", action="store_true", help="leave the bytecode of what is installed as it is"
+    )
     given = parser.parse_args()
     peers = {"step": sys.executable, "step_probability": sys.executable, "mlflow_evaluate": sys.executable}
     more = {"shapash": given.shapash_python, "explainerdashboard": given.dashboard_python}
@@ -86,7 +89,7 @@ def main() -> None:
     sys.stdout.write("| | wall | processor | of the step's wall time | what |\n|---|---|---|---|---|\n")
     with tempfile.TemporaryDirectory(prefix="benchmark_") as name:
         prepare(Path(name), rows=given.rows, trees=given.trees)
-        for python in dict.fromkeys(peers.values()):
+        for python in () if given.cached else dict.fromkeys(peers.values()):
             cache_bytecode(python)
         first = 0.0
         for peer, python in peers.items():

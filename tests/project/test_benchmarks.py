@@ -15,7 +15,7 @@ SMALL = {
     "gate_latency.py": ("--rounds", "2", "--calls", "10"),
     "audit_runs.py": ("--runs", "40"),
     "spark_scale.py": ("--rows", "2000", "--trees", "4"),
-    "peers/run.py": ("--rows", "200", "--trees", "4"),
+    "peers/run.py": ("--rows", "80", "--trees", "4", "--cached"),
 }
 """Arguments with which each takes seconds; nothing is concluded from such a run."""
 LONG = ("black_box.py", "evaluator_vs_default.py", "memory.py")
