@@ -18,6 +18,7 @@ from explain_step import explainers, models, privacy, scores, streaming
 from explain_step.artifacts import BUILDERS, Builder, segment_rules
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.explainers import ensembles
 from explain_step.explainers.prepared import Explain, prepare
 from explain_step.labels import take_column
 from explain_step.quantity import quantity
@@ -315,7 +316,7 @@ def _subject(
         labels = pd.Series(labels, name=target)
     if isinstance(sample_weight, str):  # a column of weights is no feature
         frame, sample_weight = take_column(frame, sample_weight, argument="sample_weight")
-    fitted = models.wrap(model, frame=frame, config=config)
+    fitted = ensembles.remembering(models.wrap(model, frame=frame, config=config))
     return data_room.subject(
         fitted,
         frame,

@@ -136,6 +136,8 @@ class FittedModel:
         ``respond(X).output`` alone, where it costs less (no labels, no second question to the model).
     scored : callable, optional
         From rows and what a metric reads ("probability", "label", "output") to a `Response` with that alone.
+    trees : callable, optional
+        What ``explainers.ensembles`` reads from ``native``, read once.
     """
 
     respond: Callable[[pd.DataFrame], Response]
@@ -152,6 +154,7 @@ class FittedModel:
     reason: str | None = None
     outputs: Callable[[pd.DataFrame], FloatArray] | None = None
     scored: Callable[[pd.DataFrame, Reads], Response] | None = None
+    trees: Callable[[], Any] | None = None
 
     def respond_for(self, X: pd.DataFrame, *, reads: Reads) -> Response:
         """Return what a metric reads of the answers to the rows of ``X``; other fields may be empty."""

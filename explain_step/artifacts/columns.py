@@ -161,11 +161,11 @@ def _parsed(text: str) -> float | None:
         return None
 
 
-def filled(series: pd.Series[Any], sample: Any, *, times: int) -> Any:
-    """Return an array of ``times`` copies of one raw value (None: missing) in the column's dtype."""
+def listed(series: pd.Series[Any], samples: list[Any]) -> Any:
+    """Return an array of raw values (None: missing) in the column's dtype."""
     if isinstance(series.dtype, pd.CategoricalDtype):
-        return pd.Categorical([sample] * times, dtype=series.dtype)
-    return pd.Series([sample] * times, dtype=series.dtype).array
+        return pd.Categorical(samples, dtype=series.dtype)
+    return pd.Series(samples, dtype=series.dtype).array
 
 
 def value_ranks(series: pd.Series[Any]) -> FloatArray:

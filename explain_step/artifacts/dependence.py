@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers import masking
+from explain_step.explainers.lending import Lending
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntArray, Section, Subject
@@ -59,9 +60,16 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     chosen, excluded = _choose(rows, order)
     done: dict[str, Effect] = {}
     watch = predicting.Stopwatch(config.budget)
-    rows, shortened = _in_time(rows, features=len(chosen))
+    questions = {feature: _question(rows, feature) for feature in chosen}
+    known = _from_trees(rows, questions)
+    shortened = False
+    if known is None:
+        rows, shortened = _in_time(rows, features=len(chosen))
+        questions = {feature: _question(rows, feature) for feature in chosen} if shortened else questions
     for feature in watch.in_time(chosen, least=1):
-        done[feature] = _effect(rows, feature)
+        question = questions[feature]
+        answers = known[feature] if known is not None else _asked(rows, question)
+        done[feature] = _effect(rows, feature, question, answers)
     late = [feature for feature in chosen if feature not in done]
     excluded |= dict.fromkeys(late, f"{config.budget:.3g} s of the budget were not enough")
     done = {feature: done[feature] for feature in chosen if feature in done}
@@ -72,7 +80,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     caveats += effect_checks.cut_short(
         len(done), of=len(chosen), seconds=config.budget, reference=len(rows.reference) if shortened else None
     )
-    caveats += effect_checks.sparse(rows.explained.X.iloc[rows.local], list(done), config=config)
+    caveats += effect_checks.sparse(rows.near, list(done), config=config)
     return Section(artifacts=tuple(artifacts), caveats=caveats)
 
 
@@ -84,6 +92,7 @@ def _rows(subject: Subject, attributions: Attributions, *, config: Config, seeds
     local = np.sort(rng.choice(n, ALE_ROWS, replace=False)) if n > ALE_ROWS else np.arange(n)
     return Rows(
         explained=explained,
+        near=explained.X.iloc[local].reset_index(drop=True),
         attributions=attributions,
         reference=subject.background.iloc[kept].reset_index(drop=True),
         local=local.astype(np.int64),
@@ -102,11 +111,12 @@ def _in_time(rows: Rows, *, features: int) -> tuple[Rows, bool]:
         return rows, False
     rng, part = rows.seeds.rng("dependence", "fewer"), fits / whole
     kept = rng.choice(size, min(size, max(int(part * size), FEWEST_REFERENCE)), replace=False)
-    near = rng.choice(local, min(local, max(int(part * local), FEWEST_LOCAL)), replace=False)
+    near = np.sort(rng.choice(local, min(local, max(int(part * local), FEWEST_LOCAL)), replace=False))
     fewer = replace(
         rows,
         reference=rows.reference.iloc[np.sort(kept)].reset_index(drop=True),
-        local=rows.local[np.sort(near)],
+        local=rows.local[near],
+        near=rows.near.iloc[near].reset_index(drop=True),
     )
     return fewer, True
 
@@ -162,12 +172,70 @@ def _lengths(rows: Rows, feature: str) -> tuple[columns.Levels, text_columns.Uni
     return text_columns.by_length(series, config=rows.config) if spread else None
 
 
-def _effect(rows: Rows, feature: str) -> Effect:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What the model is asked about for one feature.
+
+    Attributes
+    ----------
+    x : ndarray of shape (g,)
+        The points of partial dependence; of levels their positions.
+    settings : Lending
+        The reference rows with each of the g values; None for text by length.
+    steps : Steps
+        None where accumulated local effects are not defined.
+    """
+
+    x: FloatArray
+    settings: Lending | None = None
+    steps: effects.Steps | None = None
+
+    def lendings(self) -> list[Lending]:
+        """Return everything that is asked about, in order."""
+        steps = [] if self.steps is None else [self.steps.asked]
+        return steps if self.settings is None else [self.settings, *steps]
+
+
+def _question(rows: Rows, feature: str) -> Question:
+    if _lengths(rows, feature) is not None:
+        return Question(x=np.zeros(0))
+    series, config = rows.explained.X[feature], rows.config
+    if columns.kind(series) != "levels":
+        x = columns.grid(series, config=config)
+        values = columns.cast(x, series)
+        steps = effects.local_steps(rows.near, feature, edges=x, weights=rows.local_weights)
+    else:
+        found = columns.levels(series, config=config)
+        known = [i for i, sample in enumerate(found.samples) if sample is not None]
+        x = np.array(known, dtype=np.float64)
+        values = columns.listed(series, [found.samples[i] for i in known])
+        both = len(known) == len(found.names) == 2
+        steps = _steps_of_levels(rows, feature, found=found, values=values) if both else None
+    settings = effects.settings(rows.reference, feature, values=values)
+    return Question(x=x, settings=settings, steps=steps)
+
+
+def _from_trees(rows: Rows, questions: dict[str, Question]) -> dict[str, list[FloatArray]] | None:
+    """Return each feature's answers from the model's trees; None where the model has to be asked."""
+    asked = [one for question in questions.values() for one in question.lendings()]
+    found = predicting.from_trees(rows.explained.model, asked)
+    if found is None:
+        return None
+    answers = iter(found)
+    return {f: [next(answers).output for _ in question.lendings()] for f, question in questions.items()}
+
+
+def _asked(rows: Rows, question: Question) -> list[FloatArray]:
+    """Return the model's own answers, asked for in one call."""
+    return predicting.predict_all(rows.explained.model, (one.frame() for one in question.lendings()))
+
+
+def _effect(rows: Rows, feature: str, question: Question, answers: list[FloatArray]) -> Effect:
     lengths = _lengths(rows, feature)
     if lengths is not None:
         return _of_text(rows, feature, found=lengths[0], unit=lengths[1])
-    series = rows.explained.X[feature]
-    return _of_levels(rows, feature) if columns.kind(series) == "levels" else _of_numbers(rows, feature)
+    of = _of_levels if columns.kind(rows.explained.X[feature]) == "levels" else _of_numbers
+    return of(rows, feature, question, answers)
 
 
 def _of_text(rows: Rows, feature: str, *, found: columns.Levels, unit: text_columns.Unit) -> Effect:
@@ -187,22 +255,17 @@ def _of_text(rows: Rows, feature: str, *, found: columns.Levels, unit: text_colu
     return Effect(table=table, points=None, meta=meta, caveats=())
 
 
-def _of_numbers(rows: Rows, feature: str) -> Effect:
-    series, config = rows.explained.X[feature], rows.config
+def _of_numbers(rows: Rows, feature: str, question: Question, answers: list[FloatArray]) -> Effect:
+    series, grid = rows.explained.X[feature], question.x
     values = columns.numbers(series)
-    grid = columns.grid(series, config=config)
     discrete = len(np.unique(values[~np.isnan(values)])) <= columns.POINTS
     rng = rows.seeds.rng("dependence", feature)
     curve, ends = _shap_by_value(rows, feature, values=values, grid=grid, discrete=discrete, rng=rng)
-    m = len(rows.reference)
-    settings = [columns.cast(np.full(m, x), series) for x in grid]
-    local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
-    steps = effects.local_steps(local, feature, edges=grid, weights=rows.local_weights)
-    answers, ends_of = _ask(rows, feature, settings=settings, steps=steps)
-    pdp, lines = effects.partial_dependence(answers, rng=rng)
+    pdp, lines = effects.partial_dependence(answers[0], points=len(grid), rng=rng)
     near = effects.nearest(values, grid)
     count = np.bincount(near[near >= 0], minlength=len(grid)).astype(np.float64)
-    ale = None if steps is None else effects.accumulated_local_effects(steps, *ends_of, rng=rng)
+    steps = question.steps
+    ale = None if steps is None else effects.accumulated_local_effects(steps, answers[1], rng=rng)
     parts = [
         effect_tables.frame(rows, feature, "shap", curve, extra={"x_low": ends[0], "x_high": ends[1]}),
         effect_tables.frame(rows, feature, "pdp", pdp, x=grid, count=count),
@@ -252,7 +315,7 @@ def _placed(curve: effects.Curve, x: FloatArray) -> effects.Curve:
     return replace(curve, x=x)
 
 
-def _of_levels(rows: Rows, feature: str) -> Effect:
+def _of_levels(rows: Rows, feature: str, question: Question, answers: list[FloatArray]) -> Effect:
     series = rows.explained.X[feature]
     found = columns.levels(series, config=rows.config)
     rng = rows.seeds.rng("dependence", feature)
@@ -264,13 +327,8 @@ def _of_levels(rows: Rows, feature: str) -> Effect:
         rng=rng,
     )
     names = np.array(found.names, dtype=object)
-    m = len(rows.reference)
-    known = [i for i, s in enumerate(found.samples) if s is not None]
-    settings = [columns.filled(series, found.samples[i], times=m) for i in known]
-    steps = _steps_of_levels(rows, feature, found=found) if len(known) == len(found.names) == 2 else None
-    answers, ends_of = _ask(rows, feature, settings=settings, steps=steps)
-    pdp, lines = effects.partial_dependence(answers, rng=rng)
-    x = np.array(known, dtype=np.float64)
+    x, known, steps = question.x, question.x.astype(np.int64), question.steps
+    pdp, lines = effects.partial_dependence(answers[0], points=len(x), rng=rng)
     parts = [
         effect_tables.frame(rows, feature, "shap", curve, extra={"level": names}),
         effect_tables.frame(
@@ -279,7 +337,7 @@ def _of_levels(rows: Rows, feature: str) -> Effect:
         effect_tables.ice(rows, feature, lines, x=x, rng=rng, level=names[known]),
     ]
     if steps is not None:
-        ale = effects.accumulated_local_effects(steps, *ends_of, rng=rng)
+        ale = effects.accumulated_local_effects(steps, answers[1], rng=rng)
         parts.append(
             effect_tables.frame(rows, feature, "ale", ale, count=curve.count, extra={"level": names})
         )
@@ -290,26 +348,14 @@ def _of_levels(rows: Rows, feature: str) -> Effect:
     return Effect(table=table, points=None, meta=meta, caveats=())
 
 
-def _steps_of_levels(rows: Rows, feature: str, *, found: columns.Levels) -> effects.Steps:
-    series = rows.explained.X[feature]
-    local = rows.explained.X.iloc[rows.local].reset_index(drop=True)
+def _steps_of_levels(rows: Rows, feature: str, *, found: columns.Levels, values: Any) -> effects.Steps:
     return effects.level_steps(
-        local,
+        rows.near,
         feature,
-        settings=[columns.filled(series, s, times=len(local)) for s in found.samples],
+        values=values,
         codes=found.codes[rows.local],
         weights=rows.local_weights,
     )
-
-
-def _ask(
-    rows: Rows, feature: str, *, settings: list[Any], steps: effects.Steps | None
-) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Return the outputs behind partial dependence and behind the local steps, asked for in one call."""
-    frames = effects.set_frames(rows.reference, feature, settings=settings)
-    local = () if steps is None else steps.frames
-    answers = predicting.predict_all(rows.explained.model, [*frames, *local])
-    return answers[: len(frames)], answers[len(frames) :]
 
 
 def _assemble(

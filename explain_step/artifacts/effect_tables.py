@@ -20,12 +20,23 @@ POINTS = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """The rows that the curves of all features share."""
+    """The rows that the curves of all features share.
+
+    Attributes
+    ----------
+    reference : DataFrame
+        Rows of the background, for partial dependence.
+    local : ndarray of int
+        Explained rows, for accumulated local effects.
+    near : DataFrame
+        These rows' columns.
+    """
 
     explained: Subject
     attributions: Attributions
     reference: pd.DataFrame
     local: IntArray
+    near: pd.DataFrame
     config: Config
     seeds: Seeds
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from explain_step import intervals
-from explain_step.artifacts import columns, predicting
+from explain_step.artifacts import columns
+from explain_step.explainers.lending import Lending
 from explain_step.types import FloatArray, IntArray
 
 STUDENT_ROWS = 500
@@ -123,27 +125,38 @@ def _mean(
     return mean, mean - half, mean + half
 
 
-def set_frames(reference: pd.DataFrame, feature: str, *, settings: list[object]) -> list[pd.DataFrame]:
-    """Return the reference rows (m) with ``feature`` set to each of g values: what partial dependence asks about.
+def settings(reference: pd.DataFrame, feature: str, *, values: Any) -> Lending:
+    """Return the m reference rows with ``feature`` set to each of g values: what partial dependence asks about.
 
     Parameters
     ----------
     reference : DataFrame of m rows
-    settings : list of g arrays
-        Each a pandas array of m equal values in the column's dtype.
+    values : array of g values
+        In the column's dtype.
     """
-    return [predicting.edited(reference, {feature: s}) for s in settings]
+    m, g = len(reference), len(values)
+    return Lending(
+        base=reference,
+        feature=feature,
+        values=values,
+        row=np.tile(np.arange(m), g),
+        value=np.repeat(np.arange(g), m),
+    )
 
 
-def partial_dependence(answers: list[FloatArray], *, rng: np.random.Generator) -> tuple[Curve, FloatArray]:
+def partial_dependence(
+    answers: FloatArray, *, points: int, rng: np.random.Generator
+) -> tuple[Curve, FloatArray]:
     """Return the mean prediction of the reference rows with a feature set to each value.
 
     Friedman 2001, doi:10.1214/aos/1013203451.
 
     Parameters
     ----------
-    answers : list of g arrays of shape (m, k)
-        The model's outputs on `set_frames`.
+    answers : ndarray of shape (g * m, k)
+        The model's outputs on `settings`.
+    points : int
+        The number g of values.
 
     Returns
     -------
@@ -152,7 +165,7 @@ def partial_dependence(answers: list[FloatArray], *, rng: np.random.Generator) -
     lines : ndarray of shape (m, g, k)
         The single rows' curves (individual conditional expectation).
     """
-    lines = np.stack(answers, axis=1)
+    lines = np.ascontiguousarray(answers.reshape(points, -1, answers.shape[1]).swapaxes(0, 1))
     m, g, k = lines.shape
     mean, low, high = intervals.mean_interval(lines.reshape(m, g * k), rng=rng, resamples=RESAMPLES)
     curve = Curve(
@@ -171,14 +184,14 @@ class Steps:
 
     Attributes
     ----------
-    frames : tuple of DataFrame
-        The rows with the feature at the lower and at the upper end of their bins.
+    asked : Lending
+        The rows with the feature at the lower ends of their bins, then with it at the upper ends.
     codes, values, weights : ndarray of shape (n,)
         Bin, value of the feature, and sample weight (optional) of each row.
     edges : ndarray of shape (bins + 1,)
     """
 
-    frames: tuple[pd.DataFrame, pd.DataFrame]
+    asked: Lending
     codes: IntArray
     edges: FloatArray
     values: FloatArray
@@ -191,15 +204,20 @@ def local_steps(
     """Return the steps of a numeric or date column; None below two edges or rows with a value and a weight."""
     values = columns.numbers(rows[feature])
     counted = ~np.isnan(values) & (True if weights is None else weights > 0)
-    rows, values = rows[counted], values[counted]
-    if len(edges) < 2 or len(rows) < 2:
+    values = values[counted]
+    if len(edges) < 2 or len(values) < 2:
         return None
     # a bin holds the values above its lower edge up to its upper one, so that a value on an edge moves
     # downwards
     codes = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
-    low, high = (columns.cast(edges[codes + side], rows[feature]) for side in (0, 1))
     return Steps(
-        frames=(predicting.edited(rows, {feature: low}), predicting.edited(rows, {feature: high})),
+        asked=Lending(
+            base=rows,
+            feature=feature,
+            values=columns.cast(edges, rows[feature]),
+            row=np.tile(np.flatnonzero(counted), 2),
+            value=np.concatenate([codes, codes + 1]),
+        ),
         codes=codes,
         edges=edges,
         values=values,
@@ -211,14 +229,13 @@ def level_steps(
     rows: pd.DataFrame,
     feature: str,
     *,
-    settings: list[object],
+    values: Any,
     codes: IntArray,
     weights: FloatArray | None = None,
 ) -> Steps:
     """Return the steps of a two-level column: one bin, from the first level to the second."""
-    below, above = set_frames(rows, feature, settings=settings)
     return Steps(
-        frames=(below, above),
+        asked=settings(rows, feature, values=values),
         codes=np.zeros(len(rows), dtype=np.int64),
         edges=np.array([0.0, 1.0]),
         values=codes.astype(np.float64),
@@ -226,16 +243,15 @@ def level_steps(
     )
 
 
-def accumulated_local_effects(
-    steps: Steps, below: FloatArray, above: FloatArray, *, rng: np.random.Generator
-) -> Curve:
-    """Return the accumulated local effect from the model's outputs (n, k) on the frames of the steps.
+def accumulated_local_effects(steps: Steps, answers: FloatArray, *, rng: np.random.Generator) -> Curve:
+    """Return the accumulated local effect from the model's outputs (2 n, k) on what the steps ask about.
 
     Apley and Zhu 2020, doi:10.1111/rssb.12377.
     Each row's prediction changes between the two edges around its own value, with its other columns kept;
     the changes are averaged per bin, accumulated, and centred to mean zero over the rows. The interval is a
     percentile bootstrap over rows.
     """
+    below, above = np.split(answers, 2)
     return accumulated(
         above - below,
         steps.codes,

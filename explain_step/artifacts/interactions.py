@@ -20,6 +20,7 @@ from explain_step.artifacts.importance import ranking
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers import masking, tree_interactions
+from explain_step.explainers.lending import edited
 from explain_step.explainers.tree import METHOD as TREE_METHOD
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
@@ -214,7 +215,7 @@ def _departures(
             drop=True
         )
         sets = [(), *((a,) for a in range(len(top))), *pairs]
-        frames = (predicting.edited(base, {names[i]: sample.X[names[i]].array for i in s}) for s in sets)
+        frames = (edited(base, {names[i]: sample.X[names[i]].array for i in s}) for s in sets)
         answers = dict(zip(sets, predicting.predict_all(sample.model, frames), strict=True))
         found = np.stack([answers[a, b] - answers[(a,)] - answers[(b,)] + answers[()] for a, b in pairs])
         out.append(np.where(np.abs(found) <= floor, 0.0, found))
@@ -288,7 +289,7 @@ def _joint(
     second = _settings(explained.X[lines], m, points=SURFACE_LINES, config=config)
     if len(first) < 2 or len(second) < 2:
         return None
-    frames = (predicting.edited(base, {along: a[2], lines: b[2]}) for b in second for a in first)
+    frames = (edited(base, {along: a[2], lines: b[2]}) for b in second for a in first)
     k = explained.model.output_names.index(output)
     answers = np.stack([v[:, k] for v in predicting.predict_all(explained.model, frames)], axis=1)
     mean, low, high = intervals.mean_interval(answers, rng=rng, resamples=199)
@@ -319,7 +320,7 @@ def _settings(
     if columns.kind(series) == "levels":
         found = columns.levels(series, config=config)
         named = [(n, s) for n, s in zip(found.names, found.samples, strict=True) if s is not None][:points]
-        return [(float(i), n, columns.filled(series, s, times=m)) for i, (n, s) in enumerate(named)]
+        return [(float(i), n, columns.listed(series, [s] * m)) for i, (n, s) in enumerate(named)]
     grid = columns.grid(series, config=config)
     if len(grid) > points:
         inner = np.quantile(grid, np.linspace(0.1, 0.9, points))

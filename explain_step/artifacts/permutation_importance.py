@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from explain_step.artifacts import predicting
 from explain_step.config import Config
 from explain_step.errors import NotApplicable, PredictionFailed
 from explain_step.explainers import masking
+from explain_step.explainers.lending import Lending
 from explain_step.intervals import LEVEL
 from explain_step.metrics import Metric, choose_metrics
 from explain_step.quantity import no_labels
@@ -93,12 +94,14 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
         return _none(d, "no chosen metric is defined on these labels (too few rows or one class only)")
     shuffles = np.stack([rng.permutation(len(rows)) for _ in range(REPEATS)])
     groups = np.arange(len(rows)) % min(GROUPS, len(rows))
+    asked = {j: _shuffles_of(sample, subject.model.feature_names[j], shuffles=shuffles) for j in wanted}
+    sample, known = _from_trees(sample, asked, metric=metric)
     judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
     reached = 0
     for j in watch.in_time(wanted):
         try:
-            response = _shuffled(sample, subject.model.feature_names[j], shuffles=shuffles, metric=metric)
+            response = _response(sample, asked[j], metric=metric, known=known.get(j))
         except PredictionFailed as error:
             return _none(d, f"the model fails on rows with a shuffled column: {error}", metric=metric.name)
         out[:, j] = judge.loss(response)
@@ -165,26 +168,64 @@ def _metric(sample: Subject, *, config: Config) -> tuple[Metric | None, float | 
     return None, None
 
 
-def _shuffled(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp], metric: Metric) -> Response:
-    """Return the answers to the shuffled rows, one shuffle after the other.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shuffled:
+    """What the shuffles of a column ask the model about.
 
-    A row that is lent its own value keeps its answer, and one that is lent the same value twice is asked about once: of
-    a column of few values little is left to predict.
+    Attributes
+    ----------
+    asked : Lending
+        Rows that are lent a value that is not their own, each once: of a column of few values little is left to predict.
+    answer : ndarray of int
+        For the stacked shuffles, where each row's answer is among those to the rows as they are and ``asked``.
     """
-    n, codes = len(sample.X), masking.value_codes(sample.X[feature])
+
+    asked: Lending
+    answer: IntArray
+
+
+def _shuffles_of(sample: Subject, feature: str, *, shuffles: npt.NDArray[np.intp]) -> Shuffled:
+    n, series = len(sample.X), sample.X[feature]
+    codes = masking.value_codes(series)
     lent = codes[shuffles]
     changed = np.flatnonzero(lent != codes)  # positions in the stacked shuffles
-    row, donor = changed % n, shuffles.ravel()[changed]
-    _, first, again = np.unique(
-        row * (codes.max() + 1) + codes[donor], return_index=True, return_inverse=True
-    )
+    row, value = changed % n, lent.ravel()[changed]
+    _, first, again = np.unique(row * (codes.max() + 1) + value, return_index=True, return_inverse=True)
     answer = np.tile(np.arange(n), len(shuffles))
-    if len(first) == 0:
-        return sample.response.take(answer)
     answer[changed] = n + again
-    frame = sample.X.iloc[row[first]].reset_index(drop=True)
-    frame = predicting.edited(frame, {feature: sample.X[feature].take(donor[first]).array})
-    return _stacked(sample.response, sample.model.respond_for(frame, reads=metric.reads)).take(answer)
+    held = series.iloc[np.unique(codes, return_index=True)[1]].array  # codes begin at 0 and leave none out
+    asked = Lending(base=sample.X, feature=feature, values=held, row=row[first], value=value[first])
+    return Shuffled(asked=asked, answer=answer)
+
+
+def _from_trees(
+    sample: Subject, asked: dict[int, Shuffled], *, metric: Metric
+) -> tuple[Subject, dict[int, Response]]:
+    """Return the sample with its trees' own answers, and theirs to each column's shuffles; as it is where they cannot tell.
+
+    Trees sum in double precision, where a model may not: answers of both kinds side by side would not be tied where they
+    should be.
+    """
+    row = np.arange(len(sample.X))
+    first = next(iter(asked.values())).asked
+    codes = masking.value_codes(sample.X[first.feature])
+    own = Lending(base=sample.X, feature=first.feature, values=first.values, row=row, value=codes)
+    found = predicting.from_trees(
+        sample.model, [own, *(one.asked for one in asked.values())], reads=metric.reads
+    )
+    if found is None:
+        return sample, {}
+    return replace(sample, response=found[0]), dict(zip(asked, found[1:], strict=True))
+
+
+def _response(
+    sample: Subject, shuffled: Shuffled, *, metric: Metric, known: Response | None = None
+) -> Response:
+    """Return the answers to the shuffled rows, one shuffle after the other."""
+    if not len(shuffled.asked.row):
+        return sample.response.take(shuffled.answer)
+    lower = sample.model.respond_for(shuffled.asked.frame(), reads=metric.reads) if known is None else known
+    return _stacked(sample.response, lower).take(shuffled.answer)
 
 
 def _stacked(upper: Response, lower: Response) -> Response:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from explain_step.types import FittedModel, FloatArray
+from explain_step.errors import ExplainStepError
+from explain_step.explainers import ensembles, lending, tree
+from explain_step.explainers.ensembles import Ensemble
+from explain_step.explainers.lending import Lending
+from explain_step.types import FittedModel, FloatArray, Reads, Response
 
 CHUNK = 200_000
 """Most rows in one prediction call."""
+COMPARED = 24
+"""Answers of each lending that are compared with the model's own."""
 T = TypeVar("T")
 
 
@@ -45,17 +52,6 @@ class Stopwatch:
                     done += 1
 
 
-def edited(base: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a copy of ``base`` with whole columns replaced (the arrays keep their own dtype)."""
-    frame = base.copy(deep=False)
-    for name, values in columns.items():
-        # the dtype is stated, because pandas would read an object array of text as its string type
-        plain = type(values) is pd.arrays.NumpyExtensionArray  # nullable and text dtypes stay as they are
-        dtype = values.dtype.numpy_dtype if plain else values.dtype
-        frame[name] = pd.Series(values, index=frame.index, dtype=dtype)
-    return frame
-
-
 def repeated(base: pd.DataFrame, times: int) -> pd.DataFrame:
     """Return ``base`` stacked ``times`` times, block after block, with a fresh index."""
     return base.iloc[np.tile(np.arange(len(base)), times)].reset_index(drop=True)
@@ -82,20 +78,27 @@ def predict(model: FittedModel, frame: pd.DataFrame, *, block: int) -> FloatArra
 
 
 def predict_all(model: FittedModel, frames: Iterable[pd.DataFrame]) -> list[FloatArray]:
-    """Return the outputs of several frames of equal columns, asked for in as few calls as `CHUNK` allows.
+    """Return the outputs of several frames of equal columns, asked for in as few calls as `CHUNK` allows."""
+    return ask_all(model.predict, frames)
+
+
+def ask_all(
+    ask: Callable[[pd.DataFrame], npt.NDArray[Any]], frames: Iterable[pd.DataFrame]
+) -> list[npt.NDArray[Any]]:
+    """Return the answers to several frames of equal columns, asked for in as few calls as `CHUNK` allows.
 
     Frames whose columns have other dtypes are asked for in a call of their own: stacking would change their values.
     """
     waiting: list[pd.DataFrame] = []
-    answers: list[FloatArray] = []
+    answers: list[npt.NDArray[Any]] = []
     rows = 0
     for frame in frames:
         if waiting and (rows + len(frame) > CHUNK or not _alike(waiting[0], frame)):
-            answers.extend(_ask(model, waiting))
+            answers.extend(_ask(ask, waiting))
             waiting, rows = [], 0
         waiting.append(frame)
         rows += len(frame)
-    return answers + (_ask(model, waiting) if waiting else [])
+    return answers + (_ask(ask, waiting) if waiting else [])
 
 
 def _alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -106,11 +109,48 @@ def _alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     )
 
 
-def _ask(model: FittedModel, frames: list[pd.DataFrame]) -> list[FloatArray]:
+def _ask(
+    ask: Callable[[pd.DataFrame], npt.NDArray[Any]], frames: list[pd.DataFrame]
+) -> list[npt.NDArray[Any]]:
     stacked = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     for name in stacked.columns:
         wanted = frames[0][name].dtype
         if stacked[name].dtype != wanted and isinstance(wanted, pd.CategoricalDtype):
             stacked[name] = stacked[name].astype(wanted)
-    output = model.predict(stacked)
-    return np.split(output, np.cumsum([len(f) for f in frames])[:-1])
+    return np.split(ask(stacked), np.cumsum([len(f) for f in frames])[:-1])
+
+
+def from_trees(
+    model: FittedModel, lendings: Sequence[Lending], *, reads: Reads = "output"
+) -> list[Response] | None:
+    """Return the trees' answers to rows with a lent value, where the model itself agrees on `COMPARED` of them; else None.
+
+    Parameters
+    ----------
+    reads : {"output", "probability", "label"}
+        What is needed of the answers.
+    """
+    found = lending.from_trees(model, lendings)
+    if found is None or any(getattr(answer, reads) is None for answer in found):
+        return None
+    parts = [np.unique(np.linspace(0, len(a.output) - 1, COMPARED).astype(np.int64)) for a in found]
+    frames = [one.frame(part) for one, part in zip(lendings, parts, strict=True)]
+
+    def ask(frame: pd.DataFrame) -> npt.NDArray[Any]:
+        said = model.respond_for(frame, reads=reads)
+        return np.asarray(said.predicted if reads == "output" else getattr(said, reads))
+
+    try:
+        own = ask_all(ask, frames)
+    except ExplainStepError:
+        return None  # the caller asks the model, and says what it answers
+    mine = [getattr(answer, reads)[part] for answer, part in zip(found, parts, strict=True)]
+    ensemble = ensembles.scores(model)[0]
+    return found if all(_same(a, b, ensemble=ensemble) for a, b in zip(own, mine, strict=True)) else None
+
+
+def _same(own: npt.NDArray[Any], mine: npt.NDArray[Any], *, ensemble: Ensemble) -> bool:
+    """Return whether answers are equal but for the rounding of sums in single precision."""
+    if own.dtype.kind != "f" or own.shape != mine.shape:
+        return np.array_equal(own, mine)
+    return float(np.abs(own - mine).max(initial=0.0)) <= tree.allowed_gap(ensemble, own)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -317,9 +318,39 @@ def parse(model: FittedModel) -> Ensemble:
     NotApplicable
         `why_not` has a reason, or the model's format has something that is not known here.
     """
+    found, linked = scores(model)
+    if linked:
+        raise NotApplicable(BOOSTED_PROBABILITY)
+    return found
+
+
+def scores(model: FittedModel) -> tuple[Ensemble, bool]:
+    """Return the trees behind the explained output, and whether that is a class probability made of their sums.
+
+    Raises
+    ------
+    NotApplicable
+        As `parse`, but not for the probability of boosted models: theirs is the ensemble of the margin.
+    """
+    found: tuple[Ensemble, bool] = _scores(model) if model.trees is None else model.trees()
+    return found
+
+
+def remembering(model: FittedModel) -> FittedModel:
+    """Return the model with trees that are read once, when they are first needed."""
+    return replace(model, trees=cache(partial(_scores, model)))
+
+
+def _scores(model: FittedModel) -> tuple[Ensemble, bool]:
     reason = why_not(model)
+    if reason == BOOSTED_PROBABILITY:
+        return _scores(replace(model, output_space="margin"))[0], True
     if reason is not None:
         raise NotApplicable(reason)
+    return _read(model), False
+
+
+def _read(model: FittedModel) -> Ensemble:
     library, names = root_of(model.native)
     if library == "xgboost":
         from explain_step.explainers import ensembles_xgboost

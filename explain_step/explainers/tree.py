@@ -74,7 +74,7 @@ class TreeExplainer:
         else:
             background = ensemble.encode(inputs(model, subject.background))
             answer = model.predict(subject.background)
-        base = _checked(ensemble, background, answer).mean(axis=0)
+        base = _checked(ensemble, background, answer, rows=rows.shape[1]).mean(axis=0)
         sources, n_features = raw_sources(model, ensemble), len(model.feature_names)
         found = values(ensemble, rows, background, sources=sources, n_features=n_features)
         return Attributions(
@@ -98,7 +98,7 @@ class TreeExplainer:
         model = subject.model
         ensemble = ensembles.parse(model)
         background = ensemble.encode(inputs(model, subject.background))
-        base = _checked(ensemble, background, model.predict(subject.background)).mean(axis=0)
+        base = _checked(ensemble, background, model.predict(subject.background), rows=rows).mean(axis=0)
         used, places = np.unique(raw_sources(model, ensemble), return_inverse=True)
         values = _blockwise(ensemble, background, places, len(used), rows=rows)
 
@@ -147,19 +147,15 @@ def _method(ensemble: Ensemble, *, background_rows: int) -> MethodSpec:
     return MethodSpec(name=METHOD, version=VERSION, params=params, exact=True)
 
 
-def _checked(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray) -> FloatArray:
+def _checked(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, rows: int) -> FloatArray:
     """Return the trees' output on the background; refuse trees that do not give the model's own: read wrongly.
 
     That the values of the explained rows sum to the model's answer is checked for every explainer alike. Allowed is
-    `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision.
+    `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision. ``rows`` more are
+    explained afterwards.
     """
-    output = _predict(ensemble, encoded)
-    gap = np.abs(output - answer)
-    leaves = sum(np.abs(tree.values).max(initial=0.0) for tree in ensemble.trees)
-    size = np.abs(answer).max(initial=0.0)
-    allowed = AGREEMENT * size + np.finfo(np.float32).eps * (
-        leaves + np.abs(ensemble.offset).max(initial=0.0)
-    )
+    output = _predict(ensemble, encoded, rows=rows)
+    gap, allowed = np.abs(output - answer), allowed_gap(ensemble, answer)
     worst = float(gap.max(initial=0.0))
     if not worst <= allowed:
         msg = (
@@ -170,9 +166,16 @@ def _checked(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray) -> Flo
     return output
 
 
-def _predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
-    """Return the ensemble's output for encoded rows, by the engine that suits the amount of work."""
-    if tree_compiled.worthwhile(ensemble, rows=encoded.shape[1]):
+def allowed_gap(ensemble: Ensemble, answer: FloatArray) -> float:
+    """Return how far the read trees may be from the model's own ``answer``: see `_checked`."""
+    leaves = sum(np.abs(tree.values).max(initial=0.0) for tree in ensemble.trees)
+    rounding = np.finfo(np.float32).eps * (leaves + np.abs(ensemble.offset).max(initial=0.0))
+    return float(AGREEMENT * np.abs(answer).max(initial=0.0) + rounding)
+
+
+def _predict(ensemble: Ensemble, encoded: FloatArray, *, rows: int) -> FloatArray:
+    """Return the ensemble's output for encoded rows, by the engine that suits the work on these and ``rows`` more."""
+    if tree_compiled.worthwhile(ensemble, rows=encoded.shape[1] + rows):
         with contextlib.suppress(NotApplicable):
             return tree_compiled.predict(ensemble, encoded)
     return ensembles.predict(ensemble, encoded)
@@ -219,7 +222,7 @@ def interventional(
     ([2.0], [4.0])
     """
     found = values(ensemble, rows, background, sources=sources, n_features=n_features, threads=threads)
-    return found, _predict(ensemble, background).mean(axis=0)
+    return found, _predict(ensemble, background, rows=rows.shape[1]).mean(axis=0)
 
 
 def values(

@@ -199,6 +199,8 @@ def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = Non
 
 def warm() -> None:
     """Compile every kernel, or load it from Numba's cache on disk, by explaining a tree of two kinds of leaves."""
+    from explain_step.explainers import tree_masks  # which imports this module
+
     deep = _comb(depth=12)
     ensemble = Ensemble(trees=(deep,), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(12)))
     rows = np.random.default_rng(0).normal(size=(12, 8))
@@ -209,6 +211,10 @@ def warm() -> None:
     pair_of = np.arange(144).reshape(12, 12)
     for background in (rows, None):
         list(interactions(ensemble, rows, background, places=np.arange(12), pair_of=pair_of, threads=1))
+    forest, every = tree_masks.blocks(ensemble, places=np.arange(12)), np.arange(8)
+    coding = tree_codes.encode(forest.flat, rows)
+    queries = tree_masks.Queries(row=every, column=every, value=every)
+    tree_masks.exchanged(forest, coding, coding, queries, columns=12)
 
 
 def _comb(*, depth: int) -> Tree:

@@ -87,3 +87,13 @@ def dot_eight(_typing, one, at, other, there):
         return builder.extract_element(part, ir.Constant(ir.IntType(32), 0))
 
     return types.float64(one, at, other, there), generate
+
+
+@intrinsic
+def first_bit(_typing, mask):
+    """Return the position of the lowest bit that is set; 64 where none is."""
+
+    def generate(_context, builder, _signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate

@@ -121,7 +121,8 @@ ROOMS: dict[str, set[str]] = {
 }
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
 KERNELS = {
-    f"explainers/tree_{name}.py" for name in ("kernels", "units", "deep", "programs", "answers", "vectors")
+    f"explainers/tree_{name}.py"
+    for name in ("kernels", "units", "deep", "programs", "answers", "vectors", "mask_kernels")
 }
 PLUGINS = {
     "evaluator.py": {"mlflow"},

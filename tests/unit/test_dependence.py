@@ -103,13 +103,12 @@ def test_a_weight_counts_in_ale_as_if_the_row_were_there_as_often():
         model = model_of(lambda f: f["x0"] * f["x1"] + f["flag"] * f["x1"], X)
         rng = np.random.default_rng(0)
         codes = rows["flag"].to_numpy().astype(np.int64)
-        ends = [np.full(len(rows), value) for value in (False, True)]
         steps = (
             effects.local_steps(rows, "x0", edges=edges, weights=weights),
-            effects.level_steps(rows, "flag", settings=ends, codes=codes, weights=weights),
+            effects.level_steps(rows, "flag", values=np.array([False, True]), codes=codes, weights=weights),
         )
         found.append(
-            [effects.accumulated_local_effects(s, *map(model.predict, s.frames), rng=rng) for s in steps]
+            [effects.accumulated_local_effects(s, model.predict(s.asked.frame()), rng=rng) for s in steps]
         )
     for weighted, repeated in zip(*found, strict=True):
         np.testing.assert_allclose(weighted.value, repeated.value, atol=1e-12)

@@ -182,7 +182,8 @@ def test_shuffled_rows_get_the_models_answer_and_none_is_asked_about_twice(colum
     asked.clear()
     shuffles = np.stack([np.random.default_rng(i).permutation(60) for i in range(5)])
     (metric,) = choose_metrics(("mae",), subject.model, subject.response)
-    found = permutation_importance._shuffled(subject, "x0", shuffles=shuffles, metric=metric)
+    shuffled = permutation_importance._shuffles_of(subject, "x0", shuffles=shuffles)
+    found = permutation_importance._response(subject, shuffled, metric=metric)
     wanted = [answer(X.assign(x0=column.take(rows).array)) for rows in shuffles]
     np.testing.assert_array_equal(found.output[:, 0], np.concatenate(wanted))
     first_call = asked[: len(asked) - 300]
