@@ -16,7 +16,11 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 
 class Proxy:
-    """Passes requests on until a fault is set; ``fault`` is None, "hang" or a status code."""
+    """Passes requests on until a fault is set.
+
+    ``fault`` is None, a status code, "hang", "half" (half an answer, then nothing), "drop" (half an answer, then the end),
+    "html" (a page with status 200, as a portal gives it) or "cut" (says 200 and stores half of what was sent).
+    """
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -70,12 +74,17 @@ class Proxy:
     def serve(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         self.seen.append((request.command, request.path))
-        if self.fault is not None and self.where(request.command, request.path):
+        at_fault = self.fault is not None and self.where(request.command, request.path)
+        if at_fault and self.fault == "cut":
+            body = body[: len(body) // 2]
+        elif at_fault:
             self._fail(request)
             return
         connection = http.client.HTTPConnection(*self.upstream, timeout=60)
         with contextlib.closing(connection):
-            headers = {k: v for k, v in request.headers.items() if k.lower() != "host"}
+            headers = {
+                k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")
+            }
             connection.request(request.command, request.path, body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read()
@@ -88,6 +97,21 @@ class Proxy:
     def _fail(self, request: BaseHTTPRequestHandler) -> None:
         if self.fault == "hang":
             self._release.wait(300)
+            return
+        if self.fault in ("half", "drop"):
+            request.send_response(200)
+            request.send_header("Content-Type", "application/json")
+            request.send_header("Content-Length", "400")
+            request.end_headers()
+            request.wfile.write(b'{"run": {"info": {')
+            request.wfile.flush()
+            if self.fault == "half":
+                self._release.wait(300)
+            return
+        if self.fault == "html":
+            request.send_response(200)
+            request.send_header("Content-Type", "text/html")
+            _finish(request, b"<html><body>Please log in</body></html>")
             return
         request.send_response(int(str(self.fault)))
         if self.fault == 429:

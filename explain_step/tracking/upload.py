@@ -159,11 +159,16 @@ def _arrived(files: Files, place: Place, *, folder: str) -> bool:
 
 
 def _same_content(stored: bytes, ours: bytes, *, where: str) -> None:
-    """Accept a stored manifest of the same snapshot (another time or host); refuse any other content."""
+    """Accept a stored manifest of the same snapshot (another time or host); refuse any other content.
+
+    What is no JSON is no content: a store may have cut a manifest off and said that it has it.
+    """
     try:
         same = json.loads(stored)["snapshot_id"] == json.loads(ours)["snapshot_id"]
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         same = False
+    except (ValueError, RecursionError):
+        return
     if not same:
         msg = f"{where} holds other content under this snapshot id; nothing was overwritten. Remove it."
         raise SnapshotError(msg)
