@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -68,3 +69,15 @@ def test_everything_of_the_package_is_packed(packed: dict[str, bytes]) -> None:
     tracked = {f"wheel/{name}" for name in listed.stdout.splitlines()}
     assert tracked <= set(packed)
     assert {name for name in packed if name.startswith("wheel/explain_step/")} == tracked
+
+
+def test_no_file_names_the_machine_that_built_it(packed: dict[str, bytes]) -> None:
+    """Neither folders of a home or checkout, nor the host and the user."""
+    words = [str(ROOT), str(Path.home()), f"@{platform.node()}"]
+    words = [word for word in words if len(word) > len("/root")]
+    found = {(name, word) for name, content in packed.items() for word in words if word.encode() in content}
+    assert found == set()
+    odd = [
+        name for name in packed if name.endswith((".pyc", ".so", ".db", ".log", "~")) or "__pycache__" in name
+    ]
+    assert odd == []
