@@ -118,9 +118,10 @@ class TrackingGuards:
     def delete_experiment(self, experiment_id: str) -> Any:
         """Refuse while a protected version comes from one of its runs or models: they are deleted with it."""
         delete, restore = super().delete_experiment, super().restore_experiment  # type: ignore[misc]
+        known = str(super().get_experiment(experiment_id).experiment_id)  # type: ignore[misc]  # 01 is 1 for the database
         return self._gone(
-            f"experiment {experiment_id}",
-            lambda: self._holders_of_experiment(experiment_id),
+            f"experiment {known}",
+            lambda: self._holders_of_experiment(known),
             delete=lambda: delete(experiment_id),
             restore=lambda: restore(experiment_id),
         )
@@ -128,11 +129,12 @@ class TrackingGuards:
     def delete_logged_model(self, model_id: str) -> Any:
         """Refuse while a protected version is this model."""
         judge, delete = self.judge, super().delete_logged_model  # type: ignore[misc]
+        known = str(super().get_logged_model(model_id).model_id)  # type: ignore[misc]  # some ignore a blank at the end
         return self._gone(
-            f"logged model {model_id}",
-            lambda: holders_of_model(judge.registry, judge.policy(), model_id),
+            f"logged model {known}",
+            lambda: holders_of_model(judge.registry, judge.policy(), known),
             delete=lambda: delete(model_id),
-            restore=lambda: self._restore_logged_model(model_id),
+            restore=lambda: self._restore_logged_model(known),
         )
 
     def _restore_logged_model(self, model_id: str) -> None:

@@ -217,3 +217,54 @@ def test_an_alias_in_another_script_is_another_alias(world: World) -> None:
     bad = world.unexplained(fresh("script"))
     for alias in ("\u0447\u0435\u043c\u043f\u0438\u043e\u043d", "champ1on"):
         assert world.server.alias(bad.name, bad.version, alias=alias).status_code == 200
+
+
+def test_spellings_of_an_experiment(world: World) -> None:
+    """MLflow reads the number of an experiment as Python does: ``01`` is deleted as ``1`` is, with its runs and models."""
+    name = fresh()
+    kept = explained_in(name, world.server, world.client, name=name)
+    assert world.server.alias(name, "1").status_code == 200
+    number = kept.experiment_id
+    wide = "".join(chr(ord(digit) + 0xFEE0) for digit in number)
+    for spelled in (number, f"0{number}", f" {number}", f"{number} ", f"+{number}", f"0_{number}", wide):
+        answer = world.server.api("POST", "experiments/delete", experiment_id=spelled)
+        assert answer.status_code in (400, 403, 404), (spelled, answer.text)
+        assert world.client.get_experiment(number).lifecycle_stage == "active", spelled
+        assert world.client.get_run(kept.good.run_id).info.lifecycle_stage == "active", spelled
+    refused = world.server.api("POST", "experiments/delete", experiment_id=f"0{number}")
+    assert (refused.status_code, "has the protected alias" in refused.text) == (403, True), refused.text
+
+
+def test_letters_that_fold_to_others_and_sources_that_end_elsewhere(world: World) -> None:
+    """Long s, the sign for kelvin, dotted and dotless i; a source with ``..``, a fragment or a query."""
+    bad = world.unexplained(fresh())
+    for alias in ("live-\u017f", "l\u0130ve-x", "l\u0131ve-x", "live\uff0dx", "champion\n", "\ufeffchampion"):
+        assert world.server.alias(bad.name, bad.version, alias).status_code == 403, alias
+    target = f"prod.{fresh()}"
+    world.registered(target)
+    good, other = world.good.model_id, bad.model_id
+    sources = (
+        f"models:/{good}#/../{other}",
+        f"models:/{good}?x=models:/{other}",
+        f"models:/{other}/../{good}",
+    )
+    for source in (*sources, f"models:/{bad.name}/01", f"models://{bad.name}/1", f"Models:/{bad.name}/1"):
+        made = world.server.api(
+            "POST", "model-versions/create", name=target, source=source, run_id=world.good.run_id
+        )
+        assert made.status_code in (400, 403), (source, made.text)
+    body = {"name": bad.name, "alias": "champion", "version": bad.version}
+    path = "/api/2.0/mlflow/registered-models/alias"
+    query = f"{path}?name={bad.name}&alias=champion&version={bad.version}"
+    override = {"X-HTTP-Method-Override": "POST"}
+    twice = f'{{"name":"{bad.name}","alias":"dev","alias":"champion","version":"{bad.version}"}}'
+    json_type = {"Content-Type": "application/json"}
+    for method, where, settings in (
+        ("GET", query, {"headers": override}),
+        ("PUT", path, {"json": body}),
+        ("POST", query, {}),
+        ("POST", path, {"data": twice, "headers": json_type}),
+        ("POST", path, {"data": (part for part in (twice[:9].encode(), twice[9:].encode()))}),
+    ):
+        assert world.server.request(method, where, **settings).status_code in (400, 403, 405), (method, where)
+    assert world.aliases(bad.name) == {}
