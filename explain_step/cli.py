@@ -142,9 +142,17 @@ def cli(context: click.Context) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the snapshot. Default: 'explanations'; none for a model in MLflow.",
 )
+@click.option("--dry-run", is_flag=True, help="Explain, report the status, and write nothing.")
 @common
 def run(
-    model: str, data: str, *, as_json: bool, tracking_uri: str | None, verbose: bool, **given: Any
+    model: str,
+    data: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    tracking_uri: str | None,
+    verbose: bool,
+    **given: Any,
 ) -> int:
     """Explain MODEL on the rows of DATA (Parquet or CSV).
 
@@ -154,14 +162,19 @@ def run(
     """
     options = _options(given)
     arguments = {"config": given["config"], **options}
+    if given["run_id"] is not None and not model.startswith(URI_SCHEMES):
+        msg = "--run-id needs a model in MLflow (models:/… or runs:/…); a model directory is not logged."
+        raise click.UsageError(msg)
+    if dry_run:
+        with working(verbose=verbose), _rows(data, engine=given["engine"]) as rows:
+            facts = _tried(model, rows, given, tracking_uri=tracking_uri, arguments=arguments)
+        _report_run(facts, as_json=as_json)
+        return NO if facts["status"] == "incomplete" else YES
     if model.startswith(URI_SCHEMES):
         with working(verbose=verbose), _rows(data, engine=given["engine"]) as rows:
             logged = _log(model, rows, given, tracking_uri=tracking_uri, arguments=arguments)
         _report_run(_logged_facts(logged, given["output_dir"]), as_json=as_json)
         return NO if logged.status == "incomplete" else YES
-    if given["run_id"] is not None:
-        msg = "--run-id needs a model in MLflow (models:/… or runs:/…); a model directory is not logged."
-        raise click.UsageError(msg)
     with working(verbose=verbose), _rows(data, engine=given["engine"]) as rows:
         shot = _explain(model, rows, given, arguments=arguments)
     facts = {"status": shot.status, "reason": shot.reason, "snapshot_id": shot.id, "path": str(shot.path)}
@@ -228,15 +241,40 @@ def _log(
 
 def _explain(model: str, rows: Any, given: dict[str, Any], *, arguments: dict[str, Any]) -> Snapshot:
     from explain_step import step
+
+    fitted = _fitted(model, given)
+    folder = given["output_dir"] or Path("explanations")
+    return step.explain(fitted, rows, given["target"], directory=folder, **arguments)
+
+
+def _fitted(model: str, given: dict[str, Any]) -> Any:
     from explain_step.tracking import load_directory
 
     place = Path(model)
     if not place.is_dir():
         msg = f"MODEL must be models:/…, runs:/… or the directory of an MLflow model, got {model!r}."
         raise click.UsageError(msg)
-    fitted = load_directory(place, allow_pickle=given["allow_pickle"])
-    folder = given["output_dir"] or Path("explanations")
-    return step.explain(fitted, rows, given["target"], directory=folder, **arguments)
+    return load_directory(place, allow_pickle=given["allow_pickle"])
+
+
+def _tried(
+    model: str, rows: Any, given: dict[str, Any], *, tracking_uri: str | None, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Explain into a folder that is removed again; the model of a URI is loaded as if it were to be logged."""
+    from explain_step import step, tracking
+
+    if model.startswith(URI_SCHEMES):
+        asked = tracking.asked_for(run_id=given["run_id"], model_uri=model, tracking_uri=tracking_uri)
+        with tracking.within():
+            fitted = tracking.load_model(tracking.find(asked), allow_pickle=given["allow_pickle"])
+    else:
+        fitted = _fitted(model, given)
+    with tempfile.TemporaryDirectory(prefix="explain_step_dry_run_") as folder:
+        shot = step.explain(fitted, rows, given["target"], directory=folder, **arguments)
+    return {
+        **{"status": shot.status, "reason": shot.reason, "snapshot_id": shot.id},
+        **{"path": None, "dry_run": True},
+    }
 
 
 def _logged_facts(logged: LoggedSnapshot, output_dir: Path | None) -> dict[str, Any]:
@@ -268,6 +306,8 @@ def _report_run(facts: dict[str, Any], *, as_json: bool) -> None:
     from explain_step.terminal import clean
 
     _print_status(facts["status"], clean(facts["reason"]))
+    if facts.get("dry_run"):
+        click.echo("dry run: nothing was written")
     for label, key in (("snapshot", "snapshot_id"), ("directory", "path"), ("page", "url")):
         if facts.get(key):
             click.echo(f"{label:<10}{facts[key]}")

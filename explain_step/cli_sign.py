@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 @click.option(
     "--openssf", is_flag=True, help="A P-256 key for sign --openssf; its public half goes to KEYFILE.pub."
 )
+@click.option("--dry-run", is_flag=True, help="Look whether the file can be made; make no key.")
 @common
-def keygen(keyfile: Path, *, openssf: bool, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
+def keygen(
+    keyfile: Path, *, openssf: bool, dry_run: bool, as_json: bool, tracking_uri: str | None, verbose: bool
+) -> int:
     """Make an Ed25519 key for signing snapshots, and print its key id.
 
     KEYFILE is written with access for its owner alone, and never overwritten. Keep it away from training jobs:
@@ -28,6 +31,8 @@ def keygen(keyfile: Path, *, openssf: bool, as_json: bool, tracking_uri: str | N
     """
     import base64
 
+    if dry_run:
+        return _could_be_made(keyfile, as_json=as_json)
     if openssf:
         return _pair(keyfile, as_json=as_json)
     from explain_step.snapshot.signing import generate
@@ -43,6 +48,17 @@ def keygen(keyfile: Path, *, openssf: bool, as_json: bool, tracking_uri: str | N
     click.echo(
         "allow it with a line '<key id> <owner>' in a file for verify --allowed-keys, or in the policy"
     )
+    return YES
+
+
+def _could_be_made(keyfile: Path, *, as_json: bool) -> int:
+    if keyfile.exists() or not keyfile.parent.is_dir():
+        why = "is there already" if keyfile.exists() else "would be in a folder that is not there"
+        raise click.UsageError(f"KEYFILE must be a new file; {str(keyfile)!r} {why}.")
+    if as_json:
+        print_json({"path": str(keyfile), "dry_run": True})
+    else:
+        click.echo(f"dry run: no key was made; {keyfile} is free")
     return YES
 
 
@@ -68,6 +84,7 @@ def _pair(keyfile: Path, *, as_json: bool) -> int:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Instead: sign the model's files for OpenSSF tools into this new file, with the EC key of --key.",
 )
+@click.option("--dry-run", is_flag=True, help="Verify what would be signed, and write nothing.")
 @common
 def sign(
     source: str,
@@ -76,6 +93,7 @@ def sign(
     key_command: str | None,
     public_key: str | None,
     openssf: Path | None,
+    dry_run: bool,
     as_json: bool,
     tracking_uri: str | None,
     verbose: bool,
@@ -94,26 +112,33 @@ def sign(
                 "--openssf needs --key, a PEM file of an elliptic-curve key, and no --key-command."
             )
         with working(verbose=verbose):
-            found = tracking.sign_openssf(source, openssf, key=key, tracking_uri=tracking_uri)
-        return _told(openssf, files=found.files, as_json=as_json)
+            found = tracking.sign_openssf(
+                source, openssf, key=key, dry_run=dry_run, tracking_uri=tracking_uri
+            )
+        return _told(openssf, files=found.files, as_json=as_json, dry_run=dry_run)
     signer = _signer(key, command=key_command, public_key=public_key)
     with working(verbose=verbose):
-        signed = tracking.sign(source, signer, tracking_uri=tracking_uri)
+        signed = tracking.sign(source, signer, dry_run=dry_run, tracking_uri=tracking_uri)
+    facts = {"snapshot_id": signed.snapshot_id, "key_id": signed.key_id, "path": signed.path}
     if as_json:
-        print_json({"snapshot_id": signed.snapshot_id, "key_id": signed.key_id, "path": signed.path})
+        print_json({**facts, "dry_run": dry_run})
         return YES
-    click.echo(f"{click.style('signed', fg='green', bold=True)}: snapshot {signed.snapshot_id[:12]}")
+    click.echo(f"{_done(dry_run)}: snapshot {signed.snapshot_id[:12]}")
     click.echo(f"key id    {signed.key_id}")
-    click.echo(f"stored    {signed.path}")
+    click.echo(f"stored    {'nothing' if dry_run else signed.path}")
     return YES
 
 
-def _told(bundle: Path, *, files: int, as_json: bool) -> int:
+def _done(dry_run: bool) -> str:
+    return "dry run, nothing was written" if dry_run else click.style("signed", fg="green", bold=True)
+
+
+def _told(bundle: Path, *, files: int, as_json: bool, dry_run: bool) -> int:
     if as_json:
-        print_json({"path": str(bundle), "files": files})
+        print_json({"path": str(bundle), "files": files, "dry_run": dry_run})
         return YES
-    click.echo(f"{click.style('signed', fg='green', bold=True)}: {files} files, for OpenSSF tools")
-    click.echo(f"stored    {bundle}")
+    click.echo(f"{_done(dry_run)}: {files} files, for OpenSSF tools")
+    click.echo(f"stored    {'nothing' if dry_run else bundle}")
     return YES
 
 

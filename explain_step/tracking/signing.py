@@ -23,7 +23,9 @@ class Signed:
     snapshot_id: str
 
 
-def sign(source: str | Path, signer: Signer, *, tracking_uri: str | None = None) -> Signed:
+def sign(
+    source: str | Path, signer: Signer, *, dry_run: bool = False, tracking_uri: str | None = None
+) -> Signed:
     """Verify a snapshot and add a signature of its manifest.
 
     Parameters
@@ -31,6 +33,8 @@ def sign(source: str | Path, signer: Signer, *, tracking_uri: str | None = None)
     source : path or str
         A snapshot directory, ``runs:/<id>``, ``models:/name/3``, ``models:/name@alias``, ``models:/m-<id>``.
     signer : Signer
+    dry_run : bool
+        Verify, and write nothing.
     tracking_uri : str, optional
         Default: MLflow's current one. It is read, never set.
 
@@ -41,16 +45,22 @@ def sign(source: str | Path, signer: Signer, *, tracking_uri: str | None = None)
     """
     directory = local_directory(source)
     if directory is not None:
-        return _signed(directory, signer, str(directory))
+        return _signed(directory, signer, str(directory), dry_run=dry_run)
     place, folder = locate(str(source), tracking_uri=tracking_uri)
     with tempfile.TemporaryDirectory(prefix="explain_step_sign_") as copy:
-        signed = _signed(place.get(folder, destination=Path(copy)), signer, folder)
-        place.put(Path(copy) / folder / SIGNATURES / f"{signer.key_id}.json", f"{folder}/{SIGNATURES}")
+        signed = _signed(place.get(folder, destination=Path(copy)), signer, folder, dry_run=dry_run)
+        if not dry_run:
+            place.put(Path(copy) / folder / SIGNATURES / f"{signer.key_id}.json", f"{folder}/{SIGNATURES}")
     return signed
 
 
 def sign_openssf(
-    source: str | Path, to: str | Path, *, key: str | Path, tracking_uri: str | None = None
+    source: str | Path,
+    to: str | Path,
+    *,
+    key: str | Path,
+    dry_run: bool = False,
+    tracking_uri: str | None = None,
 ) -> OpenSSFFound:
     """Verify a snapshot, then sign the model that it explains for OpenSSF tools; of a directory, the snapshot.
 
@@ -62,6 +72,8 @@ def sign_openssf(
         A new file, outside the snapshot: there it would be a file that the manifest does not name.
     key : path
         PEM file of an elliptic-curve private key.
+    dry_run : bool
+        Sign into a file that is removed again.
 
     Raises
     ------
@@ -75,18 +87,22 @@ def sign_openssf(
         msg = f"{source} was not signed, it does not verify: {wrong[0].code} {wrong[0].message}"
         raise SnapshotError(msg)
     with signed_folder(source, tracking_uri=tracking_uri) as (folder, leave_out):
-        return sign_folder(folder, to, key=key, leave_out=leave_out)
+        found = sign_folder(folder, to, key=key, leave_out=leave_out)
+    if dry_run:
+        Path(to).unlink()
+    return found
 
 
-def _signed(directory: Path, signer: Signer, shown: str) -> Signed:
+def _signed(directory: Path, signer: Signer, shown: str, *, dry_run: bool) -> Signed:
     findings = verify_directory(directory)
     wrong = [f for f in findings if f.verdict != "pass"]
     if wrong:
         msg = f"{shown} was not signed, it does not verify: {wrong[0].code} {wrong[0].message}"
         raise SnapshotError(msg)
-    written = sign_directory(directory, signer)
+    if not dry_run:
+        sign_directory(directory, signer)
     return Signed(
-        path=f"{shown}/{SIGNATURES}/{written.name}",
+        path=f"{shown}/{SIGNATURES}/{signer.key_id}.json",
         key_id=signer.key_id,
         snapshot_id=str(findings[0].evidence["snapshot_id"]),
     )
