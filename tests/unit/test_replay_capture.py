@@ -75,6 +75,39 @@ def test_the_machine_says_what_it_is_or_why_not() -> None:
     assert "/" not in json.dumps(record["blas"])
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the kernel tells it here")
+def test_what_the_machine_says_is_what_the_kernel_says() -> None:
+    """An unknown is allowed where a fact cannot be had; on Linux these can."""
+    record = provenance.environment()
+    facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    told = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = told.get("flags") or told.get("Features")
+    assert flags is None or set(record["cpu_flags"].split()) == set(flags.split())
+    assert "model name" not in told or record["cpu"] == told["model name"]
+    total = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024
+    assert record["memory_bytes"] == pytest.approx(total, rel=0.05)
+    assert record["kernel"] == f"{os.uname().sysname} {os.uname().release}"
+    assert record["libc"] == os.confstr("CS_GNU_LIBC_VERSION")
+    assert record["cores"] == os.cpu_count()
+    assert record["cores_usable"] == len(os.sched_getaffinity(0))
+    assert record["python"]["compiler"] in sys.version
+    assert Path("/proc/driver/nvidia/version").is_file() == ("driver" in record["gpu"])
+    (blas,) = {library["internal_api"] for library in record["blas"] if library["user_api"] == "blas"}
+    assert blas in ("openblas", "mkl", "blis", "flexiblas", "armpl")
+
+
+def test_a_distribution_is_told_as_its_own_files_tell_it() -> None:
+    rows = {row["name"]: row for row in provenance.environment()["distributions"]}
+    for name in ("numpy", "pandas", "mlflow"):
+        files = metadata.distribution(name)
+        assert rows[name]["installer"] == (files.read_text("INSTALLER") or "").strip()
+        tags = [
+            line[5:] for line in (files.read_text("WHEEL") or "").splitlines() if line.startswith("Tag: ")
+        ]
+        assert rows[name]["wheel_tag"].split() == sorted(tags)
+        assert rows[name]["from_index"] is (files.read_text("direct_url.json") is None)
+
+
 def test_the_container_is_the_one_that_is_named(monkeypatch) -> None:
     digest = "sha256:" + "ab" * 32
     monkeypatch.setenv("EXPLAIN_STEP_CONTAINER", f"https://me:CANARY@registry.example/train@{digest}")
