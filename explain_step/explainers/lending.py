@@ -20,6 +20,9 @@ from explain_step.types import FittedModel, FloatArray, IntArray, Response
 NEAR = 1e-9
 """Classes whose probabilities are closer are tied but for rounding: which one wins is for the model itself to say."""
 
+GRAIN_BITS = 44
+"""Binary digits that are kept of a sum, counted from the largest that the trees can have."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lending:
@@ -77,9 +80,13 @@ def from_trees(model: FittedModel, lendings: Sequence[Lending]) -> list[Response
 
 
 def _summed(model: FittedModel, ensemble: Ensemble, lendings: Sequence[Lending]) -> list[FloatArray]:
-    """Return the trees' sums, offset included."""
+    """Return the trees' sums, offset included, to a number of digits that their rounding leaves alone.
+
+    A forest's probability of 0 or 1 is then just that: what is next to it by rounding would be no tie of it.
+    """
     used, places = np.unique(tree.raw_sources(model, ensemble), return_inverse=True)
     forest = tree_masks.blocks(ensemble, places=places)
+    grain = _grain(ensemble)
     out: list[FloatArray] = [np.zeros(0)] * len(lendings)
     for base in {id(one.base): one.base for one in lendings}.values():
         mine = [i for i, one in enumerate(lendings) if one.base is base]
@@ -94,10 +101,18 @@ def _summed(model: FittedModel, ensemble: Ensemble, lendings: Sequence[Lending])
             value=np.concatenate([lendings[i].value for i in mine]),
         )
         total = tree_masks.exchanged(forest, rows, lent, queries, columns=len(used)) + ensemble.offset
+        total = np.round(total / grain) * grain
         ends = np.cumsum([len(lendings[i].row) for i in mine])[:-1]
         for i, part in zip(mine, np.split(total, ends), strict=True):
             out[i] = part
     return out
+
+
+def _grain(ensemble: Ensemble) -> float:
+    """Return a power of two below what the sums are precise to, and far above their rounding."""
+    largest = sum(np.abs(one.values).max(initial=0.0) for one in ensemble.trees)
+    size = float(largest + np.abs(ensemble.offset).max(initial=0.0))
+    return float(2.0 ** (np.ceil(np.log2(size)) - GRAIN_BITS)) if size > 0 else 1.0
 
 
 def _place(model: FittedModel, used: IntArray, feature: str) -> int:

@@ -159,6 +159,18 @@ def test_what_does_not_change_a_leaf_changes_no_bit():
         assert np.array_equal(answer.output, found[0].output)
 
 
+def test_a_forests_sure_answers_are_ties():
+    # ten times a tenth is not one in floating point, and a sum of changes is not a sum
+    model = RandomForestClassifier(10, random_state=0).fit(NUMBERS, TWO)
+    subject = make_subject(model, NUMBERS, NUMBERS[:60])
+    found = from_trees(subject.model, lendings_of(NUMBERS, queries=600))
+    assert found is not None
+    answers = np.concatenate([answer.output for answer in found])
+    for sure in (0.0, 1.0):
+        assert (answers == sure).sum() > 20
+        assert not ((np.abs(answers - sure) < 1e-9) & (answers != sure)).any()
+
+
 def explained(model: object, y: np.ndarray, **options: object) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the dependence table and the permutation importance of a model."""
     subject = make_subject(model, X, X[:200], **options)

@@ -151,7 +151,6 @@ class _Made:
         return os.mkdir, (str(self.place),)
 
 
-@pytest.mark.filterwarnings("ignore")  # an old MLflow warns of much where it is imported first
 @pytest.mark.parametrize("odd", ["link", "outside", "folder", "loop", "pipe", "holes", "description"])
 def test_a_folder_that_is_no_model_is_looked_at_before_it_is_copied(tmp_path: Path, odd: str) -> None:
     """A link leads out, reading a pipe never ends, a file with holes fills the disk or the memory."""
