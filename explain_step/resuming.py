@@ -155,13 +155,13 @@ def _complete(entry: Entry, target: Target, *, folder: Path) -> Snapshot:
     if entry.whole:
         return shot
     ref = tracking.ref_of(target, model_class=shot.model.model_class)
-    context = partial(stored_context, shot, ref=ref)
+    page, card = report.writers(partial(stored_context, shot, ref=ref))
     previous = tracking.previous_snapshot(target)
     return snapshot.with_model(
         shot,
         ref,
         directory=folder,
         previous=previous if tracking.later_snapshot_id(target, shot) is None else None,
-        page=lambda identity: report.page(context(snapshot_id=identity)),
-        card=lambda identity: report.card(context(snapshot_id=identity)),
+        page=page,
+        card=card,
     )

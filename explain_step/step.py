@@ -271,6 +271,7 @@ def write_snapshot(
     tables = {a.name: a for a in explanation.artifacts}
     figures = plots.render(tables, labels=labels, drawing=drawing) if draw else ()
     context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
+    page, card = report.writers(context) if draw else (None, None)
     parts = snapshot.SnapshotParts(
         model=ref,
         artifacts=explanation.artifacts,
@@ -289,8 +290,8 @@ def write_snapshot(
         consumers=explanation.consumers,
         all_rows=explanation.all_rows,
         **(said or {}),
-        page=(lambda identity: report.page(context(snapshot_id=identity))) if draw else None,
-        card=(lambda identity: report.card(context(snapshot_id=identity))) if draw else None,
+        page=page,
+        card=card,
     )
     parent = Path(directory) if directory is not None else Path(tempfile.mkdtemp(prefix="explain_step_"))
     return snapshot.write(parent, parts=parts)

@@ -6,11 +6,15 @@ a model card in Markdown. Both print the same `View`, which is made from tables 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import Protocol
+
 from explain_step.report import render
 from explain_step.report.context import PageContext
 from explain_step.report.view import view
 
-__all__ = ["PageContext", "card", "page"]
+__all__ = ["PageContext", "card", "page", "writers"]
 
 
 def page(context: PageContext) -> str:
@@ -36,3 +40,17 @@ def card(context: PageContext) -> str:
     context : PageContext
     """
     return render.markdown(view(context))
+
+
+class Contexts(Protocol):
+    """Gives the context of a snapshot whose id is known last."""
+
+    def __call__(self, *, snapshot_id: str) -> PageContext:
+        """Return the context with this id in it."""
+        ...
+
+
+def writers(context: Contexts) -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """Return `page` and `card` as functions of the snapshot id; both print one view, which is made once."""
+    seen = cache(lambda identity: view(context(snapshot_id=identity)))
+    return (lambda identity: render.html(seen(identity))), (lambda identity: render.markdown(seen(identity)))
