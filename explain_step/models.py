@@ -310,12 +310,6 @@ def _callable(model: Any, *, frame: pd.DataFrame, config: Config) -> tuple[Abili
             if hasattr(model, question):
                 call, classes = getattr(model, question), fitted(model, "classes_")
                 break
-    if isinstance(model, str):
-        msg = (
-            "Argument model must be a fitted model, an MLflow pyfunc model or a callable, got a str; a models:/ or runs:/ "
-            "URI is for log_explanations() and explain-step run, or give what mlflow.pyfunc.load_model() returns."
-        )
-        raise InvalidInput(msg)
     if not callable(call):
         msg = (
             "Argument model must be a fitted model, an MLflow pyfunc model or a callable, got "

@@ -44,14 +44,17 @@ def explain(
     *,
     config: Config | dict[str, Any] | str | Path | None = None,
     directory: str | Path | None = None,
+    tracking_uri: str | None = None,
+    allow_pickle: bool = False,
     **options: Any,
 ) -> Snapshot:
-    """Explain a fitted model on held-out rows and write the snapshot to a directory, without MLflow.
+    """Explain a fitted model on held-out rows and write the snapshot to a directory; nothing is logged to MLflow.
 
     Parameters
     ----------
-    model : object
-        Fitted estimator, Pipeline, booster, MLflow pyfunc model, or any ``predict`` callable.
+    model : object or str
+        Fitted estimator, Pipeline, booster, MLflow pyfunc model, any ``predict`` callable, or a ``models:/…`` or
+        ``runs:/…`` URI, whose model is loaded.
     X : frame-like of shape (n, features)
         Held-out rows: pandas, polars, Arrow, a Parquet or CSV path, an MLflow dataset, or a Spark DataFrame, whose rows
         are explained on its executors (``docs/scale.md``). Columns that the model does not read can be used for segments.
@@ -61,6 +64,11 @@ def explain(
         Options; keyword options win over it.
     directory : path, optional
         Parent folder of the snapshot. Default: a new temporary folder.
+    tracking_uri : str, optional
+        MLflow tracking server that a URI is read from. Default: MLflow's current one. No global URI is changed.
+    allow_pickle : bool
+        Of a URI, also load formats that run code (pickles, custom pyfunc models). Refused otherwise: nobody has vouched for
+        their bytes.
     **options
         The keys of `explain_step.Config`, and ``background`` (frame-like; the rows the model's outputs are compared
         with; default: the explained rows themselves), ``sample_weight``, ``dataset`` (`explain_step.dataset.Dataset`:
@@ -77,6 +85,8 @@ def explain(
         An argument breaks a rule; the message names argument, rule, value and remedy.
     PredictionFailed
         The model raised, or returned something that cannot be explained.
+    SnapshotError
+        Loading the model of the URI would run code, and ``allow_pickle`` is false.
 
     Notes
     -----
@@ -96,9 +106,17 @@ def explain(
     """
     parsed, data = config_room.load(config, options)
     said = _said(data)
-    with plots.Drawing(labels=parsed.feature_labels) as drawing:
+    target = None
+    with tracking.within(), plots.Drawing(labels=parsed.feature_labels) as drawing:
+        if isinstance(model, str):
+            target = tracking.find(
+                tracking.asked_for(run_id=None, model_uri=model, tracking_uri=tracking_uri)
+            )
+            model = tracking.load_model(target, allow_pickle=allow_pickle)
         explanation = computed(model, X, y, config=parsed, watch=drawing, **data)
         ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
+        if target is not None:
+            ref = tracking.facts_of(target, subject=explanation.subject, config=parsed).ref
         return write_snapshot(explanation, ref=ref, directory=directory, said=said, drawing=drawing)
 
 
@@ -120,7 +138,7 @@ def log_explanations(
     Parameters
     ----------
     model : object or str
-        As in `explain`; or a ``models:/…`` or ``runs:/…`` URI, which is loaded (then ``model_uri`` is not needed).
+        As in `explain`; with a URI ``model_uri`` is not needed.
     X, y, config, **options
         As in `explain`.
     run_id : str, optional
@@ -134,8 +152,7 @@ def log_explanations(
     tracking_uri : str, optional
         MLflow tracking server. Default: MLflow's current one. No global URI is changed.
     allow_pickle : bool
-        Where the model is given by its URI: also load formats that run code (pickles, custom pyfunc models). Refused
-        otherwise: nobody has vouched for their bytes.
+        As in `explain`.
 
     Returns
     -------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
-from tracking_kit import Store, fitted, log
+from tracking_kit import Store, fitted, log, pickle_free, rows
 
-from explain_step.errors import InvalidInput
+import explain_step
+from explain_step.errors import InvalidInput, SnapshotError
 from explain_step.tracking import resolve
 
 
@@ -117,3 +119,30 @@ def test_no_global_uri_is_set_and_no_store_appears_in_the_working_directory(
     resolve(run_id=run.info.run_id, tracking_uri=store.uri)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert mlflow.tracking._tracking_service.utils._tracking_uri is None
+
+
+@pickle_free
+def test_a_model_named_by_its_uri_is_explained_and_nothing_is_logged(
+    active_store: Store, tmp_path: Path
+) -> None:
+    X, y = rows()
+    with mlflow.start_run() as run:
+        log(fitted(), name="pickled", registered="risky", serialization_format="pickle")
+        log(fitted(), registered="mortgage")
+
+    def known() -> list[dict[str, Any]]:
+        version = active_store.client.get_model_version("mortgage", "1")
+        return [active_store.client.get_run(run.info.run_id).to_dictionary(), dict(version), version.tags]
+
+    before = known()
+    shot = explain_step.explain("models:/mortgage/1", X, y, directory=tmp_path / "here")
+    assert (shot.model.name, shot.model.version, shot.model.binding) == ("mortgage", "1", "verified")
+    assert known() == before
+    logged = explain_step.log_explanations("models:/mortgage/1", X, y, on_error="raise")
+    assert logged.id == shot.id
+    with pytest.raises(SnapshotError, match="allow_pickle"):
+        explain_step.explain("models:/risky/1", X, y)
+    allowed = explain_step.explain("models:/risky/1", X, y, allow_pickle=True, directory=tmp_path / "risky")
+    assert allowed.status == shot.status
+    with pytest.raises(InvalidInput, match="models:/"):
+        explain_step.explain("mortgage", X, y)

@@ -391,8 +391,3 @@ def test_rows_in_lists_and_metrics_named_twice():
 def test_a_config_file_with_a_byte_order_mark(tmp_path):
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"segments": "age"}')
     assert load_config(tmp_path / "a.json", {})[0].segments == ("age",)
-
-
-def test_a_model_uri_is_told_where_it_belongs():
-    with pytest.raises(InvalidInput, match=r"models:/ or runs:/ URI is for log_explanations\(\)"):
-        wrap("models:/mortgage/1", frame=pd.DataFrame({"a": [1.0, 2.0]}), config=Config())
