@@ -155,6 +155,7 @@ def subject(
         *caveats,
         *more,
         *_row_caveats(made),
+        *_two_values_caveat(made, config=config),
         *_column_caveats(X, background=reference),
         *_unread_caveat(whole, X),
         *_repeat_caveat(model, X, response),
@@ -232,6 +233,20 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
             )
             found.append(Caveat(code="absent_classes", section=SECTION, message=message))
     return tuple(found)
+
+
+def _two_values_caveat(made: Subject, *, config: Config) -> tuple[Caveat, ...]:
+    """Return what to do where labels and answers look like a classifier's, and nothing else tells that it is one."""
+    model, output = made.model, made.response.predicted
+    if config.task is not None or model.task != "regression" or made.y is None or output.shape[1] != 1:
+        return ()
+    if set(np.unique(made.y).tolist()) != {0.0, 1.0} or output.min() < 0 or output.max() > 1:
+        return ()
+    message = (
+        "The labels are 0 and 1 and every answer lies between them, but the model is explained as a regression: its "
+        "errors are measured, not its ranking. If the answers are probabilities, say task='binary'."
+    )
+    return (Caveat(code="two_valued_target", section=SECTION, message=message),)
 
 
 def _column_caveats(X: pd.DataFrame, *, background: pd.DataFrame) -> tuple[Caveat, ...]:

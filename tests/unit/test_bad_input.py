@@ -339,6 +339,27 @@ def test_a_class_without_labels_is_named():
     assert "rows with a positive weight are 'yes'" in one.message
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "task", "told"),
+    [
+        *((0.0, 1.0, None, True), (0.0, 1.0, "regression", False)),
+        *((0.0, 1.2, None, False), (0.0, 1.0, "binary", False)),
+    ],
+)
+def test_a_probability_that_is_taken_for_a_regression_is_told(low, high, task, told):
+    def predict(rows):
+        return np.clip(rows["age"].to_numpy(), low, high)
+
+    config = Config(task=task)
+    model = wrap(predict, frame=X, config=config)
+    found = [
+        c
+        for c in data.subject(model, X, (FLAG == "yes") * 1, config=config)[1]
+        if c.code == "two_valued_target"
+    ]
+    assert [("task='binary'" in c.message, c.degrades) for c in found] == [(True, False)] * told
+
+
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
 def test_boosters_that_were_not_fitted(library):
     booster = pytest.importorskip(library)
