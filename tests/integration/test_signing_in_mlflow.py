@@ -167,6 +167,7 @@ def test_each_explanation_of_a_model_holds_the_manifest_of_the_one_before(
         "followed": 1,
         "by_bytes": 1,
         "end": "the first",
+        "forks": [],
     }
     place = Path(str(target.model_location).removeprefix("file://")) / "explanations"
     card = place / shots[0].id / "card.md"

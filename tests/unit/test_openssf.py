@@ -154,7 +154,8 @@ def test_a_snapshot_with_such_a_signature_beside_it_verifies(key: Path, tmp_path
     to, public = str(tmp_path / "shot.sig"), f"{key}.pub"
     assert invoke(["sign", str(shot), "--openssf", str(shot / "x.sig"), "--key", str(key)]) == 2
     assert invoke(["sign", str(shot), "--openssf", to, "--key", str(key), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"path": to, "files": len(list(shot.rglob("*.*")))}
+    told = {"path": to, "files": len(list(shot.rglob("*.*"))), "dry_run": False}
+    assert json.loads(capsys.readouterr().out) == told
     sign_directory(shot, generate(tmp_path / "ed.pem"))  # may come later
     assert invoke(["verify", str(shot), "--openssf", to, "--openssf-key", public]) == 0
     out = capsys.readouterr().out
