@@ -22,7 +22,7 @@ from mlflow.models.evaluation.base import EvaluationArtifact, EvaluationResult, 
 from explain_step.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from explain_step.tracking import Asked, LoggedSnapshot, Target
+    from explain_step.tracking import Asked, LoggedSnapshot
 
 __all__ = ["ExplainStepEvaluator", "SnapshotFile"]
 
@@ -163,13 +163,6 @@ def _say_nothing(request: Request) -> None:
         msg = f"Argument model must be given: {text}."
         raise InvalidInput(msg)
     logger.warning("explain_step: %s", text)
-
-
-def find_target(model: Any, *, run_id: str, model_id: str | None) -> Target:
-    """Return the run with the logged model that was evaluated, or the run alone for a plain function."""
-    from explain_step import tracking
-
-    return tracking.find(asked_by(model, run_id=run_id, model_id=model_id))
 
 
 def asked_by(model: Any, *, run_id: str, model_id: str | None) -> Asked:

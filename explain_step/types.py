@@ -166,14 +166,6 @@ class FittedModel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentSpec:
-    """One declared way to cut the rows: a column, an expression, or the intersection of several."""
-
-    name: str
-    parts: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
     """What is explained: a model, held-out rows, and the background they are compared with.
 

@@ -52,31 +52,6 @@ class Stopwatch:
                     done += 1
 
 
-def repeated(base: pd.DataFrame, times: int) -> pd.DataFrame:
-    """Return ``base`` stacked ``times`` times, block after block, with a fresh index."""
-    return base.iloc[np.tile(np.arange(len(base)), times)].reset_index(drop=True)
-
-
-def predict(model: FittedModel, frame: pd.DataFrame, *, block: int) -> FloatArray:
-    """Return the outputs of stacked rows, in calls of whole blocks of at most `CHUNK` rows.
-
-    Parameters
-    ----------
-    frame : DataFrame of n rows
-    block : int
-        Rows that belong together; a call holds a whole number of blocks (at least one).
-
-    Returns
-    -------
-    ndarray of shape (n, n_outputs)
-    """
-    size = max(CHUNK // max(block, 1), 1) * block
-    if len(frame) <= size:
-        return model.predict(frame)
-    starts = range(0, len(frame), size)
-    return np.concatenate([model.predict(frame.iloc[s : s + size].reset_index(drop=True)) for s in starts])
-
-
 def predict_all(model: FittedModel, frames: Iterable[pd.DataFrame]) -> list[FloatArray]:
     """Return the outputs of several frames of equal columns, asked for in as few calls as `CHUNK` allows."""
     return ask_all(model.predict, frames)

@@ -26,7 +26,8 @@ from sklearn.preprocessing import OneHotEncoder
 from tracking_kit import REQUIREMENTS, Store, current_store, log
 
 import explain_step
-from explain_step.evaluator import ExplainStepEvaluator, SnapshotFile, find_target, read_config
+from explain_step.evaluator import ExplainStepEvaluator, SnapshotFile, asked_by, read_config
+from explain_step.tracking import find
 
 pytestmark = [
     pytest.mark.slow,
@@ -251,12 +252,12 @@ def test_a_function_is_explained_and_its_evidence_stays_with_the_run(active_stor
 def test_a_function_counts_for_a_logged_model_that_is_named(active_store: Store) -> None:
     with mlflow.start_run() as run:
         info = log(LogisticRegression().fit(*numbers()))
-    named = find_target(object(), run_id=run.info.run_id, model_id=info.model_id)
-    alone = find_target(object(), run_id=run.info.run_id, model_id=None)
+    named = find(asked_by(object(), run_id=run.info.run_id, model_id=info.model_id))
+    alone = find(asked_by(object(), run_id=run.info.run_id, model_id=None))
     assert (named.model_id, alone.model_id) == (info.model_id, None)
     assert named.run_id == alone.run_id == run.info.run_id
     loaded = mlflow.pyfunc.load_model(info.model_uri)
-    assert find_target(loaded, run_id=run.info.run_id, model_id="m-" + "0" * 32).model_id == info.model_id
+    assert find(asked_by(loaded, run_id=run.info.run_id, model_id="m-" + "0" * 32)).model_id == info.model_id
 
 
 def test_a_failure_is_marked_and_the_other_evaluators_go_on(active_store: Store) -> None:
