@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -37,3 +39,14 @@ class Seeds:
     def integer(self, *names: str) -> int:
         """Return a 31-bit seed for libraries that want an integer."""
         return int(self.rng(*names).integers(2**31 - 1))
+
+
+@contextmanager
+def isolated_numpy_rng(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator inside the block and restore the caller's state after it."""
+    state = np.random.get_state()  # noqa: NPY002 - third-party code draws from the legacy generator
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

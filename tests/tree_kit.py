@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -142,14 +141,3 @@ def one_thread() -> Any:
             yield
 
     return limited
-
-
-@contextmanager
-def isolated_numpy_rng(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator inside the block and restore the caller's state after it."""
-    state = np.random.get_state()  # noqa: NPY002 - third-party code draws from the legacy generator
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

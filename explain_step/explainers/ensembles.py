@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -338,7 +337,23 @@ def scores(model: FittedModel) -> tuple[Ensemble, bool]:
 
 def remembering(model: FittedModel) -> FittedModel:
     """Return the model with trees that are read once, when they are first needed."""
-    return replace(model, trees=cache(partial(_scores, model)))
+    return replace(model, trees=_ReadOnce(model))
+
+
+class _ReadOnce:
+    """The trees of a model. Another process, which the model is sent to, reads them anew."""
+
+    def __init__(self, model: FittedModel) -> None:
+        self._model = model
+        self._found: tuple[Ensemble, bool] | None = None
+
+    def __call__(self) -> tuple[Ensemble, bool]:
+        if self._found is None:
+            self._found = _scores(self._model)
+        return self._found
+
+    def __reduce__(self) -> tuple[type[_ReadOnce], tuple[FittedModel]]:
+        return _ReadOnce, (self._model,)
 
 
 def _scores(model: FittedModel) -> tuple[Ensemble, bool]:

@@ -140,6 +140,7 @@ def download(place: Place, destination: Path) -> Path:
     InvalidInput
         A local store holds a link or a special file there, or more bytes than are free at the destination.
     """
+    destination.mkdir(parents=True, exist_ok=True)
     root = place.local_root()
     if root is not None:
         _check_files(root, destination)

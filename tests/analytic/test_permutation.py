@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from small_subjects import CONFIG, SEEDS, brute_force, subject_from, subject_of
-from tree_kit import isolated_numpy_rng
 
 from explain_step import explainers
 from explain_step.config import Config
@@ -18,7 +17,7 @@ from explain_step.explainers import masking, permutation, walks
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.permutation import PERMUTATION, plan
 from explain_step.explainers.sampling import spread_rows, stratified_partners
-from explain_step.seeds import Seeds
+from explain_step.seeds import Seeds, isolated_numpy_rng
 from explain_step.types import Response
 
 

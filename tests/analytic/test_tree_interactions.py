@@ -19,7 +19,6 @@ from tree_kit import (
     attributions,
     both_engines,
     hand_made,
-    isolated_numpy_rng,
     make_subject,
     mixed_frame,
     one_thread,
@@ -30,6 +29,7 @@ from tree_kit import (
 from explain_step.errors import NotApplicable
 from explain_step.explainers import ensembles, tree, tree_compiled, tree_interactions
 from explain_step.explainers.ensembles import Ensemble
+from explain_step.seeds import isolated_numpy_rng
 
 CELLS = np.array([-np.inf, -2.0, -1.0, 0.0, 5e-324, 0.25, 1.0, 5.0, np.inf, np.nan])
 GRID = np.array([-np.inf, -1.0, -5e-324, 0.0, 0.5, 1.0, np.inf])

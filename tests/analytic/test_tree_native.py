@@ -13,10 +13,11 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from threadpoolctl import threadpool_limits
-from tree_kit import attributions, isolated_numpy_rng, make_subject, mixed_frame
+from tree_kit import attributions, make_subject, mixed_frame
 
 from explain_step.errors import NotApplicable
 from explain_step.explainers import ensembles, tree, tree_path_dependent
+from explain_step.seeds import isolated_numpy_rng
 from explain_step.types import Subject
 
 X, Y = mixed_frame(400)

@@ -312,3 +312,16 @@ def test_only_the_columns_that_are_split_on_are_encoded():
     assert got.values.shape == (20, 800, 1)
     assert int(np.abs(got.values).sum(axis=(0, 2)).argmax()) == 7
     assert tree.raw_sources(subject.model, ensemble).tolist() == list(ensemble.columns)
+
+
+def test_trees_are_read_once_and_anew_where_the_model_is_sent():
+    import cloudpickle
+
+    model = RandomForestRegressor(3, random_state=0, max_depth=3).fit(NUMBERS.fillna(0), Y)
+    wrapped = ensembles.remembering(make_subject(model, NUMBERS.fillna(0)[:20], NUMBERS.fillna(0)[20:]).model)
+    first = ensembles.parse(wrapped)
+    assert ensembles.parse(wrapped) is first
+    assert wrapped.trees is not None
+    sent = cloudpickle.loads(cloudpickle.dumps(wrapped.trees))
+    rows = first.encode(NUMBERS.fillna(0))
+    np.testing.assert_array_equal(ensembles.predict(sent()[0], rows), ensembles.predict(first, rows))
