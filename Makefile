@@ -10,7 +10,7 @@ SYNC   := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --quiet --frozen --inexa
 export PYTHONDONTWRITEBYTECODE :=
 # a file stays on one worker, so that what it sets up is set up once
 WORKERS := -n 2 --dist loadfile
-# slow tests wait for servers, deadlines and Spark half of their time
+# slow tests wait much of their time for servers, deadlines and Spark
 WAITING := -n 3 --dist loadfile
 
 .PHONY: demo test test-slow check lint types test-oldest ui clean
