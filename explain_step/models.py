@@ -271,7 +271,7 @@ def _pyfunc(model: Any, *, frame: pd.DataFrame, config: Config) -> tuple[Abiliti
     names = _signature_names(schema, frame) if schema is not None and schema.has_input_names() else None
     try:
         raw = unwrapped(model.get_raw_model())
-    except NotImplementedError:
+    except NotImplementedError:  # MLflow's answer for flavors that hold no single native object
         raw = None
     if raw is not None and (is_pipeline(raw) or is_booster(raw) or is_estimator(raw)):
         columns = columns_of(raw, frame if names is None else _narrowed(frame, raw, names))

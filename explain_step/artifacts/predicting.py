@@ -19,7 +19,7 @@ from explain_step.types import FittedModel, FloatArray, Reads, Response
 CHUNK = 200_000
 """Most rows in one prediction call."""
 COMPARED = 24
-"""Answers of each lending that are compared with the model's own."""
+"""Answers of each lending, at least, that are compared with the model's own; all, where there are fewer."""
 T = TypeVar("T")
 
 
@@ -108,7 +108,7 @@ def from_trees(
     found = lending.from_trees(model, lendings)
     if found is None or any(getattr(answer, reads) is None for answer in found):
         return None
-    parts = [np.unique(np.linspace(0, len(a.output) - 1, COMPARED).astype(np.int64)) for a in found]
+    parts = [slice(None, None, max(1, len(answer.output) // COMPARED)) for answer in found]
     frames = [one.frame(part) for one, part in zip(lendings, parts, strict=True)]
 
     def ask(frame: pd.DataFrame) -> npt.NDArray[Any]:
@@ -120,8 +120,8 @@ def from_trees(
     except ExplainStepError:
         return None  # the caller asks the model, and says what it answers
     mine = [getattr(answer, reads)[part] for answer, part in zip(found, parts, strict=True)]
-    ensemble = ensembles.scores(model)[0]
-    return found if all(_same(a, b, ensemble=ensemble) for a, b in zip(own, mine, strict=True)) else None
+    same = _same(np.concatenate(own), np.concatenate(mine), ensemble=ensembles.scores(model)[0])
+    return found if same else None
 
 
 def _same(own: npt.NDArray[Any], mine: npt.NDArray[Any], *, ensemble: Ensemble) -> bool:

@@ -5,6 +5,7 @@ Trees answer from `tree_masks`, without a prediction.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explain_step.errors import NotApplicable
 from explain_step.explainers import ensembles, tree, tree_codes, tree_compiled, tree_masks
 from explain_step.explainers.ensembles import Ensemble
 from explain_step.types import FittedModel, FloatArray, IntArray, Response
 
+logger = logging.getLogger("explain_step.explainers")
 NEAR = 1e-9
 """Classes whose probabilities are closer are tied but for rounding: which one wins is for the model itself to say."""
 
@@ -74,7 +75,8 @@ def from_trees(model: FittedModel, lendings: Sequence[Lending]) -> list[Response
         if not tree_compiled.worthwhile(ensemble, rows=sum(len(one.row) for one in lendings)):
             return None
         found = _summed(model, ensemble, lendings)
-    except (NotApplicable, TypeError, ValueError):  # a value that the trees' encoder does not know
+    except Exception as error:  # noqa: BLE001 - what libraries raise on a lent value is for the model to say: it is asked
+        logger.debug("explain_step: the trees were not asked: %s", type(error).__name__)
         return None
     return [_response(model, raw, linked=linked) for raw in found]
 

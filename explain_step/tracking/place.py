@@ -134,7 +134,7 @@ class Place:
         """Remove a stored file; False where the store cannot."""
         try:
             bounded(self.repository.delete_artifacts, path)
-        except NotImplementedError:
+        except NotImplementedError:  # MLflow's answer for stores that cannot delete
             return False
         return True
 

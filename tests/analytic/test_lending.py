@@ -221,6 +221,26 @@ def test_a_model_that_answers_otherwise_than_its_trees_is_asked_itself():
     assert predicting.from_trees(other, lendings) is None
 
 
+def test_a_constant_column_has_nothing_to_be_lent():
+    rows = NUMBERS.assign(same=1.0)
+    model = RandomForestRegressor(5, random_state=0).fit(rows, Y)
+    subject = dataclasses.replace(make_subject(model, rows, rows[:60]), y=Y.to_numpy())
+    found = permutation_importance.permutation_importance(
+        subject, config=Config(), seeds=Seeds(0), order=np.arange(rows.shape[1])
+    )
+    assert found.value[-1] == 0.0
+    assert found.value[:-1].max() > 0
+
+
+def test_a_value_that_the_trees_cannot_read_is_left_to_the_model():
+    model = RandomForestRegressor(5, random_state=0).fit(NUMBERS, Y)
+    subject = make_subject(model, NUMBERS, NUMBERS[:60])
+    every = np.arange(3)
+    odd = np.array(["x", None, 1j], dtype=object)
+    lent = Lending(base=NUMBERS, feature="a", values=pd.array(odd, dtype=object), row=every, value=every)
+    assert from_trees(subject.model, [lent]) is None
+
+
 def test_small_work_and_models_without_trees_are_left_to_predictions(monkeypatch):
     model = RandomForestRegressor(5, random_state=0).fit(NUMBERS, Y)
     subject = make_subject(model, NUMBERS, NUMBERS[:60])

@@ -75,7 +75,9 @@ def test_the_machine_says_what_it_is_or_why_not() -> None:
     assert "/" not in json.dumps(record["blas"])
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the kernel tells it here")
+@pytest.mark.skipif(
+    not Path("/proc/cpuinfo").is_file(), reason="only Linux tells of its machine in /proc/cpuinfo"
+)
 def test_what_the_machine_says_is_what_the_kernel_says() -> None:
     """An unknown is allowed where a fact cannot be had; on Linux these can."""
     record = provenance.environment()
