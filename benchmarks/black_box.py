@@ -30,7 +30,7 @@ from sklearn.svm import SVC
 
 from explain_step import data, models
 from explain_step.config import Config
-from explain_step.explainers import permutation
+from explain_step.explainers import planning
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.seeds import Seeds, isolated_numpy_rng
@@ -95,8 +95,8 @@ def off(found: np.ndarray, truth: np.ndarray) -> float:
 
 def ours(subject: Subject, config: Config, *, pairs: int, seed: int) -> tuple[np.ndarray, int]:
     """Return the values with ``pairs`` pairs of walks per row, and the number of predicted rows."""
-    permutation.MAX_PAIRS = pairs
-    permutation.EVALUATIONS = 10**9
+    planning.MAX_PAIRS = pairs
+    planning.EVALUATIONS = 10**9
     found = PERMUTATION.explain(subject, config=config, seeds=Seeds(seed))
     assert found.method.params["pairs"] == pairs, found.method.params
     return found.values[:, :, 0], int(found.method.params["predicted_rows"])

@@ -138,7 +138,7 @@ def _response(model: FittedModel, raw: FloatArray, *, linked: bool) -> Response:
     if model.task == "regression":
         return Response(output=raw)
     classes = np.asarray(model.classes)
-    score = raw if model.output_space == "probability" and not linked else _probability(raw)
+    score = raw if model.output_space == "probability" and not linked else probability(raw)
     if score.shape[1] == 1:
         other = 1.0 - score
         score = np.hstack([score, other] if model.positive == 0 else [other, score])
@@ -150,7 +150,7 @@ def _response(model: FittedModel, raw: FloatArray, *, linked: bool) -> Response:
     return Response(output=output, probability=score, label=classes[first] if sure else None)
 
 
-def _probability(raw: FloatArray) -> FloatArray:
+def probability(raw: FloatArray) -> FloatArray:
     """Return the logistic function of one score, or the softmax of several."""
     if raw.shape[1] == 1:
         with np.errstate(over="ignore"):

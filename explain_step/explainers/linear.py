@@ -80,6 +80,30 @@ class Linear:
         )
 
 
+def terms(
+    model: FittedModel, X: pd.DataFrame, background: pd.DataFrame
+) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Return what each raw column adds to the score of each row, and the intercepts; None where there is no such sum.
+
+    Returns
+    -------
+    shown, others : ndarray of shape (n, d, k) and (m, d, k)
+        Of the rows of ``X`` and of ``background``.
+    intercept : ndarray of shape (k,)
+    """
+    if getattr(model.native, "coef_", None) is None:
+        return None
+    weights = _weights(model)
+    if not weights:
+        return None
+    folded = [_folding(model, coef) for coef, _ in weights]
+    shown, others = (
+        np.stack([_product(derived, f) for f in folded], axis=2)
+        for derived in (_derived(model, X), _derived(model, background))
+    )
+    return shown, others, np.array([intercept for _, intercept in weights])
+
+
 def _weights(model: FittedModel) -> tuple[tuple[FloatArray, float], ...]:
     """Return coefficients and intercept of each explained output; empty where they do not fit the outputs."""
     coef = np.atleast_2d(_dense(model.native.coef_))

@@ -12,23 +12,27 @@ doi:10.1016/j.cor.2008.04.004; Strumbelj and Kononenko 2014, doi:10.1007/s10115-
   noisy to be read (`growing`);
 * what the drawn background rows differ from the whole background is taken out, first by each column's own
   values (`adjusting`), then by regression on the output (`settling`), which makes the values sum exactly to
-  output minus base value.
+  output minus base value;
+* where the output is a link of a sum that is known term by term (boosted trees and logistic regression in
+  probability), walks cost no predictions and are compared with the exact values of the sum (`walk_scores`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from explain_step.config import Config
-from explain_step.explainers import growing, masking
+from explain_step.errors import NotApplicable
+from explain_step.explainers import growing, masking, planning, walk_scores
 from explain_step.explainers.adjusting import adjust
 from explain_step.explainers.growing import Plan, Width
 from explain_step.explainers.masking import BoolArray, Clock, Pool
 from explain_step.explainers.sampling import spread_rows
 from explain_step.explainers.settling import Settled, settle
+from explain_step.explainers.walk_scores import Scores
 from explain_step.explainers.walks import (
     MIN_PAIRS,
     SURE_ROWS,
@@ -42,23 +46,11 @@ from explain_step.explainers.walks import (
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FloatArray, IntArray, MethodSpec, Subject
 
-VERSION = "3"
-DEFAULT_ROWS = 2_000
-EVALUATIONS = 500_000
-"""Mixed rows predicted at most. Half a million take a minute with a model that needs 0.1 ms for a row.
-
-Measured on 714 mortgage applications (13 columns, 58 pairs), mean of four seeds: one value is off by 6 % (forest)
-to 11 % (boosted trees in probability, neural network) of a typical value. Of the sum over columns, a column's mean
-absolute value is off by at most 0.24 %, all together by 1.2 %, upwards; after `artifacts.noise_correction` by at most
-0.12 % and 0.5 %. The truth was exact for the forest and for boosted trees in log-odds, else 1,200 pairs.
-"""
-CELLS = 2_000_000_000
-VALUES = 20_000_000
-MAX_PAIRS = 400
-GOOD_PAIRS = 50
-"""Fewer rows are explained rather than fewer pairs drawn, down to `GOOD_ROWS` rows."""
-GOOD_ROWS = 500
-MIN_ROWS = 10
+VERSION = "4"
+ALONG_WALKS = (
+    "the model's own terms, summed and put through its link, compared with its predictions; the exact values of the sum "
+    "are a control variate"
+)
 FIRST_ROWS = 200
 """With a precision asked for, so many rows are looked at first."""
 EXTENSION = 8
@@ -83,6 +75,7 @@ class Task:
     clock: Clock
     store: Pool
     start: FloatArray
+    scores: Scores | None
 
     @property
     def end(self) -> FloatArray:
@@ -92,11 +85,13 @@ class Task:
     def most(self, planned: Plan) -> tuple[Plan, int]:
         """Return the most rows and pairs that a sample may grow to, and the most pairs of all rows together."""
         asked = self.config.precision is not None
-        evaluations = MOST_EVALUATIONS if asked else EVALUATIONS * EXTENSION
+        evaluations = MOST_EVALUATIONS if asked else planning.EVALUATIONS * EXTENSION
         d, outputs = len(self.store.names), self.end.shape[1]
         work = min(evaluations // (2 * max(self.store.switched() - 1, 1)), KEPT // (d * outputs))
+        if self.scores is not None:
+            work = min(self.scores.pairs * (evaluations // planning.EVALUATIONS), KEPT // (2 * d * outputs))
         rows = min(len(self.end), self.config.max_rows or len(self.end)) if asked else planned.rows
-        return Plan(rows=rows, pairs=MAX_PAIRS), work
+        return Plan(rows=rows, pairs=planning.MAX_PAIRS), work
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +119,13 @@ class Permutation:
             clock=clock,
             start=masking.predict(subject.model, background),
             store=masking.pool(subject.model, subject.X, background),
+            scores=walk_scores.of(subject.model, subject.X, background, evaluations=planning.EVALUATIONS),
         )
-        planned = plan(
-            n=len(subject.X),
-            m=len(background),
-            columns=task.store.switched(),
-            width=len(task.store.names),
-            outputs=task.end.shape[1],
-            max_rows=config.max_rows,
-        )
-        found = _grown(task, planned)
+        try:
+            found = _grown(task, _planned(task))
+        except NotApplicable:  # what was put together is not what the model answers: it is asked
+            task = replace(task, scores=None)
+            found = _grown(task, _planned(task))
         return Attributions(
             values=found.settled.values,
             base_values=np.tile(task.start.mean(axis=0), (found.reached.rows, 1)),
@@ -196,7 +188,7 @@ def _grown(task: Task, planned: Plan) -> Found:
 
 def _first_look(planned: Plan, m: int) -> Plan:
     """Return the sample after which precision is looked at first: a part of the planned one."""
-    pairs = min(planned.pairs, GOOD_PAIRS)
+    pairs = min(planned.pairs, planning.GOOD_PAIRS)
     if planned.pairs >= m:
         pairs = max(pairs - pairs % m, m)
     return Plan(rows=min(planned.rows, max(FIRST_ROWS, planned.rows // 4)), pairs=pairs)
@@ -224,9 +216,13 @@ def _walked(
     walks = draw_walks(
         rows, task.start, pairs=pairs, columns=columns, seeds=task.seeds, batch=batch, first=first
     )
-    contributions, predicted = walk(
-        task.store, walks, start=task.start, end=task.end, clock=task.clock, sure=sure
-    )
+    start, end, clock = task.start, task.end, task.clock
+    if task.scores is None:
+        contributions, predicted = walk(task.store, walks, start=start, end=end, clock=clock, sure=sure)
+    else:
+        contributions, predicted = walk_scores.walk(
+            task.scores, walks, start=start, end=end, clock=clock, sure=sure
+        )
     return by_row(contributions, walks, rows=len(rows), pairs=pairs), predicted
 
 
@@ -243,8 +239,10 @@ def _enlarged(task: Task, sample: Sample, more: Plan, *, batch: int) -> tuple[Sa
 
 def _judged(task: Task, sample: Sample, *, wanted: Plan, predicted: int) -> Found:
     """Return the sample's values, and how wide the leading intervals are."""
-    active = _active(task.store, sample.rows)
-    adjusted, left = adjust(sample, pool=task.store, start=task.start, active=active)
+    active, given, start = _active(task.store, sample.rows), sample, task.start
+    if task.scores is not None:
+        given, start = walk_scores.controlled(sample, scores=task.scores, start=start, active=active)
+    adjusted, left = adjust(given, pool=task.store, start=start, active=active)
     settled = settle(adjusted, start=left, end=task.end, active=active)
     weights = task.subject.weights
     width = growing.width(
@@ -256,43 +254,16 @@ def _judged(task: Task, sample: Sample, *, wanted: Plan, predicted: int) -> Foun
     return Found(sample=sample, settled=settled, wanted=wanted, predicted=predicted, width=width)
 
 
-def plan(*, n: int, m: int, columns: int, width: int, outputs: int, max_rows: int | None) -> Plan:
-    """Return how many rows and pairs to spend a fixed number of predictions on.
-
-    Parameters
-    ----------
-    n, m : int
-        Explained and background rows.
-    columns : int
-        Columns in which an explained row and a background row differ on average; the others cost nothing.
-    width : int
-        All columns: what a mixed row costs in memory.
-    outputs : int
-    max_rows : int, optional
-        At most this many rows; `DEFAULT_ROWS` when not given.
-
-    Examples
-    --------
-    >>> plan(n=714, m=1666, columns=12, width=12, outputs=1, max_rows=None)
-    Plan(rows=500, pairs=45)
-    >>> plan(n=10_000, m=1000, columns=30, width=30, outputs=1, max_rows=None)
-    Plan(rows=500, pairs=17)
-    >>> plan(n=714, m=80, columns=12, width=12, outputs=1, max_rows=None)
-    Plan(rows=500, pairs=80)
-    """
-    evaluations = min(EVALUATIONS, CELLS // max(width, 1), VALUES // outputs)
-    units = max(1, evaluations // (2 * max(columns - 1, 1)))
-    rows = min(n, max_rows or DEFAULT_ROWS)
-    if rows * GOOD_PAIRS > units:
-        rows = min(rows, max(GOOD_ROWS, units // GOOD_PAIRS))
-    pairs = min(max(units // max(rows, 1), MIN_PAIRS), MAX_PAIRS)
-    if rows * pairs > units:
-        rows = min(rows, max(MIN_ROWS, units // pairs))
-    if pairs < m <= min(2 * pairs, MAX_PAIRS):
-        pairs = m  # one whole round: up to twice the predictions, for a half to a seventh of the error
-    if pairs >= m:
-        pairs -= pairs % m  # whole rounds of a small background leave no residual at all
-    return Plan(rows=rows, pairs=pairs)
+def _planned(task: Task) -> Plan:
+    return planning.plan(
+        n=len(task.end),
+        m=len(task.start),
+        columns=task.store.switched(),
+        width=len(task.store.names),
+        outputs=task.end.shape[1],
+        max_rows=task.config.max_rows,
+        walked=None if task.scores is None else task.scores.pairs,
+    )
 
 
 def _active(pool: Pool, rows: IntArray) -> BoolArray:
@@ -327,6 +298,7 @@ def _method(task: Task, found: Found) -> MethodSpec:
     cuts = [cut] if reached != wanted else []
     cuts += [part] if len(task.start) < allowed else []
     asked = {} if config.precision is None else {"precision": config.precision, "precision_of": PRECISION_OF}
+    controlled = {} if task.scores is None else {"answers_along_walks": ALONG_WALKS}
     return MethodSpec(
         name=PERMUTATION.name,
         version=VERSION,
@@ -342,6 +314,7 @@ def _method(task: Task, found: Found) -> MethodSpec:
             "background_rows": len(task.start),
             "background_given": len(task.subject.background),
             **asked,
+            **controlled,
             "ended_by": _ended_by(task, found),
             "precision_reached": _rounded(found.width.whole),
             "precision_of_rows": _rounded(found.width.of_rows),

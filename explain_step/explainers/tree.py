@@ -154,7 +154,7 @@ def _checked(ensemble: Ensemble, encoded: FloatArray, answer: FloatArray, *, row
     `AGREEMENT` of the largest answer, and the rounding of a sum of the leaves in single precision. ``rows`` more are
     explained afterwards.
     """
-    output = _predict(ensemble, encoded, rows=rows)
+    output = summed(ensemble, encoded, rows=rows)
     gap, allowed = np.abs(output - answer), allowed_gap(ensemble, answer)
     worst = float(gap.max(initial=0.0))
     if not worst <= allowed:
@@ -173,7 +173,7 @@ def allowed_gap(ensemble: Ensemble, answer: FloatArray) -> float:
     return float(AGREEMENT * np.abs(answer).max(initial=0.0) + rounding)
 
 
-def _predict(ensemble: Ensemble, encoded: FloatArray, *, rows: int) -> FloatArray:
+def summed(ensemble: Ensemble, encoded: FloatArray, *, rows: int) -> FloatArray:
     """Return the ensemble's output for encoded rows, by the engine that suits the work on these and ``rows`` more."""
     if tree_compiled.worthwhile(ensemble, rows=encoded.shape[1] + rows):
         with contextlib.suppress(NotApplicable):
@@ -222,7 +222,7 @@ def interventional(
     ([2.0], [4.0])
     """
     found = values(ensemble, rows, background, sources=sources, n_features=n_features, threads=threads)
-    return found, _predict(ensemble, background, rows=rows.shape[1]).mean(axis=0)
+    return found, summed(ensemble, background, rows=rows.shape[1]).mean(axis=0)
 
 
 def values(

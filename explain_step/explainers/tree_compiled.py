@@ -215,6 +215,8 @@ def warm() -> None:
     coding = tree_codes.encode(forest.flat, rows)
     queries = tree_masks.Queries(row=every, column=every, value=every)
     tree_masks.exchanged(forest, coding, coding, queries, columns=12)
+    order = np.tile(np.arange(12, dtype=np.int32), (8, 1))
+    tree_masks.walked(forest, coding, coding, order, used=12, row=every, partner=every)
 
 
 def _comb(*, depth: int) -> Tree:

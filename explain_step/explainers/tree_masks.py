@@ -162,3 +162,50 @@ def exchanged(forest: Blocks, rows: Coding, lent: Coding, queries: Queries, *, c
     out = total[queries.row]
     out[asked[order]] += change
     return out
+
+
+def walked(
+    forest: Blocks,
+    rows: Coding,
+    others: Coding,
+    order: npt.NDArray[np.int32],
+    *,
+    used: int,
+    row: IntArray,
+    partner: IntArray,
+) -> FloatArray:
+    """Return the trees' summed output along walks from background rows to explained rows.
+
+    Parameters
+    ----------
+    rows, others : Coding of n and of m rows
+    order : ndarray of int of shape (pairs, columns)
+        Columns in the order in which the forward walk switches them, the backward walk from the end: positions among the
+        ``used`` raw columns, and ``used`` for columns that no tree looks at.
+    row, partner : ndarray of int of shape (pairs,)
+        Where each pair of walks ends, and where it begins.
+
+    Returns
+    -------
+    ndarray of shape (pairs, 2, columns + 1, outputs)
+        Without the ensemble's offset.
+    """
+    from explain_step.explainers import tree_walk_kernels
+
+    out = np.zeros((len(order), 2, order.shape[1] + 1, forest.n_outputs))
+
+    def part(ends: tuple[int, int]) -> None:
+        some, flat = slice(*ends), forest.flat
+        shown, of_row = np.unique(row[some], return_inverse=True)
+        begun, of_partner = np.unique(partner[some], return_inverse=True)
+        tree_walk_kernels.add_walks(
+            out[some], order[some], used, of_row, of_partner, rows.codes[:, shown], others.codes[:, begun],
+            forest.tests, forest.masks, forest.ends, forest.values, forest.value_start, forest.outputs,
+            forest.output_start, rows.line, others.line, flat.limit, flat.category, flat.sides,
+        )  # fmt: skip
+
+    threads = processors()  # no number depends on it
+    ends = np.linspace(0, len(order), threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        list(pool.map(part, pairwise(ends)))
+    return np.cumsum(out, axis=2)

@@ -14,7 +14,7 @@ from explain_step import explainers
 from explain_step.artifacts import importance
 from explain_step.config import Config
 from explain_step.errors import InvalidInput
-from explain_step.explainers import growing, permutation
+from explain_step.explainers import growing, permutation, planning
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.growing import Plan
 from explain_step.explainers.permutation import PERMUTATION
@@ -109,7 +109,7 @@ def test_noise_is_reduced_by_more_pairs_when_the_rows_are_done() -> None:
     )
     found, _ = estimated(noisy, precision=0.02)
     assert len(found.rows) == 60
-    assert found.method.params["pairs"] > permutation.GOOD_PAIRS
+    assert found.method.params["pairs"] > planning.GOOD_PAIRS
 
 
 def test_max_rows_bounds_the_growth() -> None:
@@ -141,7 +141,7 @@ def test_estimates_too_noisy_to_be_read_get_more_pairs_within_the_budget(
         return sum(A[:, j] * A[:, j + 1] * A[:, j + 2] for j in (0, 3, 6, 9))
 
     wide = subject_of(triples, rows(30, 12), rows(50, 12, seed=1))
-    monkeypatch.setattr(permutation, "EVALUATIONS", 2_000)
+    monkeypatch.setattr(planning, "EVALUATIONS", 2_000)
     monkeypatch.setattr(permutation, "EXTENSION", 1)
     plain, before = estimated(wide)
     monkeypatch.setattr(permutation, "EXTENSION", 8)

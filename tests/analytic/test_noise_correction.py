@@ -11,7 +11,7 @@ import pytest
 from explain_step import data, intervals, models
 from explain_step.artifacts import importance, noise_correction
 from explain_step.config import Config
-from explain_step.explainers import permutation
+from explain_step.explainers import planning
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
@@ -165,13 +165,13 @@ def test_exact_values_are_not_touched() -> None:
     assert not {"mean_abs_shap_raw", "mean_standard_error"} & set(table.columns)
 
 
-@pytest.mark.parametrize("evaluations", [permutation.EVALUATIONS, 40_000], ids=["default plan", "few pairs"])
+@pytest.mark.parametrize("evaluations", [planning.EVALUATIONS, 40_000], ids=["default plan", "few pairs"])
 def test_sampled_importance_of_trees_agrees_with_their_exact_importance(
     monkeypatch: pytest.MonkeyPatch, evaluations: int
 ) -> None:
     from sklearn.ensemble import RandomForestRegressor
 
-    monkeypatch.setattr(permutation, "EVALUATIONS", evaluations)
+    monkeypatch.setattr(planning, "EVALUATIONS", evaluations)
     rng = np.random.default_rng(0)
     X = pd.DataFrame(rng.normal(size=(900, 8)), columns=[f"x{j}" for j in range(8)])
     X["rare"] = (rng.random(900) < 0.03).astype(float)

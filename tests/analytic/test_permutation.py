@@ -13,9 +13,10 @@ from small_subjects import CONFIG, SEEDS, brute_force, subject_from, subject_of
 from explain_step import explainers
 from explain_step.config import Config
 from explain_step.errors import PredictionFailed
-from explain_step.explainers import masking, permutation, walks
+from explain_step.explainers import masking, planning, walks
 from explain_step.explainers.enumeration import ENUMERATION
-from explain_step.explainers.permutation import PERMUTATION, plan
+from explain_step.explainers.permutation import PERMUTATION
+from explain_step.explainers.planning import plan
 from explain_step.explainers.sampling import spread_rows, stratified_partners
 from explain_step.seeds import Seeds, isolated_numpy_rng
 from explain_step.types import Response
@@ -98,7 +99,7 @@ def test_estimates_agree_with_exact_values_within_their_standard_errors() -> Non
 
 @pytest.mark.parametrize("pairs", [8, 24])
 def test_few_pairs_still_give_honest_standard_errors(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
-    monkeypatch.setattr(permutation, "MAX_PAIRS", pairs)
+    monkeypatch.setattr(planning, "MAX_PAIRS", pairs)
     subject = subject_of(interacting, rows(40), rows(200, seed=1))
     exact = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS)
     z = []
@@ -199,13 +200,13 @@ def test_mixed_rows_keep_every_dtype_and_missing_values() -> None:
 
 def test_the_plan_is_fixed_by_counts_and_stays_within_them() -> None:
     few = plan(n=10, m=500, columns=5, width=5, outputs=1, max_rows=None)
-    assert (few.rows, few.pairs) == (10, permutation.MAX_PAIRS)
+    assert (few.rows, few.pairs) == (10, planning.MAX_PAIRS)
     for n, columns, outputs in ((714, 12, 1), (50_000, 14, 1), (2_000, 100, 3), (3_000, 5_000, 1)):
         chosen = plan(n=n, m=1000, columns=columns, width=columns, outputs=outputs, max_rows=None)
         predicted = chosen.rows * chosen.pairs * 2 * (columns - 1)
-        assert predicted <= permutation.EVALUATIONS * 1.05
+        assert predicted <= planning.EVALUATIONS * 1.05
         assert chosen.pairs >= walks.MIN_PAIRS
-        assert permutation.MIN_ROWS <= chosen.rows <= permutation.DEFAULT_ROWS
+        assert planning.MIN_ROWS <= chosen.rows <= planning.DEFAULT_ROWS
     assert plan(n=50_000, m=9, columns=3, width=3, outputs=1, max_rows=123).rows == 123
 
 

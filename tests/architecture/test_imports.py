@@ -122,7 +122,7 @@ ROOMS: dict[str, set[str]] = {
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
 KERNELS = {
     f"explainers/tree_{name}.py"
-    for name in ("kernels", "units", "deep", "programs", "answers", "vectors", "mask_kernels")
+    for name in ("kernels", "units", "deep", "programs", "answers", "vectors", "mask_kernels", "walk_kernels")
 }
 PLUGINS = {
     "evaluator.py": {"mlflow"},

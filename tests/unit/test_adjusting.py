@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from small_subjects import CONFIG, SEEDS, subject_of
 
-from explain_step.explainers import permutation
+from explain_step.explainers import planning
 from explain_step.explainers.adjusting import adjust, background_bins
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.masking import pool
@@ -108,7 +108,7 @@ def test_nothing_changes_where_the_background_is_used_completely_or_walks_are_fe
 
 def test_estimates_of_a_rare_column_are_not_biased(monkeypatch):
     # most rows draw no background row with the rare value: they must not be taken for rows without effect
-    monkeypatch.setattr(permutation, "MAX_PAIRS", 15)
+    monkeypatch.setattr(planning, "MAX_PAIRS", 15)
     rng = np.random.default_rng(1)
 
     def rows(n):

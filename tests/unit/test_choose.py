@@ -193,7 +193,7 @@ def test_every_method_is_declared() -> None:
 
 
 def test_estimates_that_are_mostly_noise_degrade(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explainers.permutation, "MAX_PAIRS", 4)
+    monkeypatch.setattr(explainers.planning, "MAX_PAIRS", 4)
     loud = subject_of(lambda A: np.prod(np.sign(A), axis=1), rows(100, 6), rows(300, 6, seed=1))
     _, caveats = explain(loud, config=CONFIG, seeds=SEEDS, explainers=(PERMUTATION,))
     estimated = next(c for c in caveats if c.code == "estimated")
