@@ -19,9 +19,11 @@ VALUES = 20_000_000
 MAX_PAIRS = 400
 GOOD_PAIRS = 50
 """Fewer rows are explained rather than fewer pairs drawn, down to `GOOD_ROWS` rows."""
-GOOD_WALKED_PAIRS = 25
+GOOD_WALKED_PAIRS = 20
 MOST_WALKED_PAIRS = 100
 """The same where the sum behind the output is known: pairs are more precise, and all rows are wanted rather."""
+WALKED_VALUES = 6_000_000
+"""Contributions to output and sum then, at most: 48 MB, and a few copies."""
 GOOD_ROWS = 500
 MIN_ROWS = 10
 
@@ -58,7 +60,7 @@ def plan(
     units = max(1, evaluations // (2 * max(columns - 1, 1)))
     good, most, rows = GOOD_PAIRS, MAX_PAIRS, DEFAULT_ROWS
     if walked is not None:
-        units = max(1, min(walked, VALUES // (2 * width * outputs)))
+        units = max(1, min(walked, WALKED_VALUES // (2 * width * outputs)))
         good, most, rows = GOOD_WALKED_PAIRS, MOST_WALKED_PAIRS, n
     rows = min(n, max_rows or rows)
     if rows * good > units:

@@ -12,6 +12,7 @@ of every walk.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from explain_step.explainers.masking import BoolArray, Clock
 from explain_step.explainers.walks import Sample, Walks
 from explain_step.types import FittedModel, FloatArray, IntArray
 
+logger = logging.getLogger("explain_step.explainers")
 Orders = npt.NDArray[np.int32]
 WORDS = 40_000_000
 """Blocks of leaves that all pairs of walks together look at, where no more is asked for: about two seconds of one core."""
@@ -77,8 +79,9 @@ def of(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame, *, evaluat
         if model.family == "tree":
             return _of_trees(model, X, background, evaluations=evaluations)
         return _of_terms(model, X, background) if model.family == "linear" else None
-    except (NotApplicable, AttributeError, TypeError, ValueError):
-        return None  # what a library raises here, the model can be asked without
+    except Exception as error:  # noqa: BLE001 - what libraries raise here costs nothing: the model is asked
+        logger.debug("explain_step: the sums behind the probability were not read: %s", type(error).__name__)
+        return None
 
 
 def _of_trees(

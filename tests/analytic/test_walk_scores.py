@@ -195,7 +195,7 @@ def test_all_rows_are_explained_where_walks_cost_no_predictions():
         n=10_000, m=1000, columns=15, width=15, outputs=1, max_rows=None, walked=400_000
     )
     assert few.rows < 1_000
-    assert (all_of_them.rows, all_of_them.pairs) == (10_000, 40)
+    assert (all_of_them.rows, all_of_them.pairs) == (10_000, 20)
     assert (
         planning.plan(n=500, m=1000, columns=15, width=15, outputs=1, max_rows=None, walked=400_000).pairs
         == 100
