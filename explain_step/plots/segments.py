@@ -96,7 +96,7 @@ def _performance(
     style.heading(figure, title)
     style.footnote(
         figure,
-        "Dots with 95 % intervals; dashed line and band: all rows, "
+        f"Dots with 95 % intervals; dashed line and band: all {int(overall['n']):,} rows, "
         f"{style.number(float(overall['metric_value']))}. "
         "Filled dots differ from the rest of the data (adjusted p < 0.05).",
     )
@@ -172,9 +172,8 @@ def _rate_panels(
     style.heading(figure, title)
     style.footnote(
         figure,
-        "Shares with 95 % intervals; dashed line: all rows. Filled dots: the interval of the difference to "
-        "the rest "
-        "of the data, one segment at a time, excludes 0.",
+        f"Shares with 95 % intervals; dashed line: all {_rows(table):,} rows. Filled dots: the interval of the "
+        "difference to the rest of the data, one segment at a time, excludes 0.",
     )
     return style.finish(
         figure,
@@ -183,6 +182,11 @@ def _rate_panels(
         alt=f"{title}. {_rate_words(table, lines)}",
         title=title,
     )
+
+
+def _rows(table: pd.DataFrame) -> int:
+    """Return how many rows all shares are of (those of the actual classes are of fewer)."""
+    return int(table.loc[(table["segment"] == ALL) & (table["rate"] == "selection_rate"), "n"].max())
 
 
 def _rate_dot(axes: Axes, row: pd.Series[Any], y: float) -> None:

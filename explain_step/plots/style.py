@@ -326,6 +326,26 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\u2212")
 
 
+def day(x: float) -> str:
+    """Return the date of a position on an axis of dates, which counts days since 1970.
+
+    Examples
+    --------
+    >>> day(365.2)
+    '1971-01-01'
+    """
+    return str(np.datetime64(0, "D") + np.timedelta64(round(x), "D"))
+
+
+def write_dates(axes: Axes, *, most: int) -> None:
+    """Write an x axis of days since 1970 as dates, with at most so many ticks."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=2, maxticks=most)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
 def ramp(position: float) -> str:
     """Return the colour of a value between low (0) and high (1); grey for NaN (no order).
 

@@ -178,7 +178,7 @@ def infer_columns(frame: pd.DataFrame, *, hide: Sequence[str] = ()) -> tuple[Col
 
 def interval_column(source: str, *, low: str = "ci_low", high: str = "ci_high") -> Column:
     """Return the column with the interval of ``source``."""
-    return Column(title="interval", source=source, kind="interval", low=low, high=high)
+    return Column(title="95% interval", source=source, kind="interval", low=low, high=high)
 
 
 def column(name: str, title: str | None = None) -> Column:
