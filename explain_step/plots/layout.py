@@ -90,10 +90,13 @@ def settle(figure: Figure) -> None:
 
 def _thin_ticks(axes: Axes, renderer: Any, *, gap: float) -> None:
     """Leave out every second tick of an x axis with numbers while their labels touch."""
-    from matplotlib.dates import ConciseDateFormatter
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import ScalarFormatter
 
-    if isinstance(axes.xaxis.get_major_formatter(), FixedFormatter | ConciseDateFormatter):
+    formatter: Any = axes.xaxis.get_major_formatter()
+    if type(formatter) is not ScalarFormatter and getattr(formatter, "func", None) not in (
+        _thousands,
+        _millions,
+    ):
         return  # names, or dates that say what changes from one to the next
     low, high = sorted(axes.get_xlim())
     shown = [float(x) for x in axes.get_xticks() if low <= x <= high]

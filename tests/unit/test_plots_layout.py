@@ -71,6 +71,14 @@ def test_ticks_are_left_out_until_their_labels_do_not_touch(low, high):
     assert all(len(axes.get_xticks()) >= 2 for axes in panels.flat)
 
 
+def test_names_at_ticks_are_never_left_out():
+    with style.clean_rc():
+        figure, axes = style.new_figure(3.0, 2.0)
+        axes.set_xticks(range(9), [f"name {k}" for k in range(9)])
+        layout.settle(figure)
+    assert [t.get_text() for t in axes.get_xticklabels()] == [f"name {k}" for k in range(9)]
+
+
 def test_labels_without_end_leave_some_room_for_the_panel():
     figure, axes = style.new_figure(3.0, 1.0)
     axes.set_yticks([0.5], ["x" * 80])
