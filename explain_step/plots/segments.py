@@ -160,6 +160,7 @@ def _rate_panels(
                 quiet(axes, 0.25, len(lines) - 1 - i, "withheld")
         overall = rows[rows["segment"] == ALL].iloc[0]
         axes.axvline(overall["value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
+        axes.locator_params(axis="x", nbins=3)  # the last label stands beside the next panel's first one
         axes.set_xlim(-0.03, max(1e-3, float(np.nanmax([*rows["ci_high"], 0.1]))) * 1.04)
         words = RATE_NAMES.get(rate, rate)
         axes.set_title(f"{words} {style.wrap(output, 10, lines=1)}" if rate == "selection_rate" else words,

@@ -211,16 +211,22 @@ def tables(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
         make_table(
             _without_noise(artifact.table[artifact.table["output"] == output]),
             TABLE,
-            caption=(
-                "Importance of inputs, ",
-                Name(str(output).strip("()") if output == outputs[-1] else str(output)),
-            ),
+            caption=_caption(str(output), outputs=outputs),
             labels=labels,
             absent="not measured for this input",
             file="importance.parquet",
         )
         for output in order
     )
+
+
+def _caption(output: str, *, outputs: Sequence[Any]) -> Text:
+    """Return what a table shows; the last of several outputs is the mean over them."""
+    if len(outputs) == 1:
+        return ("Importance of inputs",)
+    if output == str(outputs[-1]):
+        return (f"Importance of inputs, {output.strip('()')}",)
+    return ("Importance of inputs for ", Name(output))
 
 
 def _without_noise(table: pd.DataFrame) -> pd.DataFrame:

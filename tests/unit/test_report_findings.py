@@ -471,3 +471,10 @@ def test_long_groups_are_shortened_name_and_level_apart(level, parts):
     found = segments.segment_name({"segment": "purpose", "level": level}, labels=NONE)
     assert len(found) == parts
     assert plain(found) == f"purpose = {level}"
+
+
+def test_groups_that_perform_alike_have_no_range():
+    table = segments_table().assign(metric_value=0.9, metric_p_adjusted=1.0)
+    found = text(segments.performance_sentences(table, labels=NONE))
+    assert "is 0.900 in each of" in found
+    assert "runs from" not in found
