@@ -86,8 +86,9 @@ def _figure(view: _View) -> Figure:
     numeric = view.meta.get("kind") != "levels" and _distinct(view) > FEW
     figure = _curves(view) if numeric else _levels(view)
     what = "the length of " if _is_text(view) else ""
-    title = f"How the prediction depends on {what}{style.shortened(view.name, 60)}"
-    style.heading(figure, title)
+    name = style.shortened(view.name, 60)
+    title = f"How the prediction depends on {what}{name}"
+    style.heading(figure, title, names=[name])
     style.footnote(figure, _note(view, numeric=numeric))
     return style.finish(
         figure, kind="dependence", slug=style.slug(view.feature), title=title, alt=_alt(view, numeric=numeric)

@@ -83,7 +83,8 @@ def _waterfall_figure(
     phrase = style.effect_words(quantity, str(first["output"]))
     amount = quantity.get("output_space") == "prediction"
     title = f"{_title(first, amount=amount)}: {_outcome(first, amount=amount)}"
-    style.heading(figure, title)
+    answers = {str(first[c]) for c in ("y_pred", "y_true") if pd.notna(first[c])}
+    style.heading(figure, title, names=sorted(answers, key=len, reverse=True))
     style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity, rounded=rounded))
     return style.finish(
         figure,

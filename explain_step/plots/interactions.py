@@ -62,7 +62,7 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     words = style.effect_words(artifact.meta["quantity"], output)
     axes.set_xlabel(style.paragraph(f"typical departure from a sum of two separate effects, {words}", 52))
     title = "Which columns act together" + (f": {output}" if of > 1 else "")
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     more = (
         f"The strongest {len(top)} of {len(table)} pairs of the top columns. "
         if len(table) > len(top)
@@ -143,7 +143,7 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     )
     short = [style.shortened(n, 28) for n in (name_a, name_b)]
     title = f"The effect of {short[0]} changes with {short[1]}" + (f": {output}" if of > 1 else "")
-    style.heading(figure, title)
+    style.heading(figure, title, names=[*short, output])
     some = f"{len(groups)} of {known} lines are drawn, the table has all. " if known > len(groups) else ""
     style.footnote(
         figure,

@@ -170,7 +170,7 @@ def _rate_panels(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     title = f"Decisions by segment: {output}" if several else "Decisions by segment"
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     style.footnote(
         figure,
         f"Shares with 95 % intervals; dashed line: all {_rows(table):,} rows. Filled dots: the interval of the "
@@ -245,7 +245,7 @@ def _importance(
     say_withheld(axes, lines)
     title = f"Importance by segment: {output}" if several else "Importance by segment"
     quantity = artifact.meta.get("quantity", {})
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     style.footnote(
         figure,
         "Area: mean absolute attribution. Red with an upward mark: larger than in the rest of the data, "

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from effect_kit import kept_canvases
 from PIL import Image
 
 from explain_step.plots import examples as plots
@@ -205,3 +206,13 @@ def test_a_borderline_row_of_a_regression_is_no_close_call():
     assert figure.title.startswith("An error on the edge of being too large: predicted 24,100")
     (figure,) = plots.draw({"examples": row}, labels={})
     assert figure.title.startswith("A close call")
+
+
+def test_answers_whose_letters_the_font_lacks_stay_apart_in_the_heading():
+    row = artifact(["a"], [0.1], y_pred="\u53ef", y_true="\u4e0d\u53ef")
+    with kept_canvases() as canvases:
+        (figure,) = plots.draw(row, labels={})
+    assert "predicted \u53ef, truth \u4e0d\u53ef" in figure.title
+    predicted, truth = canvases[0].get_suptitle().split("predicted ")[1].split(", truth ")
+    assert predicted.split("#")[1] != truth.split("#")[1][:4]
+    assert len(predicted.split("#")[1]) == 4
