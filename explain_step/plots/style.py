@@ -410,6 +410,8 @@ def effect_words(quantity: Mapping[str, Any], output: str) -> str:
     --------
     >>> effect_words({"output_space": "probability", "target": "deny"}, "yes")
     'predicted probability of deny\xa0=\xa0yes'
+    >>> effect_words({"output_space": "probability"}, "1")
+    'predicted probability of class 1'
     """
     words = SPACES.get(str(quantity.get("output_space")), "output")
     target = str(quantity.get("target") or "")
@@ -417,7 +419,8 @@ def effect_words(quantity: Mapping[str, Any], output: str) -> str:
         return f"{words} of {target}, mean over outputs" if target else f"{words}, mean over outputs"
     if quantity.get("output_space") == "prediction" and target in {"", output}:
         return f"{words} of {output}"
-    return f"{words} of {target}\u00a0=\u00a0{output}" if target else f"{words} of {output}"
+    alone = f"class {output}" if quantity.get("output_space") == "probability" else output
+    return f"{words} of {target}\u00a0=\u00a0{output}" if target else f"{words} of {alone}"
 
 
 def declared(quantity: Mapping[str, Any]) -> str:
