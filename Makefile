@@ -29,6 +29,8 @@ $(TESTED): $(STAMP)
 	$(SYNC) --all-extras --group dev --group bench --python $(BIN)/python
 	touch $@
 
+# MLflow's bars for every small file say nothing here
+demo: export MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR := false
 demo: $(STAMP)
 	$(BIN)/python examples/01_train_and_explain.py --store $(DEMO)
 

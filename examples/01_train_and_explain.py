@@ -41,7 +41,8 @@ def main(store: Path, *, data: Path = DATA) -> int:
             f"  {row.feature:<10} mean |SHAP| {row.mean_abs_shap:.4f} [{row.ci_low:.4f}, {row.ci_high:.4f}]  rank {rank}"
         )
     print(f"\npage on disk   {snapshot.path / 'report.html'}")
-    print(f"in MLflow      mlflow server --backend-store-uri {uri} --port 5000   (or: make ui)")
+    short = "   (or: make ui)" if uri.endswith(f"{Path('demo').resolve() / 'mlflow.db'}") else ""
+    print(f"in MLflow      mlflow server --backend-store-uri {uri} --port 5000{short}")
     print(
         "               http://127.0.0.1:5000 → the experiment → the run → Artifacts → explanations/report.html"
     )

@@ -19,13 +19,13 @@ def main() -> int:
         X_test,
         y_test,
         background=X_train,
-        segments=["age < 45", ["sex", "bmi >= 30"]],
+        segments=["age < 45", ["sex", "bmi >= 26"]],
         feature_groups={"blood serum": ["s1", "s2", "s3", "s4", "s5", "s6"]},
         feature_labels={"bp": "blood pressure", "bmi": "body mass index"},
     )
     print(
         snapshot.tables["importance"][["feature", "mean_abs_shap", "ci_low", "ci_high", "rank"]].to_string(
-            index=False
+            index=False, float_format="{:.3g}".format
         )
     )
     print(f"\n{snapshot.status}: {snapshot.reason}\npage: {snapshot.path / 'report.html'}")

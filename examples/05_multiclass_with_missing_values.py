@@ -29,7 +29,11 @@ def main() -> int:
     leaders = (
         snapshot.tables["importance"].sort_values("mean_abs_shap", ascending=False).groupby("output").head(2)
     )
-    print(leaders[["output", "feature", "mean_abs_shap", "ci_low", "ci_high"]].to_string(index=False))
+    print(
+        leaders[["output", "feature", "mean_abs_shap", "ci_low", "ci_high"]].to_string(
+            index=False, float_format="{:.3g}".format
+        )
+    )
     print(f"\n{snapshot.status}: {snapshot.reason}\npage: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1
 

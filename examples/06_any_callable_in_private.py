@@ -29,7 +29,9 @@ def main() -> int:
         score, X, y, task="regression", segments=["gender", "region"], privacy="strict", redact=["debt"]
     )
     print(
-        snapshot.tables["scores"][["score", "variant", "value", "ci_low", "ci_high"]].to_string(index=False)
+        snapshot.tables["scores"][["score", "variant", "value", "ci_low", "ci_high"]].to_string(
+            index=False, float_format="{:.3g}".format
+        )
     )
     print(f"\n{snapshot.status}: {snapshot.reason}\npage: {snapshot.path / 'report.html'}")
     return 0 if snapshot.status in ("complete", "degraded") else 1

@@ -27,7 +27,8 @@ def output_phrase(model: FittedModel, output: str, *, target: str) -> str:
     words = SPACE_WORDS[model.output_space]
     if model.task == "regression":
         return f"{words} of {target}" if target and target != output else f"{words} of {output}"
-    return f"{words} of {target} = {output}" if target else f"{words} of {output}"
+    alone = f"class {output}" if model.output_space == "probability" else output
+    return f"{words} of {target} = {output}" if target else f"{words} of {alone}"
 
 
 def without_unit(model: FittedModel, response: Response) -> bool:

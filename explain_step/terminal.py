@@ -59,7 +59,7 @@ def number(value: Any) -> str:
     Examples
     --------
     >>> number(0.123456), number(1234567.0), number(None), number(1.2e-9)
-    ('0.123', '1,234,567', '-', '1.2e-09')
+    ('0.123', '1,230,000', '-', '1.2e-09')
     """
     if value is None or pd.isna(value):
         return "-"
@@ -68,7 +68,7 @@ def number(value: Any) -> str:
         return f"{value:g}"
     short = float(f"{value:.2e}")
     if abs(short) >= 1000:
-        return f"{value:,.0f}"
+        return f"{short:,.0f}"
     if abs(value) < 1e-4:
         return f"{value:.2g}"
     return f"{short:.{max(0, 2 - math.floor(math.log10(abs(short))))}f}"
@@ -79,7 +79,7 @@ def _identity(snapshot: Snapshot) -> str:
     name = f"{model.name}, version {model.version}" if model.name else model.model_class or "model"
     lines = [
         f"{snapshot.status}: {clean(snapshot.reason)}",
-        f"Model     {clean(name)} (logged model {model.binding})",
+        f"Model     {clean(name)} (same as logged: {model.binding})",
         f"Explains  {clean(_sentence(quantity))}",
         f"Snapshot  {snapshot.id}",
         f"Made      {clean(snapshot.manifest['created_at'])} by {clean(snapshot.manifest['tool'])}",

@@ -108,6 +108,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
         "method": found.method,
         "interval": found.interval,
         "features": [_name(subject, j) for j in found.top],
+        "exact": found.method == EXACT_METHOD,
     }
     main = Artifact(name="interactions", kind="dependence", table=table, meta=meta | more)
     surface = _surface(explained, table, config=config, seeds=seeds, meta=meta)
@@ -264,7 +265,7 @@ def _surface(
     parts = [p for p in parts if p is not None]
     if not parts:
         return ()
-    extra = {
+    extra: dict[str, Any] = {
         "method": f"mean prediction of up to {SURFACE_ROWS} background rows with both columns set; one line "
         "per value "
         "of feature_b",
@@ -272,6 +273,10 @@ def _surface(
         "itself",
     }
     table = pd.concat(parts, ignore_index=True)
+    named = dict.fromkeys([*table["feature_a"], *table["feature_b"]])
+    # positions of dates are days since 1970
+    dates = [name for name in named if columns.kind(explained.X[name]) == "datetime"]
+    extra |= {"dates": dates} if dates else {}
     return (Artifact(name="interaction_surface", kind="dependence", table=table, meta=meta | extra),)
 
 

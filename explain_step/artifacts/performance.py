@@ -21,7 +21,8 @@ MANY_ROWS = 10_000
 INTERVAL = (
     "95% interval over drawing other held-out rows, for this fitted model: percentile bootstrap of the rows; "
     "on 1,000 rows and more the normal limit of the area under the ROC curve (logit scale) and the interval of a mean for "
-    "means over rows; Wilson score interval for unweighted accuracy. Refitting the model is not covered."
+    "means over rows; Wilson score interval for unweighted accuracy, and for an area of 0 or 1 as for so many pairs as the "
+    "smaller class has rows, which all agree. Refitting the model is not covered."
 )
 
 
@@ -102,12 +103,24 @@ def _interval(
         return intervals.wilson(value * n, n)
     if not np.isfinite(value):
         return float("nan"), float("nan")
+    if (
+        metric.name == "roc_auc" and subject.model.task == "binary" and value in (0.0, 1.0)
+    ):  # no resample varies
+        pairs = _disjoint_pairs(subject)
+        return intervals.wilson(value * pairs, pairs)
     known = limit(metric, subject, value=value, rng=rng)
     if known is not None:
         return known.low, known.high
     return intervals.bootstrap(
         lambda rows: _value(subject, metric, rows), n=n, rng=rng, resamples=_resamples(n)
     )
+
+
+def _disjoint_pairs(subject: Subject) -> int:
+    """Return how many independent pairs of a positive and a negative row there are."""
+    used = np.ones(len(subject.X), dtype=np.bool_) if subject.weights is None else subject.weights > 0
+    hits = metrics.positive_hits(subject.y, subject.model)[used]
+    return int(min(hits.sum(), (~hits).sum()))
 
 
 def _value(subject: Subject, metric: Metric, rows: IntArray) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from explain_step.plots import interactions, style
+from explain_step.plots import interactions, layout, style
 from explain_step.types import Artifact, Figure, FloatArray
 
 if TYPE_CHECKING:
@@ -86,8 +86,9 @@ def _figure(view: _View) -> Figure:
     numeric = view.meta.get("kind") != "levels" and _distinct(view) > FEW
     figure = _curves(view) if numeric else _levels(view)
     what = "the length of " if _is_text(view) else ""
-    title = f"How the prediction depends on {what}{style.shortened(view.name, 60)}"
-    style.heading(figure, title)
+    name = style.shortened(view.name, 60)
+    title = f"How the prediction depends on {what}{name}"
+    style.heading(figure, title, names=[name])
     style.footnote(figure, _note(view, numeric=numeric))
     return style.finish(
         figure, kind="dependence", slug=style.slug(view.feature), title=title, alt=_alt(view, numeric=numeric)
@@ -177,7 +178,7 @@ def _name_axes(figure: Canvas, view: _View, *, pairs: list[tuple[Axes, Axes]], s
     pairs[0][0].set_ylabel("SHAP value")
     pairs[0][1].set_ylabel(words)
     middle, even = (len(strips) - 1) // 2, len(strips) % 2 == 0
-    strips[middle].set_xlabel(style.wrap(view.name, 44), x=1.06 if even else 0.5)
+    strips[middle].set_xlabel(style.wrap(view.name, 44), x=1.06 if even else 0.5, gid=layout.COMMON)
 
 
 def _attributions(axes: Axes, view: _View, output: str) -> None:
@@ -285,18 +286,11 @@ def _density(axes: Axes, view: _View, *, narrow: bool) -> None:
     axes.spines["left"].set_visible(False)
     axes.set_xlim(*_ends(view)[:2])
     if view.meta.get("kind") == "datetime":
-        _dates(axes, narrow=narrow)
+        style.write_dates(axes, most=3 if narrow else 5)
     else:
-        long = float(rows["x_high"].max()) >= LONG  # labels with separators would touch
+        ends = rows[["x_low", "x_high"]].abs().to_numpy()
+        long = float(ends.max()) >= LONG  # labels with separators would touch
         axes.locator_params(axis="x", nbins=(2 if long else 3) if narrow else 4 if long else 6)
-
-
-def _dates(axes: Axes, *, narrow: bool) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=2, maxticks=3 if narrow else 5)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def _levels(view: _View) -> Canvas:
@@ -378,5 +372,5 @@ def _alt(view: _View, *, numeric: bool) -> str:
 
 def _place(view: _View, x: float) -> str:
     if view.meta.get("kind") == "datetime":
-        return str(np.datetime64(0, "D") + np.timedelta64(round(x), "D"))
+        return style.day(x)
     return style.number(x)

@@ -24,10 +24,12 @@ TITLES = {
     "largest_error": "One of the largest errors",
     "prototype": "A prototype",
 }
+EDGE = "An error on the edge of being too large"
+"""What a borderline row of a regression is: no class is nearly another one."""
 HALF = 0.34
 """Half the height of a bar."""
-LABEL_ROOM = 0.115
-"""Share of the axis that a number beside a bar needs."""
+CHARACTER, LABEL_GAP = 0.0195, 0.01
+"""Shares of the axis that one character of a number beside a bar needs, and its distances to bar and names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +82,9 @@ def _waterfall_figure(
     _ends(axes, fall)
     phrase = style.effect_words(quantity, str(first["output"]))
     amount = quantity.get("output_space") == "prediction"
-    title = f"{_title(first)}: {_outcome(first, amount=amount)}"
-    style.heading(figure, title)
+    title = f"{_title(first, amount=amount)}: {_outcome(first, amount=amount)}"
+    answers = {str(first[c]) for c in ("y_pred", "y_true") if pd.notna(first[c])}
+    style.heading(figure, title, names=sorted(answers, key=len, reverse=True))
     style.footnote(figure, _note(fall, phrase=phrase, quantity=quantity, rounded=rounded))
     return style.finish(
         figure,
@@ -137,8 +140,11 @@ def _bars(axes: Axes, fall: _Waterfall) -> None:
     from matplotlib.patches import Polygon
 
     count = len(fall.names)
-    low, high = _limits(fall)
-    span, decimals = high - low, _decimals(fall.effects)
+    decimals = _decimals(fall.effects)
+    texts = [_signed(float(effect), decimals) for effect in fall.effects]
+    room = LABEL_GAP + CHARACTER * max(map(len, texts))
+    low, high = _limits(fall, room=room)
+    span = high - low
     for i, (start, effect) in enumerate(zip(fall.starts, fall.effects, strict=True)):
         y, end = count - 1 - i, start + effect
         tip = min(0.012 * span, abs(effect)) * np.sign(effect)
@@ -154,7 +160,7 @@ def _bars(axes: Axes, fall: _Waterfall) -> None:
         half = float(fall.halves[i])
         if half > 0:
             _whisker(axes, end, y, half=half)
-        _number(axes, start, end, y, half=half, span=span, decimals=decimals)
+        _number(axes, start, end, y, half=half, text=texts[i], room=room * span)
     lanes = np.arange(count - 1, 0, -1)
     axes.vlines(fall.starts[:-1], lanes - 1 + HALF, lanes - HALF, color=style.LIGHT, linewidth=0.8, zorder=2)
     axes.set_xlim(low, high)
@@ -171,25 +177,22 @@ def _whisker(axes: Axes, end: float, y: float, *, half: float) -> None:
     )
 
 
-def _limits(fall: _Waterfall) -> tuple[float, float]:
-    """Return axis limits with room for a number on either side."""
+def _limits(fall: _Waterfall, *, room: float) -> tuple[float, float]:
+    """Return axis limits with room (a share of the axis) for a number on either side."""
     tips = fall.starts + fall.effects
     ends = np.r_[fall.starts, tips - fall.halves, tips + fall.halves, fall.base, fall.prediction]
     low, high = float(ends.min()), float(ends.max())
     span = max(high - low, 1e-9 * max(abs(low), abs(high))) or 1.0
-    room = span * LABEL_ROOM / (1 - 2 * LABEL_ROOM)
-    return low - room, high + room
+    beside = span * room / (1 - 2 * room)
+    return low - beside, high + beside
 
 
-def _number(
-    axes: Axes, start: float, end: float, y: float, *, half: float, span: float, decimals: int
-) -> None:
+def _number(axes: Axes, start: float, end: float, y: float, *, half: float, text: str, room: float) -> None:
     """Write the contribution into its bar, or beyond it where it has no room beside the whisker."""
     effect = end - start
-    text = _signed(effect, decimals)
-    inside = abs(effect) - half > (LABEL_ROOM + 0.01) * span
+    inside = abs(effect) - half > room
     side = 1 if effect >= 0 else -1
-    place = (start + end - side * half) / 2 if inside else end + side * (half + 0.008 * span)
+    place = (start + end - side * half) / 2 if inside else end + side * (half + 0.06 * room)
     axes.text(
         place,
         y,
@@ -239,8 +242,9 @@ def _ends(axes: Axes, fall: _Waterfall) -> None:
 # ------------------------------------------------------------------------------------------ words
 
 
-def _title(first: pd.Series[Any]) -> str:
-    title = TITLES.get(str(first["kind"]), str(first["kind"]))
+def _title(first: pd.Series[Any], *, amount: bool) -> str:
+    kind = str(first["kind"])
+    title = EDGE if amount and kind == "borderline" else TITLES.get(kind, kind)
     share = first.get("share")
     return f"{title} (nearest to {share:.0%} of rows)" if share is not None and pd.notna(share) else title
 

@@ -248,7 +248,7 @@ def _beeswarm(artifact: Artifact, *, output: str, of: int, labels: Mapping[str, 
     title = "Which way each column pushes" + (f": {output}" if of > 1 else "")
     note = f"One of {of} outputs; at most {OUTPUTS} are drawn, the table has more. " if of > OUTPUTS else ""
     dots = "one row" if per_dot == 1 else f"up to {per_dot} rows"
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     style.footnote(figure, f"Each dot is {dots}. {note}{style.declared(artifact.meta['quantity'])}.")
     return style.finish(
         figure,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PAIRS = 10
 OUTPUTS = 4
+MOST_LINES = 4
+SURFACE_ROWS = 200
+"""Of the background are averaged at most, as `explain_step.artifacts.interactions` states it."""
 LINES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (1, 1)))
 SHADES = ("#9db4d8", "#6c8bbf", style.ACCENT, style.INK)
 
@@ -59,17 +62,18 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     words = style.effect_words(artifact.meta["quantity"], output)
     axes.set_xlabel(style.paragraph(f"typical departure from a sum of two separate effects, {words}", 52))
     title = "Which columns act together" + (f": {output}" if of > 1 else "")
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     more = (
         f"The strongest {len(top)} of {len(table)} pairs of the top columns. "
         if len(table) > len(top)
         else ""
     )
+    exact = artifact.meta.get("exact")
+    how = "" if exact is None else "; exact" if exact else "; estimated"
     style.footnote(
         figure,
-        f"{more}Filled: the 95 % interval excludes zero; arrow: it goes on. {int(artifact.meta['rows'])} "
-        "explained rows, "
-        f"{int(artifact.meta['contexts'])} background rows each.",
+        f"{more}Filled: the 95 % interval, of each pair for itself, excludes zero; arrow: it goes on. "
+        f"{int(artifact.meta['rows']):,} rows explained, {int(artifact.meta['contexts']):,} background rows each{how}.",
     )
     listed = "; ".join(
         f"{_full(r, labels)} {style.number(r['strength'])} ({style.number(r['ci_low'])} to "
@@ -106,8 +110,14 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     name_a, name_b = labels.get(a, a), labels.get(b, b)
     figure, axes = style.new_figure(style.WIDTH, 3.3)
     groups = [g for _, g in table.groupby("x_b", sort=True)]
+    known = len(groups)
+    if known > MOST_LINES:  # bands of more lines cover each other
+        kept = np.linspace(0, known - 1, MOST_LINES).round().astype(int)
+        groups = [groups[int(k)] for k in kept]
+    dates = frozenset(map(str, artifact.meta.get("dates", ())))
+    said = [_value(group, date=b in dates) for group in groups]
     for i, group in enumerate(groups):
-        _line(axes, group, place=i, of=len(groups), quiet=len(groups) == 1)
+        _line(axes, group, label=said[i], place=i, of=len(groups))
     levels = table.drop_duplicates("x_a").sort_values("x_a")
     if levels["level_a"].notna().all():
         axes.set_xticks(levels["x_a"], [style.wrap(str(v), 16) for v in levels["level_a"]])
@@ -116,6 +126,8 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
             for text in axes.get_xticklabels():
                 text.set(ha="right", rotation_mode="anchor")
         axes.margins(x=0.06)
+    elif a in dates:
+        style.write_dates(axes, most=5)
     words = style.effect_words(artifact.meta["quantity"], output)
     axes.set_xlabel(style.wrap(name_a, 60))
     axes.set_ylabel(style.paragraph(words, 34))
@@ -131,32 +143,39 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     )
     short = [style.shortened(n, 28) for n in (name_a, name_b)]
     title = f"The effect of {short[0]} changes with {short[1]}" + (f": {output}" if of > 1 else "")
-    style.heading(figure, title)
+    style.heading(figure, title, names=[*short, output])
+    some = f"{len(groups)} of {known} lines are drawn, the table has all. " if known > len(groups) else ""
     style.footnote(
-        figure, "Mean prediction with both columns set; 95 % bands. Parallel lines would mean no interaction."
+        figure,
+        f"Mean {words} of {_averaged(artifact.meta)} with both columns set; bands and whiskers: 95 % intervals over these "
+        f"rows, each point for itself. {some}Parallel lines would mean no interaction.",
     )
     return style.finish(
         figure,
         kind="dependence",
         slug=f"joint-{style.slug(output)}",
         title=title,
-        alt=f"Lines of the mean {words} against {name_a}, one per value of {name_b}: {_ends(groups)}.",
+        alt=f"Lines of the mean {words} against {name_a}, one per value of {name_b}: {_ends(groups, said)}.",
     )
 
 
-def _value(group: pd.DataFrame) -> str:
-    level = group["level_b"].iloc[0]
-    return str(level) if isinstance(level, str) else style.number(float(group["x_b"].iloc[0]))
-
-
-def _line(axes: Axes, group: pd.DataFrame, *, place: int, of: int, quiet: bool) -> None:
-    shade = (
-        SHADES[::-1][0]
-        if quiet
-        else SHADES[min(place + len(SHADES) - of, len(SHADES) - 1)]
-        if of <= 4
-        else style.INK
+def _averaged(meta: Mapping[str, Any]) -> str:
+    """Return the rows whose mean prediction a point is."""
+    rows = meta["quantity"].get("background_rows")
+    return (
+        f"up to {SURFACE_ROWS} background rows"
+        if rows is None or rows > SURFACE_ROWS
+        else f"{rows} background rows"
     )
+
+
+def _value(group: pd.DataFrame, *, date: bool) -> str:
+    level, x = group["level_b"].iloc[0], float(group["x_b"].iloc[0])
+    return str(level) if isinstance(level, str) else style.day(x) if date else style.number(x)
+
+
+def _line(axes: Axes, group: pd.DataFrame, *, label: str, place: int, of: int) -> None:
+    shade = SHADES[place + len(SHADES) - of]
     style_ = LINES[(of - 1 - place) % len(LINES)]
     apart = group["level_a"].notna().all()
     if apart:
@@ -172,7 +191,7 @@ def _line(axes: Axes, group: pd.DataFrame, *, place: int, of: int, quiet: bool) 
             marker="o",
             markersize=4.5,
             capsize=2,
-            label=style.wrap(_value(group), 20),
+            label=style.wrap(label, 20),
         )
         return
     axes.fill_between(group["x_a"], group["ci_low"], group["ci_high"], color=shade, alpha=0.14, linewidth=0)
@@ -182,13 +201,13 @@ def _line(axes: Axes, group: pd.DataFrame, *, place: int, of: int, quiet: bool) 
         color=shade,
         linestyle=style_,
         linewidth=1.7,
-        label=style.wrap(_value(group), 20),
+        label=style.wrap(label, 20),
     )
 
 
-def _ends(groups: list[pd.DataFrame]) -> str:
+def _ends(groups: list[pd.DataFrame], said: list[str]) -> str:
     return "; ".join(
-        f"at {_value(g)} from {style.number(float(g['value'].iloc[0]))} to "
+        f"at {text} from {style.number(float(g['value'].iloc[0]))} to "
         f"{style.number(float(g['value'].iloc[-1]))}"
-        for g in groups
+        for g, text in zip(groups, said, strict=True)
     )

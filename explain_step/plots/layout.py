@@ -6,8 +6,10 @@ the y axes come first (their width does not depend on the panel's), then everyth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +17,21 @@ import numpy as np
 from explain_step.types import FloatArray
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 HEADING, FOOTNOTE = "heading", "footnote"
 """Marks (gid) of the texts above and below all panels."""
+COMMON = "common"
+"""Mark (gid) of an axis label that speaks for several panels and may reach over them: it takes height, no width."""
 PAD = 0.042
 """Inches around every panel with its labels, and around heading and footnote."""
 LEAST = 0.2
 """Share of a figure that panels keep whatever their labels take."""
-LARGE, MILLIONS, HUGE = 1e4, 5e6, 1e12
+APART = 0.04
+"""Inches between the labels of two ticks, at least."""
+LARGE, MILLIONS, HUGE = 1e4, 2e6, 1e12
 """From where ticks are written with separators, as millions, and as powers of ten."""
 FIRST = {"left": 0.3, "right": 0.15, "bottom": 0.35, "top": 0.2}
 """Room in inches that labels are taken to need before they are measured."""
@@ -77,6 +84,32 @@ def settle(figure: Figure) -> None:
     _place(figure, rooms, above=above, below=below)
     rooms = {axes: _measured(axes, renderer, left=names[axes]["left"]) for axes in panels}
     _place(figure, rooms, above=above, below=below)
+    for axes in panels:
+        _thin_ticks(axes, renderer, gap=APART * figure.dpi)
+
+
+def _thin_ticks(axes: Axes, renderer: Any, *, gap: float) -> None:
+    """Leave out every second tick of an x axis with numbers while their labels touch."""
+    from matplotlib.ticker import ScalarFormatter
+
+    formatter: Any = axes.xaxis.get_major_formatter()
+    if type(formatter) is not ScalarFormatter and getattr(formatter, "func", None) not in (
+        _thousands,
+        _millions,
+    ):
+        return  # names, or dates that say what changes from one to the next
+    low, high = sorted(axes.get_xlim())
+    shown = [float(x) for x in axes.get_xticks() if low <= x <= high]
+    while len(shown) > 2 and _touch(axes, renderer, gap=gap):
+        shown = shown[:: 3 if len(shown) == 4 else 2]
+        axes.set_xticks(shown)
+
+
+def _touch(axes: Axes, renderer: Any, *, gap: float) -> bool:
+    """Return whether the labels of two ticks of the x axis stand nearer than ``gap`` pixels."""
+    labels = [text for text in axes.get_xticklabels() if text.get_visible() and text.get_text()]
+    boxes = sorted((text.get_window_extent(renderer) for text in labels), key=lambda box: float(box.x0))
+    return any(after.x0 - before.x1 < gap for before, after in pairwise(boxes))
 
 
 def _edges(figure: Figure, renderer: Any) -> tuple[float, float]:
@@ -99,21 +132,32 @@ def _names_width(axes: Axes, renderer: Any) -> float:
 
 def _measured(axes: Axes, renderer: Any, *, left: float) -> _Room:
     """Return what a panel's labels need, with ``left`` known from before; marks stay inside and are not asked."""
-    shown = axes.yaxis.get_visible()
+    common = [axes.xaxis.label] if axes.xaxis.label.get_gid() == COMMON else []
     beside = [*axes.texts, *axes.child_axes, *([legend] if (legend := axes.get_legend()) else [])]
-    axes.yaxis.set_visible(False)
-    try:
+    with _hidden([axes.yaxis, *common]):
         box = axes.get_tightbbox(renderer, bbox_extra_artists=[a for a in beside if a.get_in_layout()])
-    finally:
-        axes.yaxis.set_visible(shown)
     if box is None:
         return _Room(left=left, right=0.0, bottom=0.0, top=0.0)
+    lowest = min([box.y0, *(float(label.get_window_extent(renderer).y0) for label in common)])
     return _Room(
         left=max(left, axes.bbox.x0 - box.x0),
         right=max(box.x1 - axes.bbox.x1, 0.0),
-        bottom=max(axes.bbox.y0 - box.y0, 0.0),
+        bottom=max(axes.bbox.y0 - lowest, 0.0),
         top=max(box.y1 - axes.bbox.y1, 0.0),
     )
+
+
+@contextmanager
+def _hidden(artists: Sequence[Artist]) -> Iterator[None]:
+    """Leave artists out of what is measured."""
+    shown = [artist.get_visible() for artist in artists]
+    for artist in artists:
+        artist.set_visible(False)
+    try:
+        yield
+    finally:
+        for artist, visible in zip(artists, shown, strict=True):
+            artist.set_visible(visible)
 
 
 def _place(figure: Figure, rooms: Mapping[Axes, _Room], *, above: float, below: float) -> None:

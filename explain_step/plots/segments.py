@@ -96,7 +96,7 @@ def _performance(
     style.heading(figure, title)
     style.footnote(
         figure,
-        "Dots with 95 % intervals; dashed line and band: all rows, "
+        f"Dots with 95 % intervals; dashed line and band: all {int(overall['n']):,} rows, "
         f"{style.number(float(overall['metric_value']))}. "
         "Filled dots differ from the rest of the data (adjusted p < 0.05).",
     )
@@ -160,6 +160,7 @@ def _rate_panels(
                 quiet(axes, 0.25, len(lines) - 1 - i, "withheld")
         overall = rows[rows["segment"] == ALL].iloc[0]
         axes.axvline(overall["value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
+        axes.locator_params(axis="x", nbins=3)  # the last label stands beside the next panel's first one
         axes.set_xlim(-0.03, max(1e-3, float(np.nanmax([*rows["ci_high"], 0.1]))) * 1.04)
         words = RATE_NAMES.get(rate, rate)
         axes.set_title(f"{words} {style.wrap(output, 10, lines=1)}" if rate == "selection_rate" else words,
@@ -169,12 +170,11 @@ def _rate_panels(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     title = f"Decisions by segment: {output}" if several else "Decisions by segment"
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     style.footnote(
         figure,
-        "Shares with 95 % intervals; dashed line: all rows. Filled dots: the interval of the difference to "
-        "the rest "
-        "of the data, one segment at a time, excludes 0.",
+        f"Shares with 95 % intervals; dashed line: all {_rows(table):,} rows. Filled dots: the interval of the "
+        "difference to the rest of the data, one segment at a time, excludes 0.",
     )
     return style.finish(
         figure,
@@ -183,6 +183,11 @@ def _rate_panels(
         alt=f"{title}. {_rate_words(table, lines)}",
         title=title,
     )
+
+
+def _rows(table: pd.DataFrame) -> int:
+    """Return how many rows all shares are of (those of the actual classes are of fewer)."""
+    return int(table.loc[(table["segment"] == ALL) & (table["rate"] == "selection_rate"), "n"].max())
 
 
 def _rate_dot(axes: Axes, row: pd.Series[Any], y: float) -> None:
@@ -240,7 +245,7 @@ def _importance(
     say_withheld(axes, lines)
     title = f"Importance by segment: {output}" if several else "Importance by segment"
     quantity = artifact.meta.get("quantity", {})
-    style.heading(figure, title)
+    style.heading(figure, title, names=[output])
     style.footnote(
         figure,
         "Area: mean absolute attribution. Red with an upward mark: larger than in the rest of the data, "

@@ -13,7 +13,7 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, wraps
@@ -326,6 +326,26 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\u2212")
 
 
+def day(x: float) -> str:
+    """Return the date of a position on an axis of dates, which counts days since 1970.
+
+    Examples
+    --------
+    >>> day(365.2)
+    '1971-01-01'
+    """
+    return str(np.datetime64(0, "D") + np.timedelta64(round(x), "D"))
+
+
+def write_dates(axes: Axes, *, most: int) -> None:
+    """Write an x axis of days since 1970 as dates, with at most so many ticks."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=2, maxticks=most)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
 def ramp(position: float) -> str:
     """Return the colour of a value between low (0) and high (1); grey for NaN (no order).
 
@@ -347,8 +367,14 @@ def paragraph(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(drawable(text), width)).replace("$", r"\$")
 
 
-def heading(figure: Figure, text: str) -> None:
-    """Write a bold, left-aligned title above everything, inside the layout."""
+def heading(figure: Figure, text: str, *, names: Iterable[str] = ()) -> None:
+    """Write a bold, left-aligned title above everything, inside the layout.
+
+    ``names`` are names in the text, which stay apart also where the font has none of their letters.
+    """
+    for name in names:
+        drawn = drawable(name)
+        text = text.replace(name, drawn) if MISSING_GLYPH in drawn else text
     figure.suptitle(
         paragraph(text, 70),
         x=0.012,
@@ -384,6 +410,8 @@ def effect_words(quantity: Mapping[str, Any], output: str) -> str:
     --------
     >>> effect_words({"output_space": "probability", "target": "deny"}, "yes")
     'predicted probability of deny\xa0=\xa0yes'
+    >>> effect_words({"output_space": "probability"}, "1")
+    'predicted probability of class 1'
     """
     words = SPACES.get(str(quantity.get("output_space")), "output")
     target = str(quantity.get("target") or "")
@@ -391,7 +419,8 @@ def effect_words(quantity: Mapping[str, Any], output: str) -> str:
         return f"{words} of {target}, mean over outputs" if target else f"{words}, mean over outputs"
     if quantity.get("output_space") == "prediction" and target in {"", output}:
         return f"{words} of {output}"
-    return f"{words} of {target}\u00a0=\u00a0{output}" if target else f"{words} of {output}"
+    alone = f"class {output}" if quantity.get("output_space") == "probability" else output
+    return f"{words} of {target}\u00a0=\u00a0{output}" if target else f"{words} of {alone}"
 
 
 def declared(quantity: Mapping[str, Any]) -> str:

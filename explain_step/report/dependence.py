@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.report.context import PageContext
-from explain_step.report.format import Name, Part, Text, clean, is_number, listing, number, plural, tidy
+from explain_step.report.format import Name, Part, Text, clean, listing, number, plural, tidy
 from explain_step.report.importance import overall
 from explain_step.report.sections import Details, Section, absent, made, present
 from explain_step.report.sentences import sentence, spelled
@@ -255,7 +255,7 @@ def interactions(table: pd.DataFrame, *, labels: Labels) -> tuple[Text, ...]:
         pair = _strongest(table, labels=labels)
         if pair is None:
             return () if not table["strength"].notna().any() else (NO_PAIR,)
-        return (("The strongest interaction is between ", *pair, "."),)
+        return ((f"The strongest interaction{_qualified(table)} is between ", *pair, "."),)
     by_pair: dict[Text | None, list[Name]] = {}
     for output in outputs_of(table):
         mine = table[table["output"] == output]
@@ -269,20 +269,34 @@ def interactions(table: pd.DataFrame, *, labels: Labels) -> tuple[Text, ...]:
         whom = _every(count) if len(names) == count else listing(names)
         parts += [", " if k else "", "between ", *pair, " for ", *whom]
     none: Text = ("; for ", *listing(quiet), " none stands out from chance") if quiet else ()
-    return (("The strongest interaction is ", *parts, *none, "."),)
+    return ((f"The strongest interaction{_qualified(table)} is ", *parts, *none, "."),)
 
 
 NO_PAIR: Text = ("No interaction between two inputs stands out from chance.",)
 
 
 def _strongest(table: pd.DataFrame, *, labels: Labels) -> Text | None:
-    """Return the strongest pair of one output where it stands out."""
-    if not table["strength"].notna().any():
+    """Return the strongest pair of one output of those that stand out."""
+    found = _standing_out(table)
+    if found.empty:
         return None
-    top = largest(table, "strength")
-    if is_number(top.get("ci_low")) and not top["ci_low"] > 0:
-        return None
+    top = largest(found, "strength")
     return (labels.of(top["feature_a"]), " and ", labels.of(top["feature_b"]))
+
+
+def _standing_out(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs whose interval excludes zero, or has no lower end."""
+    known = table[table["strength"].notna()]
+    if "ci_low" not in known.columns:
+        return known
+    return known[known["ci_low"].isna() | (known["ci_low"] > 0)]
+
+
+def _qualified(table: pd.DataFrame) -> str:
+    """Return the words that are needed where a pair with a wide interval comes before the one that is named."""
+    parts = [part for _, part in table.groupby("output")] if "output" in table.columns else [table]
+    named = [(part["strength"].max(), _standing_out(part)["strength"].max()) for part in parts]
+    return " that stands out from chance" if any(top > found for top, found in named) else ""
 
 
 def _pairs(artifact: Artifact, *, labels: Labels) -> Table:

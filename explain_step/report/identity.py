@@ -55,8 +55,15 @@ def explained_section(context: PageContext) -> Section:
         title="What was explained",
         finding=(who, (split,)),
         facts=_identity(context.identity),
-        made=((shapley,), (how,)),
+        made=((shapley,), (how,), *_performance(context)),
     )
+
+
+def _performance(context: PageContext) -> tuple[Text, ...]:
+    """Return what the interval of the performance at the top covers; no other section need be there to say it."""
+    artifact = present(context, "performance")
+    covers = artifact.meta.get("interval") if artifact is not None else None
+    return ((f"Performance: {clean(covers)}",),) if isinstance(covers, str) and covers else ()
 
 
 def _inputs(context: PageContext) -> int:

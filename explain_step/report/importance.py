@@ -18,6 +18,8 @@ from explain_step.types import Artifact
 TITLE = "Which inputs matter"
 MAX_OUTPUTS = 4
 MAX_TABLES = 7
+MAX_TIED = 3
+"""So many leaders of one output that cannot be told apart are named."""
 MAX_IDLE = 5
 """So many inputs without effect are named in the finding; the table has all."""
 NOISE = 1e-12
@@ -141,6 +143,8 @@ def _shuffled(part: pd.DataFrame, *, labels: Labels) -> list[Text]:
     low = "permutation_ci_low"
     if low in part.columns and part[low].notna().any() and not (part[low] > 0).any():
         return [("Shuffling any one input costs no performance that stands out from chance.",)]
+    if part[column_name].isna().any() and len(part) > 1:
+        return []  # the ones that were not shuffled may cost more
     if other == leader:
         return [
             (
@@ -154,18 +158,31 @@ def _shuffled(part: pd.DataFrame, *, labels: Labels) -> list[Text]:
 
 def _leaders(table: pd.DataFrame, *, outputs: Sequence[Any], labels: Labels) -> Text:
     """Return the leading input of each output; outputs with the same one stand together."""
-    by_leader: dict[Name, list[Name]] = {}
+    by_leader: dict[Text, list[Name]] = {}
     for output in outputs[:MAX_OUTPUTS]:
-        part = table[table["output"] == output]
-        leader = labels.of(largest(part, "mean_abs_shap")["feature"])
+        leader = _first(table[table["output"] == output], labels=labels)
         by_leader.setdefault(leader, []).append(Name(str(output)))
     if len(by_leader) == 1 < len(outputs) <= MAX_OUTPUTS:
-        return (next(iter(by_leader)), " leads for each of them.")
+        return (*next(iter(by_leader)), " for each of them.")
     parts: list[Part] = []
     for k, (leader, whom) in enumerate(by_leader.items()):
-        parts += [", for " if k else "For ", *listing(whom), " ", leader, "" if k else " leads"]
+        parts += ["; for " if k else "For ", *listing(whom), ", ", *leader]
     more = len(outputs) - MAX_OUTPUTS
     return (*parts, f"; {plural(more, 'more output')} in the table." if more > 0 else ".")
+
+
+def _first(part: pd.DataFrame, *, labels: Labels) -> Text:
+    """Return who leads one output, in as far as that is settled."""
+    ordered = part.sort_values("mean_abs_shap", ascending=False, kind="stable")
+    names = [labels.of(f) for f in ordered["feature"][ordered["mean_abs_shap"] > 0]]
+    if not names:
+        return ("no input has an effect",)
+    tied = min(len(tied_blocks(ordered)[0]), len(names))
+    if tied == 1:
+        return (names[0], " leads")
+    if tied <= MAX_TIED:
+        return (*listing(names[:tied]), " lead together")
+    return (f"the first {spelled(tied)} cannot be told apart",)
 
 
 def shares(table: pd.DataFrame) -> tuple[float, float, float, tuple[str, ...]]:
@@ -194,16 +211,22 @@ def tables(artifact: Artifact, *, labels: Labels) -> tuple[Table, ...]:
         make_table(
             _without_noise(artifact.table[artifact.table["output"] == output]),
             TABLE,
-            caption=(
-                "Importance of inputs, ",
-                Name(str(output).strip("()") if output == outputs[-1] else str(output)),
-            ),
+            caption=_caption(str(output), outputs=outputs),
             labels=labels,
             absent="not measured for this input",
             file="importance.parquet",
         )
         for output in order
     )
+
+
+def _caption(output: str, *, outputs: Sequence[Any]) -> Text:
+    """Return what a table shows; the last of several outputs is the mean over them."""
+    if len(outputs) == 1:
+        return ("Importance of inputs",)
+    if output == str(outputs[-1]):
+        return (f"Importance of inputs, {output.strip('()')}",)
+    return ("Importance of inputs for ", Name(output))
 
 
 def _without_noise(table: pd.DataFrame) -> pd.DataFrame:

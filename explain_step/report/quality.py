@@ -37,7 +37,7 @@ COLUMNS = (
     Column(title="Score", source="score", kind="name"),
     Column(title="Value", source="value"),
     Column(title="Random control", source="control"),
-    Column(title="interval", source="ci"),
+    Column(title="95% interval", source="ci"),
     Column(title="Aim", source="direction", kind="word"),
     Column(title="Rows", source="n", kind="count"),
 )

@@ -106,13 +106,10 @@ def performance_sentences(table: pd.DataFrame, *, labels: Labels) -> list[Text]:
         for r in (low, high)
     ]
     metric = capital(metric_words(low["metric"]))
-    range_: Text = (
-        f"{metric} runs from ",
-        *ends[0],
-        " to ",
-        *ends[1],
-        f" over {plural(len(known), 'group')}",
-    )
+    groups = plural(len(known), "group")
+    range_: Text = (f"{metric} runs from ", *ends[0], " to ", *ends[1], f" over {groups}")
+    if number(low["metric_value"]) == number(high["metric_value"]):
+        range_ = (f"{metric} is {number(low['metric_value'])} in each of {groups}",)
     if "metric_p_adjusted" not in known.columns or not known["metric_p_adjusted"].notna().any():
         return [(*range_, ".")]
     clear = known[known["metric_p_adjusted"] < SIGNIFICANT]

@@ -128,7 +128,7 @@ def make_table(
     file: str = "",
     limit: int = MAX_ROWS,
 ) -> Table:
-    """Return a table for readers; columns without their source or without any value are left out.
+    """Return a table for readers; columns without their source or with nothing to show are left out.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def infer_columns(frame: pd.DataFrame, *, hide: Sequence[str] = ()) -> tuple[Col
 
 def interval_column(source: str, *, low: str = "ci_low", high: str = "ci_high") -> Column:
     """Return the column with the interval of ``source``."""
-    return Column(title="interval", source=source, kind="interval", low=low, high=high)
+    return Column(title="95% interval", source=source, kind="interval", low=low, high=high)
 
 
 def column(name: str, title: str | None = None) -> Column:
@@ -224,7 +224,8 @@ def _present(column: Column, frame: pd.DataFrame) -> bool:
     needed = (column.low, column.high) if column.kind == "interval" else (column.source,)
     if not all(c in frame.columns for c in needed):
         return False
-    return bool(frame[needed[0]].notna().any())
+    shown = frame[needed[0]]
+    return bool((shown.notna() & (shown.astype(object) != "")).any())
 
 
 def _cells(column: Column, frame: pd.DataFrame, *, labels: Labels) -> list[Text]:

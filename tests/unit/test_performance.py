@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,15 @@ def test_a_ranking_score_is_compared_with_no_label(tmp_path: Path) -> None:
     assert shot.tables["importance"]["permutation_importance"].isna().all()
     assert not set(shot.tables["examples"]["kind"]) & {"correct", "incorrect", "largest_error"}
     assert "RMSE" not in (shot.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_interval_of_a_perfect_order_knows_how_few_rows_there_were() -> None:
+    def bounds(n: int) -> tuple[float, float]:
+        subject = classifier(n)
+        score = subject.response.output[:, 0]
+        row = table(built(replace(subject, y=np.where(score > np.median(score), "yes", "no")))).loc["roc_auc"]
+        assert row["value"] == 1.0
+        return float(row["ci_low"]), float(row["ci_high"])
+
+    assert bounds(12) == pytest.approx((0.610, 1.0), abs=1e-3)
+    assert bounds(400)[0] > 0.98

@@ -19,6 +19,7 @@ from explain_step.config import Config
 from explain_step.plots import dependence as figures
 from explain_step.plots import style
 from explain_step.seeds import Seeds
+from explain_step.types import Artifact
 
 
 def build(subject, attributions, **options):
@@ -165,3 +166,31 @@ def test_strict_tables_redrawn_from_parquet_give_the_same_bytes(strict):
     assert len(first.figures) == 3
     assert "single rows" not in first.canvases[0].get_supxlabel()
     assert [f.png for f in plots.render(stored(strict), labels={})] == [f.png for f in first.figures]
+
+
+def test_the_joint_effect_along_dates_is_written_in_dates_and_says_what_it_is(mixed):
+    surface = mixed["interaction_surface"]
+    lines = pd.concat([surface.table.assign(x_b=float(k), level_b=None) for k in range(7)])
+    days = {"feature_a": "day", "x_a": lines["x_a"].rank(method="dense") * 30 + 18_000, "level_a": None}
+    meta = dict(surface.meta) | {"dates": ["day"]}
+    changed = Artifact(name="interaction_surface", kind="dependence", table=lines.assign(**days), meta=meta)
+    made = drawn(figures, {"interaction_surface": changed})
+    (canvas,) = made.canvases
+    ticks = [t.get_text() for t in canvas.axes[0].get_xticklabels()]
+    assert ticks
+    assert not any("18" in t and "," in t for t in ticks)
+    assert len(canvas.axes[0].get_legend().get_texts()) == 4
+    small = " ".join(t.get_text() for t in canvas.texts).replace("\n", " ")
+    assert "background rows" in small
+    assert "4 of 7 lines are drawn" in small
+    assert "95 % intervals over these rows" in small
+
+
+def test_pairs_say_whether_they_are_exact(mixed):
+    for exact, word in ((True, "; exact."), (False, "; estimated.")):
+        pairs = mixed["interactions"]
+        pairs = Artifact(
+            name=pairs.name, kind=pairs.kind, table=pairs.table, meta=dict(pairs.meta) | {"exact": exact}
+        )
+        made = drawn(figures, {"interactions": pairs})
+        assert word in " ".join(t.get_text() for t in made.canvases[0].texts).replace("\n", " ")

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from effect_kit import kept_canvases
 from PIL import Image
 
 from explain_step.plots import examples as plots
@@ -177,3 +178,41 @@ def test_no_number_is_struck_through_by_the_line_of_its_uncertainty():
         for box in numbers:
             beside = ends[1, 0] <= box.x0 or box.x1 <= ends[0, 0]
             assert beside or not box.y0 < ends[0, 1] < box.y1
+
+
+def test_no_number_beside_a_bar_touches_the_names():
+    names = ["a feature with a long name", "another one that is as long", "education-num", "d", "e"]
+    made = artifact(names, [0.0945, 0.0625, -0.1216, -0.0216, -0.0169])["examples"]
+    fall = plots._waterfall(made.table, labels={})
+    figure, axes = style.new_figure(style.WIDTH, 3.0)
+    with style.clean_rc():
+        plots._bars(axes, fall)
+        plots.style.layout.settle(figure)
+        figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    ends = [label.get_window_extent(renderer).x1 for label in axes.get_yticklabels()]
+    starts = [text.get_window_extent(renderer).x0 for text in axes.texts]
+    assert min(starts) - max(ends) > 4
+
+
+def test_a_borderline_row_of_a_regression_is_no_close_call():
+    row = artifact(["a"], [1.0], kind="borderline")["examples"]
+    amounts = QUANTITY | {"output_space": "prediction", "outputs": ["price"]}
+    numbers = row.table.assign(y_true="404", y_pred="24100")
+    (figure,) = plots.draw(
+        {"examples": Artifact(name="examples", kind="examples", table=numbers, meta={"quantity": amounts})},
+        labels={},
+    )
+    assert figure.title.startswith("An error on the edge of being too large: predicted 24,100")
+    (figure,) = plots.draw({"examples": row}, labels={})
+    assert figure.title.startswith("A close call")
+
+
+def test_answers_whose_letters_the_font_lacks_stay_apart_in_the_heading():
+    row = artifact(["a"], [0.1], y_pred="\u53ef", y_true="\u4e0d\u53ef")
+    with kept_canvases() as canvases:
+        (figure,) = plots.draw(row, labels={})
+    assert "predicted \u53ef, truth \u4e0d\u53ef" in figure.title
+    predicted, truth = canvases[0].get_suptitle().split("predicted ")[1].split(", truth ")
+    assert predicted.split("#")[1] != truth.split("#")[1][:4]
+    assert len(predicted.split("#")[1]) == 4

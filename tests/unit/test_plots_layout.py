@@ -44,6 +44,41 @@ def test_panels_keep_the_ratios_of_their_grid():
     assert np.allclose(sizes[0], [[w, sizes[0, 0, 1]] for w in sizes[1, :, 0]])
 
 
+def test_a_label_that_speaks_for_several_panels_takes_no_width():
+    def places(label):
+        with style.clean_rc():
+            figure, panels = grid(columns=4)
+            panels[1, 1].set_xlabel(label, x=1.06, gid=layout.COMMON)
+            layout.settle(figure)
+            assert layout_faults(figure) == []
+        return [axes.get_position().bounds[::2] for axes in panels.flat]
+
+    assert np.allclose(
+        places("short"), places("a name that reaches over both of the neighbours of its panel")
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2_500_000, 0), (-0.005, 0.005)])
+def test_ticks_are_left_out_until_their_labels_do_not_touch(low, high):
+    with style.clean_rc():
+        figure, panels = grid(columns=4, sharex=True)
+        for axes in panels.flat:
+            axes.set_xlim(low, high)
+            axes.locator_params(axis="x", nbins=6)
+        layout.write_large_ticks(figure)
+        layout.settle(figure)
+        assert layout_faults(figure) == []
+    assert all(len(axes.get_xticks()) >= 2 for axes in panels.flat)
+
+
+def test_names_at_ticks_are_never_left_out():
+    with style.clean_rc():
+        figure, axes = style.new_figure(3.0, 2.0)
+        axes.set_xticks(range(9), [f"name {k}" for k in range(9)])
+        layout.settle(figure)
+    assert [t.get_text() for t in axes.get_xticklabels()] == [f"name {k}" for k in range(9)]
+
+
 def test_labels_without_end_leave_some_room_for_the_panel():
     figure, axes = style.new_figure(3.0, 1.0)
     axes.set_yticks([0.5], ["x" * 80])

@@ -120,8 +120,45 @@ def test_the_share_of_three_is_the_sum_of_the_table_and_lies_in_its_bounds():
 
 
 def test_several_outputs_speak_by_their_mean_and_name_each_leader():
-    found = text(importance.finding(multiclass().artifacts["importance"].table, labels=NONE))
-    assert "For setosa lvrat leads, for versicolor pirat, for virginica chist." in found
+    table = multiclass().artifacts["importance"].table
+    settled = table.assign(rank_low=np.nan, rank_high=np.nan)
+    for _, part in settled.groupby("output"):
+        order = part["mean_abs_shap"].rank(ascending=False, method="first")
+        settled.loc[part.index, ["rank_low", "rank_high"]] = np.stack([order, order], axis=1)
+    found = text(importance.finding(settled, labels=NONE))
+    assert "For setosa, lvrat leads; for versicolor, pirat leads; for virginica, chist leads." in found
+
+
+def test_an_output_whose_leaders_are_tied_has_no_leader():
+    table = multiclass().artifacts["importance"].table
+    setosa = table[table["output"] == "setosa"].nlargest(5, "mean_abs_shap").index
+    two = table.copy()
+    two.loc[two["output"] == "setosa", ["rank_low", "rank_high"]] = [[9.0, 9.0]]
+    two.loc[setosa[:2], ["rank_low", "rank_high"]] = [[1.0, 2.0]]
+    assert "For setosa, lvrat and pirat lead together" in text(importance.finding(two, labels=NONE))
+    five = two.copy()
+    five.loc[setosa, ["rank_low", "rank_high"]] = [[1.0, 5.0]]
+    assert "For setosa, the first five cannot be told apart" in text(importance.finding(five, labels=NONE))
+
+
+def test_shuffling_some_of_the_inputs_names_no_costliest():
+    table = importance_table(("a", "b")).assign(permutation_importance=[0.02, NAN])
+    assert "huffl" not in text(importance.finding(table, labels=NONE))
+
+
+def test_a_pair_that_is_named_stands_out_and_the_wider_one_before_it_is_not_hidden():
+    pairs = pd.DataFrame(
+        {
+            "output": "yes", "feature_a": ["a", "a"], "feature_b": ["b", "c"],
+            "strength": [0.3, 0.2], "ci_low": [0.0, 0.1], "ci_high": [0.6, 0.3],
+        }
+    )  # fmt: skip
+    found = text(dependence.interactions(pairs, labels=NONE))
+    assert found == "The strongest interaction that stands out from chance is between a and c."
+    assert text(dependence.interactions(pairs.assign(ci_low=0.1), labels=NONE)) == (
+        "The strongest interaction is between a and b."
+    )
+    assert "No interaction" in text(dependence.interactions(pairs.assign(ci_low=0.0), labels=NONE))
 
 
 def test_the_course_of_curves():
@@ -434,3 +471,10 @@ def test_long_groups_are_shortened_name_and_level_apart(level, parts):
     found = segments.segment_name({"segment": "purpose", "level": level}, labels=NONE)
     assert len(found) == parts
     assert plain(found) == f"purpose = {level}"
+
+
+def test_groups_that_perform_alike_have_no_range():
+    table = segments_table().assign(metric_value=0.9, metric_p_adjusted=1.0)
+    found = text(segments.performance_sentences(table, labels=NONE))
+    assert "is 0.900 in each of" in found
+    assert "runs from" not in found

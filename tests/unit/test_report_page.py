@@ -188,7 +188,7 @@ def test_every_number_of_importance_is_that_of_the_table(pages):
     assert [row["Average effect"] for row in shown] == [number(v, places=4) for v in stored["mean_abs_shap"]]
     assert [row["Share"] for row in shown] == [percent(v, places=1) for v in stored["share"]]
     bounds = zip(stored["ci_low"], stored["ci_high"], strict=True)
-    assert [row["interval"] for row in shown] == [f"{low:.4f} to {high:.4f}" for low, high in bounds]
+    assert [row["95% interval"] for row in shown] == [f"{low:.4f} to {high:.4f}" for low, high in bounds]
     assert shown[2]["Rank"] == "3 to 6"
     assert shown[6]["Rank"] == "7"
     assert shown[0]["Loss when shuffled"] == "0.0585"
@@ -198,7 +198,7 @@ def test_every_number_of_groups_is_that_of_the_table_and_withheld_ones_say_why(p
     html = parsed(pages["normal"])
     shown = {(r["Group"], r["Level"]): r for r in html.table("Group", "Level", "Rows", "ROC AUC")}
     assert shown["afam", "yes"]["ROC AUC"] == "0.771"
-    assert shown["afam", "yes"]["interval"] == "0.731 to 0.811"
+    assert shown["afam", "yes"]["95% interval"] == "0.731 to 0.811"
     assert shown["afam", "yes"]["Difference to the rest"] == "+0.0711"
     assert shown["All rows", ""]["Rows"] == "714"
     assert shown["pirat > 0.4", "yes"]["ROC AUC"] == "\u2013"

@@ -10,7 +10,7 @@ from page_fixture import degraded
 
 from explain_step.report import dependence, importance
 from explain_step.report.format import plain
-from explain_step.report.tables import Labels
+from explain_step.report.tables import Column, Labels, column, make_table
 from explain_step.report.view import view
 from explain_step.types import Artifact, Caveat
 
@@ -55,3 +55,10 @@ def test_shuffling_without_a_clear_loss_names_no_leader():
     assert plain(found[0]) == "Shuffling any one input costs no performance that stands out from chance."
     clear = importance._shuffled(table.assign(permutation_ci_low=[0.1, -0.2]), labels=NONE)
     assert plain(clear[0]) == "Shuffling age also costs the most performance."
+
+
+def test_a_column_with_nothing_in_it_is_left_out():
+    frame = pd.DataFrame({"row_id": ["", ""], "y_true": ["yes", None]})
+    columns = (column("row_id"), Column(title="True", source="y_true", kind="text"))
+    made = make_table(frame, columns, caption=("Rows",), labels=NONE)
+    assert [c.title for c in made.columns] == ["True"]
