@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from explain_step.hashes import sha256_bytes
+from explain_step.secret_masking import told
 from explain_step.server import client
 from explain_step.server.judge import Judge
 from explain_step.server.places import in_sealed_store, unguarded
@@ -181,7 +182,7 @@ class RepositoryGuards:
         try:
             problem = Sealer(self._owner, self._children).problem(whole, act)
         except Exception as error:  # noqa: BLE001 - what cannot be asked is refused
-            problem = f"it is not known whether it is sealed ({type(error).__name__}: {str(error)[:200]})"
+            problem = f"it is not known whether it is sealed ({told(error)})"
         if problem is not None:
             self.judge.refuse(
                 f"{act} artifact", f"{path or 'the artifact root'}: {act} refused: {problem}.", path=path
@@ -193,7 +194,7 @@ class RepositoryGuards:
         try:
             problem = Sealer(self._owner, self._children).overtaken(whole)
         except Exception as error:  # noqa: BLE001 - what cannot be asked is refused
-            problem = f"it is not known whether it is sealed ({type(error).__name__}: {str(error)[:200]})"
+            problem = f"it is not known whether it is sealed ({told(error)})"
         if problem is None:
             return
         text = f"{path}: write refused, and the file taken away: while it was written, {problem}."
@@ -208,7 +209,7 @@ class RepositoryGuards:
         try:
             problem = self._content_problem(path, file)
         except Exception as error:  # noqa: BLE001 - hostile content of any kind
-            problem = f"it cannot be read as what its name says ({type(error).__name__}: {str(error)[:150]})"
+            problem = f"it cannot be read as what its name says ({told(error, most=150)})"
         if problem is not None:
             self.judge.refuse("write artifact", f"{path}: write refused: {problem}.", path=path)
 
