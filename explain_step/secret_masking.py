@@ -24,6 +24,8 @@ _PAIR = re.compile(
 _HEADER = re.compile(
     r"(?P<name>\b(?:authorization|(?:set-)?cookie)\s*[:=]\s*(?:\w+ (?=\S))?)[^'\"\r\n]+", re.I
 )
+_STATEMENT = re.compile(r"\[SQL:|\[parameters:|\bDETAIL:|\bCONTEXT:|\(Background on this error")
+"""What SQLAlchemy and PostgreSQL put behind the words of an error: the statement, and the values of the row."""
 _SEGMENT = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 _SECRET_SEGMENTS = frozenset(
     {
@@ -123,6 +125,18 @@ def _mask_words(text: str) -> str:
         text = _QUERY.sub(rf"\g<name>={MASK}", text)
     text = re.sub(r"(?i)\b(bearer|basic)\s+\S+", rf"\1 {MASK}", text)
     return _SHAPES.sub(MASK, text)
+
+
+def told(error: BaseException, *, most: int = 200) -> str:
+    """Return an error for people who are not its machine's: its type and words, without secrets and rows of a database.
+
+    Examples
+    --------
+    >>> told(ValueError("duplicate key [SQL: INSERT INTO t VALUES (%(v)s)] [parameters: {'v': 'a name'}]"))
+    'ValueError: duplicate key'
+    """
+    words = " ".join(_STATEMENT.split(str(error), maxsplit=1)[0].split())
+    return f"{type(error).__name__}: {mask_text(words)[:most]}"
 
 
 def mask_lines(text: str) -> str:

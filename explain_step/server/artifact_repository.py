@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import posixpath
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 from urllib.parse import urlparse
 
 from explain_step.hashes import sha256_bytes
+from explain_step.secret_masking import told
 from explain_step.server import client
 from explain_step.server.judge import Judge
 from explain_step.server.places import in_sealed_store, unguarded
 from explain_step.server.protection import holders_of_model, holders_of_run, is_registered
-from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings
+from explain_step.server.racing import in_turn
+from explain_step.server.seal import SNAPSHOT_ID, Act, Owner, Sealer, Spot, readings, spots
 from explain_step.server.settings import SCHEME, Deployment, stripped
 from explain_step.snapshot.manifest import MAX_MANIFEST_BYTES, check_schema, parse, seal
 from explain_step.snapshot.signing import MAX_SIGNATURES, SIGNATURES, check_envelope
-from explain_step.tracking.decision_log import record_problem
+from explain_step.tracking.decision_log import order_problem, record_problem
 from explain_step.tracking.evidence import snapshot_findings
 from explain_step.tracking.place import FOLDER, MANIFEST, Place
 
@@ -126,8 +129,10 @@ class RepositoryGuards:
         """Store a file where nothing sealed is."""
         name = _joined(artifact_path, Path(local_file).name)
         self._check(name, "write")
-        self._check_content(name, Path(local_file))
-        result = self.inner.log_artifact(local_file, artifact_path)
+        log = self._log_of(name)
+        with in_turn(self.judge.tracking, log):
+            self._check_content(name, Path(local_file), log=log)
+            result = self.inner.log_artifact(local_file, artifact_path)
         self._check_afterwards(name)
         return result
 
@@ -138,7 +143,7 @@ class RepositoryGuards:
         names = [_joined(artifact_path, file.relative_to(root).as_posix()) for file in files]
         for name, file in zip(names, files, strict=True):
             self._check(name, "write")
-            self._check_content(name, file)
+            self._check_content(name, file, log=self._log_of(name))
         result = self.inner.log_artifacts(local_dir, artifact_path)
         for name in names:
             self._check_afterwards(name)
@@ -181,7 +186,7 @@ class RepositoryGuards:
         try:
             problem = Sealer(self._owner, self._children).problem(whole, act)
         except Exception as error:  # noqa: BLE001 - what cannot be asked is refused
-            problem = f"it is not known whether it is sealed ({type(error).__name__}: {str(error)[:200]})"
+            problem = f"it is not known whether it is sealed ({told(error)})"
         if problem is not None:
             self.judge.refuse(
                 f"{act} artifact", f"{path or 'the artifact root'}: {act} refused: {problem}.", path=path
@@ -193,7 +198,7 @@ class RepositoryGuards:
         try:
             problem = Sealer(self._owner, self._children).overtaken(whole)
         except Exception as error:  # noqa: BLE001 - what cannot be asked is refused
-            problem = f"it is not known whether it is sealed ({type(error).__name__}: {str(error)[:200]})"
+            problem = f"it is not known whether it is sealed ({told(error)})"
         if problem is None:
             return
         text = f"{path}: write refused, and the file taken away: while it was written, {problem}."
@@ -203,19 +208,21 @@ class RepositoryGuards:
             self.inner.delete_artifacts(path)
             raise
 
-    def _check_content(self, path: str, file: Path) -> None:
+    def _check_content(self, path: str, file: Path, *, log: Place | None = None) -> None:
         """Refuse a manifest or a signature that is none: it would seal, or spoil, what is evidence."""
         try:
-            problem = self._content_problem(path, file)
+            problem = self._content_problem(path, file, log)
         except Exception as error:  # noqa: BLE001 - hostile content of any kind
-            problem = f"it cannot be read as what its name says ({type(error).__name__}: {str(error)[:150]})"
+            problem = f"it cannot be read as what its name says ({told(error, most=150)})"
         if problem is not None:
             self.judge.refuse("write artifact", f"{path}: write refused: {problem}.", path=path)
 
-    def _content_problem(self, path: str, file: Path) -> str | None:
+    def _content_problem(self, path: str, file: Path, log: Place | None) -> str | None:
         snapshot, record = _snapshot_of(path), _record_of(path)
         if record is not None:
-            return record_problem(record, file, now=datetime.now(UTC))
+            now = datetime.now(UTC)
+            problem = record_problem(record, file, now=now)
+            return problem if problem or log is None else order_problem(log, record, file, now=now)
         if snapshot is not None and file.stat().st_size > MAX_MANIFEST_BYTES:
             return f"it has more than {MAX_MANIFEST_BYTES} bytes"
         if snapshot is not None:
@@ -235,6 +242,17 @@ class RepositoryGuards:
         found = check_envelope(file.read_bytes(), manifest_sha256=digest)
         right = found.valid and file.name == f"{found.key_id}.json"
         return None if right else f"it is no signature of this snapshot: {found.reason or 'another key'}"
+
+    def _log_of(self, path: str) -> Place | None:
+        """Return the root whose log a record joins; None for other files, and of a model that is uploaded in any order."""
+        whole = _joined(urlparse(stripped(self.artifact_uri)).path, path)
+        inside = [spot for reading in readings(whole) for spot in spots(reading)]
+        if _record_of(path) is None or not inside:
+            return None
+        if any(spot.owner == "model" and not self._owner(spot).ready for spot in inside):
+            return None
+        root = posixpath.join(stripped(self.artifact_uri), *_parts_of_record(path)[:-3])
+        return Place(location=root, repository=unguarded(root))
 
     def _is_damaged_manifest(self, path: str) -> bool:
         """Whether a path is the manifest of a snapshot that does not verify: it may be written again."""
@@ -320,11 +338,16 @@ def _snapshot_of(path: str) -> str | None:
 
 def _record_of(path: str) -> str | None:
     """Return the file name where a path is that of a record of the decision log, in any reading."""
+    parts = _parts_of_record(path)
+    return parts[-1] if parts else None
+
+
+def _parts_of_record(path: str) -> list[str]:
     for reading in readings(path):
         parts = reading.split("/")
         if len(parts) >= 3 and parts[-2] == "decisions" and parts[-3].casefold() == FOLDER:
-            return parts[-1]
-    return None
+            return parts
+    return []
 
 
 def _signed_snapshot(path: str) -> str | None:

@@ -22,6 +22,7 @@ from explain_step.gate import (
     decide,
     person,
 )
+from explain_step.secret_masking import told
 from explain_step.server import places, settings
 from explain_step.server.audit_log import AuditLog
 from explain_step.server.client import Candidate, StoreClient
@@ -87,10 +88,8 @@ class Judge:
             glass = None if candidate is not None else self.break_glass(name, version, policy, user)
             decision = decide(evidence, policy, request=asked, break_glass=glass)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in the check is a refusal
-            words = f"The evidence for models:/{name}/{version} could not be judged ({type(error).__name__}: "
-            self.refuse(
-                str(asked), f"{words}{str(error)[:300]}).", name=name, version=version, codes=("GATE001",)
-            )
+            text = f"The evidence for models:/{name}/{version} could not be judged ({told(error, most=300)})."
+            self.refuse(str(asked), text, name=name, version=version, codes=("GATE001",))
             return None
         facts = _facts(decision)
         if decision.allowed:

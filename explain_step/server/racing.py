@@ -7,11 +7,13 @@ Either looks after it has written, so that at least one of the two sees the othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from explain_step.server.seal import spots
 from explain_step.tracking.marks import PREFIX
+from explain_step.tracking.place import Place
 
 DELETING_TAG = f"{PREFIX}deleting"
 """On a version or registered model that is about to go; only the server writes it."""
@@ -59,3 +61,24 @@ def marked(store: Any, name: str, version: Any = None) -> Iterator[None]:
             else:
                 store.delete_model_version_tag(name, version, DELETING_TAG)
         raise
+
+
+@contextlib.contextmanager
+def in_turn(tracking: Callable[[], Any], log: Place | None) -> Iterator[None]:
+    """Let one request at a time, of all workers, join the decision log of a run or logged model; None waits for nobody.
+
+    Artifact stores have no compare-and-set. A row that is set to what it is waits for the same of others, in every
+    database; readers do not.
+    """
+    if log is None:
+        yield
+        return
+    from mlflow.store.tracking.dbmodels.models import SqlLoggedModel, SqlRun
+
+    spot = next(spots(log.location))
+    table: Any = SqlRun if spot.owner == "run" else SqlLoggedModel
+    named = SqlRun.run_uuid == spot.id if table is SqlRun else SqlLoggedModel.model_id == f"m-{spot.id}"
+    with tracking().ManagedSessionMaker(read_only=False) as session:
+        stage = {table.lifecycle_stage: table.lifecycle_stage}
+        session.query(table).filter(named).update(stage, synchronize_session=False)
+        yield

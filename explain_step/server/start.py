@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from explain_step.errors import ExplainStepError
+from explain_step.secret_masking import mask_text, told
 from explain_step.server import settings
 from explain_step.server.audit_log import check_writable
 from explain_step.server.settings import MODE, SCHEME, Deployment
@@ -159,8 +160,8 @@ def _unsealable(deployment: Deployment) -> str | None:
     if not deployment.seals_artifacts or destination.partition(":")[0] in kinds:
         return None
     return (
-        f"--artifacts-destination {deployment.destination}: artifacts can be sealed in {', '.join(sorted(kinds))}; "
-        f"a directory is written {SCHEME}file:///path."
+        f"--artifacts-destination {mask_text(str(deployment.destination))}: artifacts can be sealed in "
+        f"{', '.join(sorted(kinds))}; a directory is written {SCHEME}file:///path."
     )
 
 
@@ -174,8 +175,8 @@ def _unopenable(deployment: Deployment) -> str | None:
         unguarded(settings.stripped(str(deployment.destination)))
     except Exception as error:  # noqa: BLE001 - each store has errors of its own
         return (
-            f"--artifacts-destination {deployment.destination} cannot be opened "
-            f"({type(error).__name__}: {str(error)[:300]}); install what MLflow needs for it, or give credentials."
+            f"--artifacts-destination {mask_text(str(deployment.destination))} cannot be opened "
+            f"({told(error, most=300)}); install what MLflow needs for it, or give credentials."
         )
     return None
 

@@ -11,6 +11,7 @@ from typing import Any
 from explain_step.errors import ExplainStepError
 from explain_step.gate import Evidence, Policy, check_break_glass, folded, person
 from explain_step.hashes import sha256_bytes
+from explain_step.secret_masking import told
 from explain_step.server.client import StoreClient
 from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
 from explain_step.server.racing import DELETING_TAG
@@ -59,7 +60,7 @@ def checked(judge: Judge, name: str, version: str, tag: Any) -> Any:
     try:
         problem, written = _judged(judge, name, version, key, value)
     except Exception as error:  # noqa: BLE001 - evidence that cannot be read proves no tag
-        problem, written = f"it could not be checked ({type(error).__name__}: {str(error)[:200]})", value
+        problem, written = f"it could not be checked ({told(error)})", value
     where = f"{name}/{version}"
     if problem is not None:
         judge.refuse(

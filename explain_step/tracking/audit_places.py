@@ -9,7 +9,7 @@ from typing import Any
 
 from explain_step.gate import Evidence, GateDecision, Policy, Request, matches
 from explain_step.gate.policy import Waiver
-from explain_step.secret_masking import mask_text
+from explain_step.secret_masking import told
 from explain_step.tracking.audit_rows import (
     EXPLAINED,
     NOT_APPLICABLE,
@@ -20,7 +20,9 @@ from explain_step.tracking.audit_rows import (
     lies,
     undecided,
 )
-from explain_step.tracking.decision_log import DecisionLog, decisions_of
+from explain_step.tracking.decision_log import DecisionLog, decisions_of, log_place
+from explain_step.tracking.registry import find
+from explain_step.tracking.verifying import history
 from explain_step.types import Finding
 
 INTEGRITY = {"GATE002": "AUD003", "GATE003": "AUD007", "GATE004": "AUD008", "GATE005": "AUD009"}
@@ -111,12 +113,33 @@ def log_findings(row: Row, *, tracking_uri: str) -> tuple[DecisionLog | None, tu
     try:
         log = decisions_of(row.name, tracking_uri=tracking_uri)
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; told in the row, and never a pass
-        told = mask_text(f"{type(error).__name__}: {error}")[:300]
-        return None, (undecided("AUD012", f"the decision log could not be read: {told}"),)
+        return None, (undecided("AUD012", f"the decision log could not be read: {told(error, most=300)}"),)
     if not log.breaks:
         return log, ()
     more = f" (and {len(log.breaks) - 3} more)" if len(log.breaks) > 3 else ""
     return log, (failing("AUD012", f"the decision log is broken: {'; '.join(log.breaks[:3])}{more}"),)
+
+
+def history_findings(row: Row, manifest: Mapping[str, Any], *, tracking_uri: str) -> tuple[Finding, ...]:
+    """Return what is wrong with the snapshots that a verified one of a protected place comes after, and forks.
+
+    Two steps at the same moment make a fork as a second history does: it is told and fails nothing.
+    """
+    try:
+        found, broken = history(log_place(find(row.name, tracking_uri=tracking_uri)), manifest)
+    except Exception as error:  # noqa: BLE001 - stores raise types of their own; told in the row, and never a pass
+        return (undecided("AUD013", f"the snapshots before it could not be read: {told(error, most=300)}"),)
+    forked = [
+        replace(
+            failing(
+                "AUD017",
+                f"the snapshot {fork['snapshot_id'][:12]}… follows {fork['previous'][:12]}… as well: two histories",
+            ),
+            verdict="not_applicable",
+        )
+        for fork in found.get("forks", ())
+    ]
+    return (*(failing("AUD007", finding.message) for finding in broken), *forked)
 
 
 def _named(row: Row, place: Held) -> str:
@@ -168,7 +191,7 @@ def _why_idle(waiver: Waiver, policy: Policy, *, now: datetime) -> str | None:
 
 def idle_waivers(policy: Policy, *, now: datetime) -> list[Row]:
     """Return a row for each waiver that does not hold; it fails nothing by itself."""
-    told = ((w, _why_idle(w, policy, now=now)) for w in policy.waivers)
+    reasons = ((w, _why_idle(w, policy, now=now)) for w in policy.waivers)
     return [
         Row(
             kind="waiver",
@@ -179,6 +202,6 @@ def idle_waivers(policy: Policy, *, now: datetime) -> list[Row]:
             version=(w.registered_model, w.version),
             findings=(replace(failing("AUD011", f"the waiver {why}"), verdict="not_applicable"),),
         )
-        for w, why in told
+        for w, why in reasons
         if why is not None
     ]

@@ -15,6 +15,7 @@ from explain_step.tracking.audit_moves import move_findings
 from explain_step.tracking.audit_places import (
     Held,
     held_by,
+    history_findings,
     log_findings,
     place_row,
     row_of_decision,
@@ -197,6 +198,8 @@ def _judged(
     facts |= {"model_id": evidence.model_id, "run_id": evidence.run_id}
     row = row_of_decision(decision, facts, evidence=evidence)
     log, broken = log_findings(row, tracking_uri=means.tracking_uri)
+    if evidence.usable:
+        broken += history_findings(row, evidence.manifest, tracking_uri=means.tracking_uri)
     row = replace(row, findings=(*row.findings, *broken))
     places = [
         _moved(

@@ -32,6 +32,7 @@ TITLES: dict[str, str] = {
     "AUD014": "A tag or run status could not be written",
     "AUD015": "The snapshot lacks a required section",
     "AUD016": "A protected alias was moved without a recorded decision",
+    "AUD017": "Two snapshots follow the same one",
 }
 """Every code of an audit; ``docs/audit.md`` says what to do about each."""
 

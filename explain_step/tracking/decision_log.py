@@ -30,6 +30,8 @@ TIME = "%Y%m%dT%H%M%S.%f"
 SKEW = timedelta(days=1)
 """Clocks may differ by so much: a record is still named after the one before it."""
 MAX_RECORD_BYTES = 4 * 2**20
+TRIES = 20
+"""How often a record is written where others write to the same log."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,14 +92,33 @@ def append(place: Place, content: Mapping[str, Any], *, now: datetime) -> Entry:
 
     The name has the time and the digest; it sorts after every other name, also when a clock is behind.
     """
-    names = _names(place)
-    # a name of the future is a stray clock or an attack; what follows it would have no end
-    last = next((name for name in reversed(names) if not _early(name, now)), None)
-    previous = None
-    if last is not None:
-        previous = {"file": last, "sha256": sha256_bytes(place.read(f"{DECISIONS}/{last}"))}
+    for left in reversed(range(TRIES)):
+        names = _names(place)
+        try:
+            entry, body = _put_next(place, names, content, now=now)
+            break
+        except Exception:
+            if not left or _names(place) == names:
+                raise  # a gated server takes no record that does not follow the newest one
+    if place.read(entry.path) != body:
+        msg = f"{place.location}/{entry.path} does not hold what was sent."
+        raise SnapshotError(msg)
+    return entry
+
+
+def _put_next(
+    place: Place, names: Sequence[str], content: Mapping[str, Any], *, now: datetime
+) -> tuple[Entry, bytes]:
+    """Send the record that follows those of some names."""
+    last = _last(names, now)
     record = plain_json(
-        {**content, "schema": SCHEMA, "at": now.isoformat(), "number": len(names) + 1, "previous": previous}
+        {
+            **content,
+            "schema": SCHEMA,
+            "at": now.isoformat(),
+            "number": len(names) + 1,
+            "previous": _link_to(place, last),
+        }
     )
     body = _bytes(record)
     digest = sha256_bytes(body)
@@ -108,10 +129,18 @@ def append(place: Place, content: Mapping[str, Any], *, now: datetime) -> Entry:
     with tempfile.TemporaryDirectory(prefix="explain_step_decision_") as folder:
         (Path(folder) / entry.file).write_bytes(body)
         place.put(Path(folder) / entry.file, DECISIONS)
-    if place.read(entry.path) != body:
-        msg = f"{place.location}/{entry.path} does not hold what was sent."
-        raise SnapshotError(msg)
-    return entry
+    return entry, body
+
+
+def _last(names: Sequence[str], now: datetime) -> str | None:
+    """Return the newest record. A name of the future is a stray clock or an attack; what follows it would have no end."""
+    return next((name for name in reversed(names) if not _early(name, now)), None)
+
+
+def _link_to(place: Place, last: str | None) -> dict[str, str] | None:
+    if last is None:
+        return None
+    return {"file": last, "sha256": sha256_bytes(place.read(f"{DECISIONS}/{last}"))}
 
 
 def promoted_tag(alias: str) -> str:
@@ -146,6 +175,17 @@ def record_problem(name: str, file: Path, *, now: datetime) -> str | None:
     if _parsed(body) is None or sha256_bytes(body)[:12] != named[2]:
         return "it is no JSON object with the digest that its name says"
     return None
+
+
+def order_problem(place: Place, name: str, file: Path, *, now: datetime) -> str | None:
+    """Say why a record does not follow the newest one: it would break the chain for good. None where it does."""
+    names = _names(place)
+    last, record = _last(names, now), _parsed(file.read_bytes()) or {}
+    number = record.get("number")
+    follows = record.get("previous") == _link_to(place, last) and (last is None or name > last)
+    if follows and not (isinstance(number, int) and number > len(names) + 1):
+        return None
+    return "it does not follow the newest record of the log; read the log again"
 
 
 def _early(name: str, now: datetime) -> bool:

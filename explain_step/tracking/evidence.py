@@ -14,7 +14,7 @@ from typing import Any
 from explain_step import digests
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.gate import DEFAULT, Evidence, Policy, Reference, Review
-from explain_step.secret_masking import mask_text
+from explain_step.secret_masking import told
 from explain_step.snapshot import StoredTables, examine
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.loading import files_at
@@ -152,7 +152,7 @@ def _kept(problems: list[str], what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; every one leaves the gate undecided
-        problems.append(mask_text(f"{what}: {type(error).__name__}: {error}")[:300])
+        problems.append(f"{what}: {told(error, most=300)}")
 
 
 def _locate(client: Any, version: Any) -> _Located:

@@ -137,11 +137,22 @@ def _stored(source: str | Path, *, tracking_uri: str | None) -> Iterator[_Stored
     target = resolve_source(str(source), tracking_uri=tracking_uri)
     place, folder = locate(str(source), tracking_uri=tracking_uri)
     with place.copied(folder) as copy:
-        local = place.local_root()
-        before = _in_place(place) if local is None else _in_folder(local / FOLDER)
-        kept = partial(place.children, FOLDER)
-        noted = _note(target, str(source))
-        yield _Stored(directory=copy, before=before, kept=lambda: sorted(kept()), target=target, noted=noted)
+        noted, kept = _note(target, str(source)), partial(_kept, place)
+        yield _Stored(directory=copy, before=_before(place), kept=kept, target=target, noted=noted)
+
+
+def history(place: Place, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+    """Follow the snapshots before a verified one that is kept at a place, as `explain_step.snapshot.chain.chain` does."""
+    return chain(manifest, _before(place), kept=_kept(place))
+
+
+def _before(place: Place) -> Before:
+    local = place.local_root()
+    return _in_place(place) if local is None else _in_folder(local / FOLDER)
+
+
+def _kept(place: Place) -> list[str]:
+    return sorted(place.children(FOLDER))
 
 
 def _names(folder: Path) -> list[str]:

@@ -12,11 +12,15 @@ import mlflow
 import pandas as pd
 import pytest
 from audit_kit import POLICY, explain, sql, train
+from snapshot_kit import frame, subject
 from tracking_kit import Store, current_store, fitted, log
 
 import explain_step
 from explain_step.errors import InvalidInput
 from explain_step.gate import INTEGRITY, RULES
+from explain_step.hashes import sha256_bytes
+from explain_step.snapshot.chain import Previous
+from explain_step.snapshot.manifest import dump, seal
 
 
 def audited(store: Store, **settings: Any) -> pd.DataFrame:
@@ -426,6 +430,29 @@ def test_behind_a_server(server_store: Store, tmp_path: Path) -> None:
         assert sorted(found[found["kind"] == "model"]["status"]) == ["degraded", "incomplete"]
         full = audited(server_store, experiments=server_store.experiment_id, full=True)
         assert one(full[full["verified"] == "bytes"], "model")["status"] == "degraded"
+
+
+# --- the snapshots before
+
+
+def test_forks_and_broken_chains_behind_a_protected_alias_are_told(
+    active_store: Store, tmp_path: Path
+) -> None:
+    made = train(active_store, tmp_path, registered="mortgage")
+    digest = sha256_bytes((made.snapshot / "manifest.json").read_bytes())
+    first = Previous(snapshot_id=made.snapshot.name, manifest_sha256=digest)
+    for seed in (5, 6):
+        explain(tmp_path, run_id=made.run_id, previous=first, subject=subject(frame(30, seed=seed)))
+    assert set(audited(active_store)["codes"]) == {""}  # nothing protected is looked at so closely
+    assert explain_step.promote("models:/mortgage/1", "champion", policy=POLICY).allowed
+    row = one(audited(active_store), "version")
+    assert (row["codes"], row["verdict"]) == ("AUD017", "pass")
+    assert f"follows {made.snapshot.name[:12]}… as well" in row["problem"]
+    manifest = made.snapshot / "manifest.json"
+    manifest.write_bytes(dump(seal(json.loads(manifest.read_text()) | {"reason": "better words"})))
+    row = one(audited(active_store), "version")
+    assert (row["codes"], row["verdict"]) == ("AUD007", "fail")
+    assert "the chain is broken" in row["problem"]
 
 
 # --- the decision log

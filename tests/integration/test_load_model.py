@@ -102,7 +102,7 @@ def test_swapped_and_copied_evidence_is_refused(active_store: Store, tmp_path: P
 def test_changed_evidence_is_refused(active_store: Store, tmp_path: Path) -> None:
     made = train(active_store, tmp_path, registered="mortgage")
     (made.snapshot / "card.md").write_text("# other", encoding="utf-8")
-    with pytest.raises(SnapshotError, match="GATE003"):
+    with pytest.raises(SnapshotError, match="GATE003 the snapshot does not verify: VER"):
         explain_step.load_model("models:/mortgage/1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from snapshot_kit import parts
 from tracking_kit import current_store, fitted, log
 
 import explain_step
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot import ModelRef, write
 from explain_step.snapshot.signing import generate, sign_manifest
 from explain_step.tracking import model_digest, resolve, sign, upload
@@ -56,6 +58,28 @@ def test_a_promotion_and_a_review_pass_a_server_that_agrees(world: World, explai
     log = decisions_of(uri, tracking_uri=world.server.url)
     assert set(log.breaks) <= set(strangers)
     assert [e.record["event"] for e in log.entries][-2:] == ["decision", "review"]
+
+
+def test_no_record_joins_the_log_but_after_the_newest_one(world: World, explained: str) -> None:
+    """A record that is dated back, or counts itself further, would break the chain, and nothing is ever taken out."""
+    uri = f"models:/{explained}/1"
+    assert promote(world, uri).allowed
+    log = decisions_of(uri, tracking_uri=world.server.url)
+    last = log.entries[-1]
+    follows = {"previous": {"file": last.file, "sha256": last.sha256}, "number": len(log.entries) + 1}
+    young = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    for time, change in (
+        ("20200101T000000.000000Z", {}),
+        (young, {"previous": None}),
+        (young, {"previous": {"file": last.file, "sha256": "0" * 64}}),
+        (young, {"number": 10**6}),
+    ):
+        body = json.dumps({**follows, **change}).encode()
+        name = f"{time}-{sha256_bytes(body)[:12]}.json"
+        answer = world.server.put(f"{world.good.path}/explanations/decisions/{name}", body)
+        assert answer.status_code == 403
+        assert "does not follow the newest record" in answer.text
+    assert decisions_of(uri, tracking_uri=world.server.url) == log
 
 
 def test_what_the_server_refuses_is_told_in_its_words(world: World, explained: str) -> None:

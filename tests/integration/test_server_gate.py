@@ -345,7 +345,7 @@ HALF = {
     "a store that does not open": (
         [
             *("--registry-store-uri", "explain-gate+sqlite:///m.db"),
-            *("--artifacts-destination", "explain-gate+sftp://nobody@127.0.0.1:1/art"),
+            *("--artifacts-destination", "explain-gate+sftp://nobody:pass-of-it@127.0.0.1:1/art"),
         ],
         "cannot be opened",
     ),
@@ -372,6 +372,7 @@ def test_half_a_gate_does_not_serve(case: str, tmp_path: Path, migrated: Path) -
     if case != "workspaces":  # MLflow itself says that the registry store has none
         assert "explain_step gate: this server does not start" in output
     assert remedy in output
+    assert "pass-of-it" not in output
 
 
 def test_a_policy_that_cannot_be_read_does_not_serve(tmp_path: Path, migrated: Path) -> None:

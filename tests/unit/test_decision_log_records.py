@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from explain_step.tracking.decision_log import DECISIONS, append, decisions, record_problem
+from explain_step.tracking.decision_log import (
+    DECISIONS,
+    append,
+    decisions,
+    order_problem,
+    record_problem,
+)
 from explain_step.tracking.place import Place
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -46,3 +55,44 @@ def test_what_the_step_writes_is_a_record(tmp_path: Path) -> None:
     file.write_bytes(b"{}")
     assert "digest" in str(record_problem(entry.file, file, now=NOW))
     assert record_problem(f"20260601T000000.000000Z-{digest}.json", file, now=NOW) is None
+
+
+def test_only_what_follows_the_newest_record_is_in_order(tmp_path: Path) -> None:
+    log = place(tmp_path / "log")
+    for event in ("decision", "review"):
+        append(log, {"event": event}, now=NOW)
+    first, newest = (tmp_path / "log" / entry.path for entry in decisions(log).entries)
+    elsewhere = place(tmp_path / "copy")
+    shutil.copytree(tmp_path / "log", tmp_path / "copy")
+    third = append(elsewhere, {"event": "decision"}, now=NOW)
+    file = tmp_path / "copy" / third.path
+    assert order_problem(log, third.file, file, now=NOW) is None
+    assert order_problem(log, f"2026{third.file[4:]}".replace("2026", "2025", 1), file, now=NOW) is not None
+    assert order_problem(log, newest.name, newest, now=NOW) is not None  # it follows the one before
+    for change in (
+        {"previous": None},
+        {"number": 99},
+        {"previous": {"file": first.name, "sha256": "0" * 64}},
+    ):
+        file.write_text(json.dumps({**third.record, **change}))
+        assert order_problem(log, third.file, file, now=NOW) is not None
+
+
+def test_a_record_that_was_overtaken_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a gated server answers where somebody else was faster."""
+    put, overtaken = Place.put, []
+
+    def slow(self: Place, file: Path, folder: str) -> None:
+        if not overtaken:
+            overtaken.append(file.name)
+            append(place(tmp_path), {"event": "faster"}, now=NOW)
+            raise OSError("403")
+        put(self, file, folder)
+
+    monkeypatch.setattr(Place, "put", slow)
+    append(place(tmp_path), {"event": "slower"}, now=NOW)
+    found = decisions(place(tmp_path))
+    assert [entry.record["event"] for entry in found.entries] == ["faster", "slower"]
+    assert found.breaks == ()

@@ -316,6 +316,24 @@ def test_a_few_lines_that_stand_for_billions_are_refused(tmp_path: Path) -> None
         load_policy(written(tmp_path, "\n".join(lines)))
 
 
+def test_merge_keys_whose_every_level_multiplies_are_refused(tmp_path: Path) -> None:
+    levels = [f"a{i + 1}: &a{i + 1} {{<<: [*a{i}, *a{i}, *a{i}], k{i}: 1}}" for i in range(40)]
+    many = f"a1: {{<<: [{', '.join(['*a0'] * 200_000)}]}}"
+    for lines, told in ((levels, "100000 values"), ([many], "more than 20 mappings")):
+        file = tmp_path / "policy.yaml"
+        file.write_text("\n".join(["version: 1", "a0: &a0 {k: v}", *lines]))
+        with pytest.raises(InvalidInput, match=told):
+            load_policy(file)
+
+
+@pytest.mark.parametrize("written", ["010", "1:30", "0x10", "0b11", "-02"])
+def test_whole_numbers_that_yaml_reads_as_others_are_refused(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"version: 1\nrequire: {{min_rows: {written}}}\n")
+    with pytest.raises(InvalidInput, match=f"decimal, got {written}"):
+        load_policy(file)
+
+
 def test_anchors_and_merge_keys_are_fine(tmp_path: Path) -> None:
     text = (
         "version: 1\nassertions:\n- &cap {features: [a], max_share: 0.5}\n- {<<: *cap, features: [b]}\n"

@@ -326,3 +326,11 @@ def test_a_model_without_logged_model_is_held_to_its_run() -> None:
     assert verdicts("GATE005", given, DEFAULT) == {"pass"}
     assert verdicts("GATE005", replace(given, run_id="r-2"), DEFAULT) == {"fail"}
     assert verdicts("GATE005", replace(given, run_id=None), DEFAULT) == {"fail"}
+
+
+def test_what_does_not_verify_is_named_also_where_the_manifest_was_not_taken() -> None:
+    """As evidence is gathered: of a snapshot that does not verify nothing else is kept."""
+    given = evidence(verification=(BROKEN,), manifest={}, manifest_sha256=None, tables={})
+    (finding,) = findings("GATE003", given, DEFAULT)
+    assert finding.verdict == "fail"
+    assert f"{BROKEN.code} {BROKEN.message}" in finding.message

@@ -565,3 +565,10 @@ def test_a_looser_policy_never_refuses_what_a_tighter_one_passes(bound: float, m
         tight = verdicts(code, evidence(), asserting(features="*", **{key: bound}))
         loose = verdicts(code, evidence(), asserting(features="*", **{key: min(1.0, bound + more)}))
         assert min(map(RANK.__getitem__, loose)) >= min(map(RANK.__getitem__, tight))
+
+
+def test_a_bound_is_told_as_it_is_written() -> None:
+    close = policy(performance=[{"name": "roc_auc", "min": 0.9999}])
+    assert "at least 0.9999 is required" in said("GATE021", evidence(), close)
+    capped = policy(assertions=[{"features": ["*"], "max_share": 0.00125}])
+    assert "at most 0.125 % is allowed" in said("GATE031", evidence(), capped)

@@ -6,8 +6,10 @@ import shlex
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy
 
 from explain_step.gate import DEFAULT, GateDecision, Request
+from explain_step.secret_masking import told
 from explain_step.server.judge import refusal_text
 from explain_step.types import Finding
 
@@ -82,3 +84,20 @@ def test_findings_of_a_logged_model_need_a_version_first() -> None:
     assert text.endswith(
         "Register it under another name first. All findings: explain-step gate models:/NAME/VERSION"
     )
+
+
+def test_an_error_of_a_store_is_told_without_secrets_statements_and_rows() -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (name TEXT UNIQUE)")
+        write = sqlalchemy.text("INSERT INTO t VALUES (:name)")
+        connection.execute(write, {"name": "a person"})
+        with pytest.raises(sqlalchemy.exc.IntegrityError) as caught:
+            connection.execute(write, {"name": "a person"})
+    assert told(caught.value) == "IntegrityError: (sqlite3.IntegrityError) UNIQUE constraint failed: t.name"
+    postgres = ValueError(
+        "null value violates not-null constraint\nDETAIL:  Failing row contains (a person, null).\n[SQL: INSERT"
+    )
+    assert told(postgres) == "ValueError: null value violates not-null constraint"
+    refused = OSError("no answer of postgresql://gate:pw-of-it@db/mlflow for user=gate password=pw-of-it")
+    assert "pw-of-it" not in told(refused)

@@ -167,6 +167,17 @@ def amount(value: float, *, percent: bool = False) -> str:
     return f"{100 * value:.3g} %" if percent else f"{value:.3g}"
 
 
+def limit(bound: float, *, percent: bool = False) -> str:
+    """Return a bound of the policy as it is written: rounded, ``0.9999`` would read as 1.
+
+    Examples
+    --------
+    >>> limit(0.9999), limit(0.55, percent=True)
+    ('0.9999', '55 %')
+    """
+    return f"{100 * bound:.10g} %" if percent else f"{bound:.10g}"
+
+
 def quantile(level: float) -> float:
     """Return the standard normal quantile."""
     return NormalDist().inv_cdf(level)

@@ -12,7 +12,7 @@ import pandas as pd
 from explain_step.gate.evidence import Evidence
 from explain_step.gate.naming import named, nearest
 from explain_step.gate.policy import Policy
-from explain_step.gate.rules.base import Number, Rule, amount, found, of_snapshot, quantile
+from explain_step.gate.rules.base import Number, Rule, amount, found, limit, of_snapshot, quantile
 from explain_step.gate.rules.features import Asked, judged
 from explain_step.gate.rules.tables import Lacking, as_mapping, frame_of, number, quantity, table
 from explain_step.types import Finding, Verdict
@@ -160,7 +160,7 @@ def _judge_curve(
     message = (
         f"the {name} curve of {named(feature)}{asked.of} {words} {wanted}: from {amount(points[at[0]][0])} to "
         f"{amount(points[at[1]][0])} it {turn} by {reversal.text()}; at most {amount(tolerance * span)} "
-        f"({amount(tolerance, percent=True)} of its range) is accepted"
+        f"({limit(tolerance, percent=True)} of its range) is accepted"
     )
     more: dict[str, Any] = {
         "curve": name,

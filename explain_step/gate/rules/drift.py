@@ -8,7 +8,7 @@ from typing import Any
 from explain_step.gate.evidence import Evidence, Reference
 from explain_step.gate.naming import folded, named
 from explain_step.gate.policy import Policy
-from explain_step.gate.rules.base import Number, Rule, amount, condensed, found, of_snapshot
+from explain_step.gate.rules.base import Number, Rule, condensed, found, limit, of_snapshot
 from explain_step.gate.rules.tables import (
     AGGREGATE,
     Effect,
@@ -105,7 +105,7 @@ def _change(
     change = new.minus(old)
     message = (
         f"the share of {named(feature)} for {named(output)} went from {old.text(percent=True)} in {label} to "
-        f"{new.text(percent=True)}: a change of {change.text(percent=True)}; at most {amount(most, percent=True)} "
+        f"{new.text(percent=True)}: a change of {change.text(percent=True)}; at most {limit(most, percent=True)} "
         f"either way is allowed"
     )
     more = {"before": old.facts(), "now": new.facts(), **change.facts(), "max_share_change": most}

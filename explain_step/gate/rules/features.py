@@ -9,7 +9,7 @@ from typing import Any
 from explain_step.gate.evidence import Evidence
 from explain_step.gate.naming import folded, matches, named, nearest, select
 from explain_step.gate.policy import Assertion, Policy
-from explain_step.gate.rules.base import Number, Rule, amount, condensed, found, of_snapshot
+from explain_step.gate.rules.base import Number, Rule, condensed, found, limit, of_snapshot
 from explain_step.gate.rules.tables import Effect, Effects, Lacking, effects, features, outputs
 from explain_step.types import Finding, Verdict
 
@@ -157,7 +157,7 @@ def _share(asked: Asked, feature: str) -> Number:
 
 
 def _has(who: str, share: Number, asked: Asked, most: Any, *, verb: str = "has") -> str:
-    allowed = f"at most {amount(most, percent=True)} is allowed"
+    allowed = f"at most {limit(most, percent=True)} is allowed"
     if not math.isfinite(share.value):
         return f"the share of {who} in the importance{asked.of} is not defined; {allowed}"
     return f"{who} {verb} {share.text(percent=True)} of the importance{asked.of}; {allowed}"

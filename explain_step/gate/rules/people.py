@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from explain_step.gate.evidence import Evidence, Review
@@ -71,7 +71,9 @@ def _approvals(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     authors = {folded(name) for name in (evidence.author or "", *evidence.authors)} - {""}
     # names that look alike count as one person when they approve
     approving = {folded(r.reviewer): r for r in counted(evidence, policy).values() if r.decision == "approve"}
-    others = sorted(r.reviewer for r in approving.values() if not any(_alike(r.reviewer, a) for a in authors))
+    others = _people(
+        r.reviewer for r in approving.values() if not any(_alike(r.reviewer, a) for a in authors)
+    )
     facts = {"approvals": others, "required": needed, "author": evidence.author, "authors": evidence.authors}
     have = f"{len(others)} of {needed} approvals of this snapshot by people other than the author"
     # without an author any one of them could be the author
@@ -83,6 +85,21 @@ def _approvals(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     else:
         more = _left_out(evidence, approvals=len(others))
         yield found("GATE061", "fail", f"there are {have}{more}", **facts)
+
+
+def _people(names: Iterable[str]) -> list[str]:
+    """Return names that may not be one person's, sorted: of an account with and without its domain the former.
+
+    Examples
+    --------
+    >>> _people(["bea", "cy", "bea@bank.example"]), _people(["bea@a.example", "bea@b.example"])
+    (['bea@bank.example', 'cy'], ['bea@a.example', 'bea@b.example'])
+    """
+    kept: list[str] = []
+    for name in sorted(names, key=lambda n: _account(folded(n)) == folded(n)):
+        if not any(_alike(name, other) for other in kept):
+            kept.append(name)
+    return sorted(kept)
 
 
 def _alike(name: str, other: str) -> bool:
@@ -104,7 +121,7 @@ def _account(name: str) -> str:
 
 def _left_out(evidence: Evidence, *, approvals: int) -> str:
     """Return a hint where more people approved something than count."""
-    everybody = {folded(r.reviewer) for r in evidence.reviews if r.decision == "approve"}
+    everybody = _people({folded(r.reviewer) for r in evidence.reviews if r.decision == "approve"})
     if len(everybody) <= approvals:
         return "; ask for a review with explain-step review"
     return (

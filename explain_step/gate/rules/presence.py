@@ -32,9 +32,11 @@ def _snapshot(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
 def _bytes(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     if not evidence.verification and not evidence.manifest:
         yield found("GATE003", "not_applicable", "there is no snapshot to verify")
+    elif any(f.verdict != "pass" for f in evidence.verification):
+        yield from condensed(_verified(problem) for problem in evidence.verification)
     elif not evidence.verification or not evidence.manifest_sha256:
         yield found("GATE003", "fail", "the snapshot was not verified: nothing is known of its bytes")
-    elif all(f.verdict == "pass" for f in evidence.verification) and not evidence.manifest:
+    elif not evidence.manifest:
         yield found("GATE003", "fail", "the snapshot has no manifest that could be read")
     else:
         yield from condensed(_verified(problem) for problem in evidence.verification)

@@ -11,7 +11,7 @@ import pandas as pd
 from explain_step.gate.evidence import Evidence
 from explain_step.gate.naming import named, nearest
 from explain_step.gate.policy import Bound, Policy
-from explain_step.gate.rules.base import Number, Rule, amount, condensed, found, of_snapshot
+from explain_step.gate.rules.base import Number, Rule, condensed, found, limit, of_snapshot
 from explain_step.gate.rules.tables import Lacking, number, table
 from explain_step.types import Finding
 
@@ -99,8 +99,8 @@ def _bounded_metric(frame: pd.DataFrame, bound: Bound) -> Iterator[Finding]:
 
 
 def _allowed(bound: Bound) -> str:
-    least = "" if bound.min is None else f"at least {amount(bound.min)}"
-    most = "" if bound.max is None else f"at most {amount(bound.max)}"
+    least = "" if bound.min is None else f"at least {limit(bound.min)}"
+    most = "" if bound.max is None else f"at most {limit(bound.max)}"
     return " and ".join(part for part in (least, most) if part) + " is required"
 
 

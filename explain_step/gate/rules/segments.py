@@ -13,7 +13,7 @@ import pandas as pd
 from explain_step.gate.evidence import Evidence
 from explain_step.gate.naming import named, nearest, select
 from explain_step.gate.policy import Policy
-from explain_step.gate.rules.base import Number, Rule, amount, condensed, found, of_snapshot, worst
+from explain_step.gate.rules.base import Number, Rule, condensed, found, limit, of_snapshot, worst
 from explain_step.gate.rules.tables import Lacking, number, table
 from explain_step.types import Finding
 
@@ -141,7 +141,7 @@ def _of_segment(
         return
     verdict = worst(*(v for v, _ in judged))
     gap = max((g for v, g in judged if v == verdict), key=lambda g: _large(g.value.size))
-    message = f"in the segment {named(name)} {gap.what} {gap.value.text()}; at most {amount(most)} is allowed"
+    message = f"in the segment {named(name)} {gap.what} {gap.value.text()}; at most {limit(most)} is allowed"
     yield found(code, verdict, message, segment=name, **gap.value.facts(), max_gap=most)
 
 
