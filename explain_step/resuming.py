@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,7 @@ def _resumed(entry: Entry, *, tracking_uri: str | None, dry_run: bool, silent: s
     )
     wrong = _wrong(entry, uri=uri)
     if wrong is not None:
-        return tell(outcome="refused", message=wrong)
+        return _left(entry, tell) or tell(outcome="refused", message=wrong)
     if dry_run:
         return tell(outcome="waiting", message=f"kept since {entry.kept_at}")
     if shown in silent:
@@ -112,8 +113,18 @@ def _resumed(entry: Entry, *, tracking_uri: str | None, dry_run: bool, silent: s
         stored, message = _store(entry, uri=str(uri))
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; the outcome says it, the entry stays
         text = mask_text(f"{type(error).__name__}: {error}")
-        return tell(outcome="no_answer" if unreachable(error) else "refused", message=text)
+        outcome: Outcome = "no_answer" if unreachable(error) else "refused"
+        return _left(entry, tell) or tell(outcome=outcome, message=text)
     return replace(tell(outcome="stored", message=message), snapshot_id=stored)
+
+
+def _left(entry: Entry, tell: Callable[..., Resumed]) -> Resumed | None:
+    """Say of an entry that another ``resume`` finishes at the same time that it is stored; None where it is there."""
+    from explain_step.tracking.spool import ENTRY
+
+    if (entry.path / ENTRY).exists():
+        return None
+    return tell(outcome="stored", message="another resume has stored it meanwhile")
 
 
 def _wrong(entry: Entry, *, uri: str | None) -> str | None:

@@ -18,6 +18,7 @@ from s3_stub import Bucket, bucket
 from tracking_kit import Store, fitted, hand_made, log, tree
 
 import explain_step
+from explain_step import resuming
 from explain_step.snapshot import Snapshot, verify_directory, write
 from explain_step.tracking import Target, asked_for, fetch, resolve, upload, within
 from explain_step.tracking.delivery import deliver
@@ -144,6 +145,33 @@ def test_a_spooled_snapshot_that_was_changed_is_refused(store: Store, spool: Pat
     assert "VER007" in found[0].message
     assert manifests(store.artifacts) == []
     assert len(entries(spool)) == 1
+
+
+@pytest.mark.parametrize("when", ["_wrong", "_complete"])
+def test_two_resumes_at_once_store_it_and_refuse_nothing(
+    store: Store, spool: Path, tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is done just before this one looks at the entry, or sends it."""
+    target = resolve(run_id=store.client.create_run(store.experiment_id).info.run_id, tracking_uri=store.uri)
+    blocked = Path(str(target.run_location).removeprefix("file://")) / "explanations"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    assert send(hand_made(tmp_path / "local"), target, uri=store.uri).status == "incomplete"
+    blocked.unlink()
+    act, other = getattr(resuming, when), []
+
+    def second(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(resuming, when, act)
+        other.extend(explain_step.resume())
+        return act(*given, **named)
+
+    monkeypatch.setattr(resuming, when, second)
+    found = explain_step.resume()
+    assert [r.outcome for r in other + list(found)] == ["stored", "stored"]
+    assert "another resume" in found[0].message
+    assert explain_step.resume() == ()
+    (stored,) = manifests(store.artifacts)
+    assert [f.verdict for f in verify_directory(stored)] == ["pass"]
 
 
 def test_a_later_explanation_keeps_its_tags(store: Store, spool: Path, tmp_path: Path) -> None:

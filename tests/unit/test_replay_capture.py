@@ -161,6 +161,23 @@ MASKED = [
     ('+salt = "a1CANARYb2c3d4e5f6a7b8c9"', '+salt = "***"'),
     ("+++ b/settings.yaml\n+token: CANARY more", "+++ b/settings.yaml\n+token: ***"),
     ("+++ b/.env.sh\n+export DB_PASSWORD=CANARY", "+++ b/.env.sh\n+export DB_PASSWORD=***"),
+    ('+auth = ("me", "CANARY")', '+auth = ("***", "***")'),
+    ("+pw = 'CANARY'\n+db.login('me', 'CANARY')", "+pw = '***'\n+db.login('***', '***')"),
+    ('+password = (\n+    "CANARY"\n+)\n+name = "plain"', '+password = (\n+    "***"\n+)\n+name = "plain"'),
+    ("+# https://hooks.slack.com/services/T0/B0/CANARY", "+# https://hooks.slack.com/services/***"),
+    ("+++ b/Dockerfile\n+ENV API_TOKEN CANARY12", "+++ b/Dockerfile\n+ENV API_TOKEN ***"),
+    ("+++ b/x.ini\n+machine a login me password CANARY12", "+++ b/x.ini\n+machine a login me password ***"),
+    ("+++ b/run.sh\n+curl -u me:CANARY https://x", "+++ b/run.sh\n+curl -u me:*** https://x"),
+    ("+++ b/run.sh\n+docker login -u me -p CANARY", "+++ b/run.sh\n+docker login -u me -p ***"),
+    ("+++ b/run.sh\n+mysql -pCANARY db", "+++ b/run.sh\n+mysql -p*** db"),
+    (
+        "+++ b/x.sql\n+CREATE USER me IDENTIFIED BY 'CANARY'",
+        "+++ b/x.sql\n+CREATE USER me IDENTIFIED BY '***'",
+    ),
+    (
+        "+++ b/x.yaml\n+- name: DB_PASSWORD\n+  value: CANARY\n+- name: A\n+  value: b",
+        "+++ b/x.yaml\n+- name: DB_PASSWORD\n+  value: ***\n+- name: A\n+  value: b",
+    ),
     ("+-----BEGIN RSA PRIVATE KEY-----\n+CANARY\n+-----END RSA PRIVATE KEY-----", "+***\n+***\n+***"),
 ]
 
@@ -171,7 +188,14 @@ def test_secrets_in_a_diff_are_masked(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["+++ b/key.py\n+rows.sort(key=len)", " for key, value in items:", '+name = "a plain text"']
+    "text",
+    [
+        "+++ b/key.py\n+rows.sort(key=len)",
+        " for key, value in items:",
+        '+name = "a plain text"',
+        "+++ b/run.sh\n+mkdir -p out/2024 && docker run -p 8080:80 -u 1000 image",
+        "+++ b/x.yaml\n+- name: rows\n+  value: 5",
+    ],
 )
 def test_ordinary_code_stays(text: str) -> None:
     assert mask_lines(text) == text
