@@ -305,6 +305,10 @@ def test_the_log_has_a_stable_schema_and_the_seeds_their_consumers(tmp_path) -> 
     assert consumers["permutation_importance"]["value"][0] == 9
     assert {"dependence", "scores"} <= set(consumers)
     assert shot.manifest["data"]["origin"]["dataset"] == {"source": "test.parquet"}
+    options = json.loads((shot.path / "provenance/config.json").read_text())
+    assert options == shot.manifest["config"]
+    assert options["seed"] == 9
+    assert shot.manifest["created_at"].endswith("+00:00")
 
 
 def test_a_line_of_the_log_tells_waiting_from_work_and_failure_from_success(monkeypatch) -> None:
