@@ -22,7 +22,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("source")
-@click.option("--allowed-keys", type=FILE, help="File of key ids whose signatures count.")
+@click.option("--allowed-keys", type=FILE, help="File of key ids, one of which must have signed.")
 @click.option("--timestamp", type=FILE, help="RFC 3161 time stamp of manifest.json (a .tsr file).")
 @click.option(
     "--timestamp-authorities", type=FILE, help="PEM certificates of authorities whose time stamps count."
@@ -49,9 +49,11 @@ def verify(
     SOURCE is a snapshot directory, runs:/…, models:/name/1 or models:/name@alias. Each missing, extra or
     changed file is named; of a source in MLflow also whether the snapshot is that of the model. Says which level
     is reached: L0, the digests beside the files agree (accidents only); L1, the registry notes the same digest;
-    L2, a key of --allowed-keys signed; L3, a listed authority says since when.
+    L2, a key of --allowed-keys signed; L3, a listed authority says since when. With --allowed-keys L2 must be
+    reached, with --timestamp L3: exit code 1 otherwise.
     """
     from explain_step.snapshot.signing import load_allowed_keys
+    from explain_step.snapshot.verify import held_to
     from explain_step.tracking import verifying
 
     keys = () if allowed_keys is None else load_allowed_keys(allowed_keys)
@@ -61,6 +63,7 @@ def verify(
         findings = verifying.verify(
             source, allowed_keys=keys, timestamp=stamp, openssf=signed, tracking_uri=tracking_uri
         )
+    findings = held_to(findings, keys=allowed_keys is not None, timestamp=timestamp is not None)
     passed = all(finding.verdict == "pass" for finding in findings)
     if as_json:
         plain = [asdict(finding) for finding in findings]
@@ -98,7 +101,7 @@ def _print(finding: Finding) -> None:
     mark = click.style(finding.verdict, fg="green" if finding.verdict == "pass" else "red")
     click.echo(f"{mark}  {finding.code}  {clean(finding.message)}")
     facts: dict[str, Any] = dict(finding.evidence)
-    if finding.verdict != "pass":
+    if "level" not in facts:
         return
     click.echo(f"snapshot  {facts['snapshot_id']}")
     click.echo(f"level     {facts['level']}")

@@ -51,11 +51,20 @@ def _rows_detail(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     ]
     if typed:
         return f": {'; '.join(typed[:SHOWN])}"
+    if _rowset(recorded) is not None and _rowset(recorded) == _rowset(found):
+        return ": the same rows stand in another order"
     before, now = _column_digests(recorded), _column_digests(found)
     changed = [name for name in before if name in now and before[name] != now[name]]
     if before and not changed:
         return ": no column can be named"
     return f": column {', '.join(changed[:SHOWN])}" if changed else ""
+
+
+def _rowset(data: Mapping[str, Any]) -> tuple[Any, str] | None:
+    """Return the order-free digest of the rows with its algorithm, where there is one."""
+    origin = data.get("origin") or {}
+    digest = origin.get("rowset_digest")
+    return (origin.get("rowset_algorithm"), digest) if isinstance(digest, str) else None
 
 
 def _column_digests(data: Mapping[str, Any]) -> Mapping[str, str]:

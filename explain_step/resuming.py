@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,8 @@ class Resumed:
     Attributes
     ----------
     outcome : {"stored", "waiting", "refused", "no_answer"}
-        ``stored``: all is in MLflow and the entry is removed. ``waiting``: a dry run would try it. ``refused``: it stays,
-        and ``message`` says why. ``no_answer``: it stays, the server gave no answer.
+        ``stored``: all is in MLflow and the entry is removed. ``waiting``: a dry run would try it, or another process is
+        sending it. ``refused``: it stays, and ``message`` says why. ``no_answer``: it stays, the server gave no answer.
     snapshot_id : str
         As stored; of an entry that was written without a server it differs from the spooled one.
     path : Path
@@ -89,7 +90,7 @@ def resume(
 
 def _resumed(entry: Entry, *, tracking_uri: str | None, dry_run: bool, silent: set[str | None]) -> Resumed:
     from explain_step.tracking.marks import unreachable
-    from explain_step.tracking.spool import usable_uri
+    from explain_step.tracking.spool import held, usable_uri
 
     uri = tracking_uri or usable_uri(entry)
     shown = entry.asked.tracking_uri if uri is None else mask_text(uri)
@@ -103,17 +104,30 @@ def _resumed(entry: Entry, *, tracking_uri: str | None, dry_run: bool, silent: s
     )
     wrong = _wrong(entry, uri=uri)
     if wrong is not None:
-        return tell(outcome="refused", message=wrong)
+        return _left(entry, tell) or tell(outcome="refused", message=wrong)
     if dry_run:
         return tell(outcome="waiting", message=f"kept since {entry.kept_at}")
     if shown in silent:
         return tell(outcome="no_answer", message="not asked again: the server gave no answer before")
     try:
-        stored, message = _store(entry, uri=str(uri))
+        with held(entry) as ours:
+            if not ours:
+                return tell(outcome="waiting", message="another process is sending it")
+            stored, message = _store(entry, uri=str(uri))
     except Exception as error:  # noqa: BLE001 - stores raise types of their own; the outcome says it, the entry stays
         text = mask_text(f"{type(error).__name__}: {error}")
-        return tell(outcome="no_answer" if unreachable(error) else "refused", message=text)
+        outcome: Outcome = "no_answer" if unreachable(error) else "refused"
+        return _left(entry, tell) or tell(outcome=outcome, message=text)
     return replace(tell(outcome="stored", message=message), snapshot_id=stored)
+
+
+def _left(entry: Entry, tell: Callable[..., Resumed]) -> Resumed | None:
+    """Say of an entry that another ``resume`` finishes at the same time that it is stored; None where it is there."""
+    from explain_step.tracking.spool import ENTRY
+
+    if (entry.path / ENTRY).exists():
+        return None
+    return tell(outcome="stored", message="another resume has stored it meanwhile")
 
 
 def _wrong(entry: Entry, *, uri: str | None) -> str | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 MASK = "***"
 _SECRET_WORD = re.compile(r"token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|key", re.I)
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#]*@")
-_QUERY = re.compile(r"(?P<name>[?&;][^=&\s]*)=[^&\s#]*")
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,40}://)[^/\s?#]*@")
+_QUERY = re.compile(r"(?P<name>[?&;][^=&\s]{0,200})=[^&\s#]*")
 _SHAPES = re.compile(
     r"gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|hf_\w{16,}|sk-[\w-]{16,}|xox[abprs]-[\w-]{8,}"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|AIza[\w-]{20,}|dapi[0-9a-f]{20,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|(?<=hooks\.slack\.com/services/)[\w/]+|AIza[\w-]{20,}|dapi[0-9a-f]{20,}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"
 )
 _PAIR = re.compile(
     r"(?P<name>(?<!\w)\w{0,40}?(?:passw(?:or)?d|passphrase|pwd|secret|token|credentials?|(?:api|access|account|private)[_-]?key)"
@@ -42,13 +42,28 @@ _OPENS = re.compile(r"(?P<indent>\s*)(?:- )?['\"]?[\w.-]*:\s*(?:[|>][0-9+-]*)?\s
 """A key of YAML whose value stands on the lines below it."""
 _QUOTED = re.compile(r"(?P<quote>['\"])(?:\\.|(?!(?P=quote)).)*(?P=quote)")
 _ASSIGNED = re.compile(
-    r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|key)[^=:\s]*\s*[=:]\s*)\S.*",
+    r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|authori[sz]ation|bearer|key)[^=:\s]{0,80}\s*[=:]\s*)\S.*",
     re.I,
 )
 _BARE = re.compile(
-    r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|key)\w*\s*=\s*)(?=\S*\d)[A-Za-z0-9+/_-]{8,}$",
+    r"(?P<name>(?:token|secret|passw|passphrase|pwd|credential|key)\w{0,80}\s*=\s*)(?=\S*\d)[A-Za-z0-9+/_-]{8,}$",
     re.I,
 )
+_SPACED = re.compile(
+    r"(?P<name>\b\w{0,40}?(?:token|secret|passw|passphrase|pwd|credential|key)\w{0,40}\s+)(?=\S*\d)[^\s=:]{8,}",
+    re.I,
+)
+"""``ENV API_TOKEN x``, ``login me password x``: a value without a sign before it."""
+_LOGIN = re.compile(
+    r"(?P<name>(?<!\S)(?:-u|-U|--user|--userpwd|--proxy-user)[ =]['\"]?[^\s:]+:|"
+    r"\b(?:login|mysql\w*|mariadb\w*|sshpass|mongo\w*)\s.{0,200}?(?<!\S)-p ?)[^\s'\"]+"
+)
+"""``curl -u me:x``, ``docker login -p x``, ``mysql -px`` in scripts."""
+_NAMES = re.compile(r"\s*(?:- )?['\"]?(?:name|key)['\"]?\s*:", re.I)
+_VALUE = re.compile(r"(?P<name>\s*(?:- )?['\"]?value['\"]?\s*:\s*)\S.*", re.I)
+"""``name: DB_PASSWORD`` and, below it, ``value: x``."""
+_OPENED = ("(", "[", "{", "=", "\\")
+_HANDS_OVER = re.compile(r"\blogin\b|\bidentified by\b", re.I)
 _RUN = re.compile(r"(?P<quote>['\"])(?=[^'\"]*\d)(?=[^'\"]*[A-Za-z])[A-Za-z0-9+/=_.~-]{24,}(?P=quote)")
 
 
@@ -142,9 +157,10 @@ def told(error: BaseException, *, most: int = 200) -> str:
 def mask_lines(text: str) -> str:
     """Return source text or a diff of it without what may be secrets.
 
-    Beside `mask_text`: quoted values on a line that speaks of a token, secret, password, key or credential; values
-    after ``=`` or ``:`` there, outside Python; private keys; quoted runs of 24 and more letters and digits. It masks too
-    much rather than too little, so a patch may not apply.
+    Beside `mask_text`: quoted values on a line that speaks of a token, secret, password, key, credential or login, and
+    below it where a bracket is left open; values after ``=``, ``:`` or a blank there, outside Python; passwords of command
+    lines; private keys; quoted runs of 24 and more letters and digits. It masks too much rather than too little, so a
+    patch may not apply.
 
     Examples
     --------
@@ -152,9 +168,8 @@ def mask_lines(text: str) -> str:
     '+API_KEY = "***"+rows = sorted(rows, key=len)'
     """
     lines, python, inside, below = [], True, False, -1
-    for line in text.split("\n"):
-        sign, rest = (line[:1], line[1:]) if line[:1] in ("+", "-", " ") else ("", line)
-        indent = len(rest) - len(rest.lstrip())
+    for line in _mask_below(text.split("\n")):
+        sign, rest, indent = _parts(line)
         if below >= 0 and rest.strip() and indent > below:  # the value of the key above
             lines.append(f"{sign}{rest[:indent]}{MASK}")
             continue
@@ -172,11 +187,42 @@ def mask_lines(text: str) -> str:
     return "\n".join(lines)
 
 
+def _parts(line: str) -> tuple[str, str, int]:
+    """Return the sign of a line of a diff, the rest of it, and how far that is indented."""
+    sign, rest = (line[:1], line[1:]) if line[:1] in ("+", "-", " ") else ("", line)
+    return sign, rest, len(rest) - len(rest.lstrip())
+
+
+def _mask_below(lines: Iterable[str]) -> Iterator[str]:
+    """Mask what stands below the line that speaks of it: in an open bracket, or a ``value:`` after its ``name:``."""
+    opened, named = -1, False
+    for line in lines:
+        sign, rest, indent = _parts(line)
+        if not rest.strip():
+            yield line
+            continue
+        opened = -1 if indent <= opened else opened
+        within = _QUOTED.sub(rf"\g<quote>{MASK}\g<quote>", rest) if opened >= 0 else rest
+        yield sign + (_VALUE.sub(rf"\g<name>{MASK}", within) if named else within)
+        speaks = _speaks(rest)
+        named = speaks and _NAMES.match(rest) is not None
+        if opened < 0 and speaks and rest.rstrip().endswith(_OPENED):
+            opened = indent
+
+
+def _speaks(line: str) -> bool:
+    """Tell whether a line speaks of a secret, or hands one over: ``pw = …``, ``auth=("me", …)``, ``db.login("me", …)``."""
+    return _is_secret(line) or _HANDS_OVER.search(line) is not None
+
+
 def _mask_line(line: str, *, python: bool) -> str:
     line = _mask_words(line)
     if line.startswith(("+++ ", "--- ", "diff --git ")):
         return line
-    if _SECRET_WORD.search(line):
+    if not python:
+        line = _LOGIN.sub(rf"\g<name>{MASK}", line)
+        line = _SPACED.sub(rf"\g<name>{MASK}", line)
+    if _speaks(line):
         line = _QUOTED.sub(rf"\g<quote>{MASK}\g<quote>", line)
         line = (_BARE if python else _ASSIGNED).sub(rf"\g<name>{MASK}", line)
     return _RUN.sub(rf"\g<quote>{MASK}\g<quote>", line)

@@ -19,7 +19,7 @@ class Proxy:
     """Passes requests on until a fault is set.
 
     ``fault`` is None, a status code, "hang", "half" (half an answer, then nothing), "drop" (half an answer, then the end),
-    "html" (a page with status 200, as a portal gives it) or "cut" (says 200 and stores half of what was sent).
+    "html" (a page with status 200, as a portal gives it), "empty" (``{}`` with status 200) or "cut" (says 200 and stores half of what was sent).
     """
 
     def __init__(self, upstream: str) -> None:
@@ -112,6 +112,11 @@ class Proxy:
             request.send_response(200)
             request.send_header("Content-Type", "text/html")
             _finish(request, b"<html><body>Please log in</body></html>")
+            return
+        if self.fault == "empty":
+            request.send_response(200)
+            request.send_header("Content-Type", "application/json")
+            _finish(request, b"{}")
             return
         request.send_response(int(str(self.fault)))
         if self.fault == 429:

@@ -172,9 +172,11 @@ def _read(data: bytes, identity: str, *, after: Mapping[str, Any]) -> tuple[dict
             if ours != theirs:
                 return manifest, f"was made for another model ({key} {str(theirs)[:80]})"
             break
-    if str(manifest["created_at"]) > str(after["created_at"]):
-        return manifest, "says that it was made after the one that follows it"
-    if after.get(LINK) not in (None, sha256_bytes(data)):
+    if after.get(LINK) is None:
+        # bytes that the later one names were there before it, whatever the clocks of two machines say
+        if str(manifest["created_at"]) > str(after["created_at"]):
+            return manifest, "says that it was made after the one that follows it"
+    elif after[LINK] != sha256_bytes(data):
         return (
             manifest,
             "has another manifest than the one that was followed: figures, words or other files changed",

@@ -55,6 +55,8 @@ _SMALL_ORDER = frozenset(
     )
 )
 """Points of order 1, 2, 4 and 8 (without the sign): for such a key anybody can write signatures. RFC 8032 lets them pass."""
+_IS_OPTION = re.compile(r"revoked$|expires=", re.I)
+"""An owner that is none: a line that lacks its owner would withdraw nothing."""
 _FILE = re.compile(r"[0-9a-f]{64}\.json")
 
 
@@ -386,7 +388,8 @@ def load_allowed_keys(path: str | Path) -> tuple[AllowedKey, ...]:
         The file cannot be read, or a line is not of that form; the line is named.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # at line ends alone: after other breaks, which editors do not show, a comment would go on as a key
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"The file of allowed keys {str(path)!r} cannot be read: {error}."
         raise InvalidInput(msg) from error
@@ -408,7 +411,8 @@ def _allowed(words: list[str], where: str) -> AllowedKey:
     unknown = [o for o in options if o != "revoked" and not o.startswith("expires=")]
     try:
         twice = len([o for o in options if o.startswith("expires=")]) > 1
-        if len(words) < 2 or not _KEY_ID.fullmatch(words[0]) or unknown or twice:
+        owned = len(words) > 1 and not _IS_OPTION.match(words[1])
+        if not owned or not _KEY_ID.fullmatch(words[0]) or unknown or twice:
             raise ValueError
         until = None if expires is None else datetime.strptime(expires, "%Y-%m-%d").date()
     except ValueError as error:

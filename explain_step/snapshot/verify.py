@@ -19,6 +19,7 @@ VER012 the snapshot was made for another logged model or run
 VER013 the model's files are not those that were explained
 VER014 the snapshot before this one is not what the chain says
 VER015 a given OpenSSF signature does not hold for the model's files, or the snapshot's
+VER016 the level that was asked for, by listed keys or a time stamp, is not reached
 ====== ==========================================================================
 
 What a pass proves has levels (`explain_step.snapshot.trust`). Digests beside the files (L0) show accidents only.
@@ -372,6 +373,26 @@ def _identity(root: Path, manifest: Mapping[str, Any], *, compute: bool) -> Iter
         yield _fail("VER009", message, path=MANIFEST, snapshot_id=found, expected=expected)
 
 
+def held_to(findings: tuple[Finding, ...], *, keys: bool, timestamp: bool) -> tuple[Finding, ...]:
+    """Return the findings for somebody who asks for signatures by listed keys (L2), or for a time stamp too (L3).
+
+    A pass that lacks what was asked for is ``VER016``: whoever takes a signature away would get the answer of one.
+    """
+    wanted = ["L2"] * keys + ["L3"] * timestamp
+    return tuple(
+        _fail(
+            "VER016", f"{lacking}; the bytes are those that the manifest names", path=MANIFEST, **f.evidence
+        )
+        if f.verdict == "pass" and (lacking := _lacking(f.evidence["lacking"], wanted))
+        else f
+        for f in findings
+    )
+
+
+def _lacking(lacking: Mapping[str, str], wanted: list[str]) -> str:
+    return "; ".join(f"{level} was asked for: {lacking[level]}" for level in wanted if level in lacking)
+
+
 def _table_digest(place: Path, *, sha256: str) -> str:
     from explain_step.digests import table_digest
     from explain_step.snapshot.tables import read_parquet
@@ -392,10 +413,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m explain_step.snapshot.verify", description=main.__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--allowed-keys", type=Path, help="file of key ids whose signatures count")
+    parser.add_argument("--allowed-keys", type=Path, help="file of key ids, one of which must have signed")
     given = parser.parse_args(arguments)
-    keys = () if given.allowed_keys is None else load_allowed_keys(given.allowed_keys)
-    findings = verify_directory(given.directory, allowed_keys=keys)
+    asked = given.allowed_keys is not None
+    try:
+        keys = load_allowed_keys(given.allowed_keys) if asked else ()
+    except ExplainStepError as error:
+        parser.error(str(error))
+    findings = held_to(verify_directory(given.directory, allowed_keys=keys), keys=asked, timestamp=False)
     for finding in findings:
         sys.stdout.write(f"{finding.verdict} {finding.code} {finding.message}\n")
     return int(any(finding.verdict != "pass" for finding in findings))

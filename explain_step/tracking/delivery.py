@@ -140,16 +140,17 @@ def deliver(
         With ``on_error="raise"``, what the server or store raised.
     """
     entry = _keep(snapshot, spool.as_resolved(asked, target), whole=whole)
-    try:
-        if target is None or not whole:
-            raise NoAnswer(refusal())
-        logged = upload(snapshot, target)
-    except Exception as error:  # promise 1; stores raise types of their own
-        logged = _undelivered(snapshot, target, error=error, entry=entry)
-        if on_error == "raise":
-            raise
-        return logged
-    spool.forget(entry)
+    with spool.held(entry):
+        try:
+            if target is None or not whole:
+                raise NoAnswer(refusal())
+            logged = upload(snapshot, target)
+        except Exception as error:  # promise 1; stores raise types of their own
+            logged = _undelivered(snapshot, target, error=error, entry=entry)
+            if on_error == "raise":
+                raise
+            return logged
+        spool.forget(entry)
     return logged
 
 

@@ -17,6 +17,8 @@ import shutil
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -171,6 +173,35 @@ def _read(path: Path) -> Entry | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("explain_step: %s is no entry of a spool: %s", path, error)
         return None
+
+
+@contextmanager
+def held(entry: Entry | None) -> Iterator[bool]:
+    """Keep other processes from sending an entry meanwhile; False where one does already. A process that dies lets go.
+
+    Where there are no such locks, or the entry is gone, nobody is kept out: what is sent twice ends the same.
+    """
+    try:
+        handle = None if entry is None else os.open(entry.path / ENTRY, os.O_RDONLY)
+    except OSError:
+        handle = None
+    try:
+        yield handle is None or _locked(handle)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, some network file systems
+        return True
+    return True
 
 
 def forget(entry: Entry | None) -> None:

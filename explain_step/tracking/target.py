@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, NoAnswer
 from explain_step.tracking.deadline import connect
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _active_run_id(client: MlflowClient) -> str | None:
 
 
 def _from_run(client: MlflowClient, run_id: str) -> Target:
-    run = client.get_run(run_id)
+    run = _run_of(client, run_id)
     ready = [m for m in logged_models(client, run) if str(m.status) == "READY"]
     if not ready:
         return _target(client, run=run, model=None, uri=None)
@@ -174,8 +175,8 @@ def _from_uri(client: MlflowClient, uri: str, *, run_id: str | None) -> Target:
     else:
         msg = f"Argument model_uri must be {FORMS}; got {uri!r}."
         raise InvalidInput(msg)
-    source = client.get_run(owner)
-    run = source if run_id in (None, owner) else client.get_run(str(run_id))
+    source = _run_of(client, owner)
+    run = source if run_id in (None, owner) else _run_of(client, str(run_id))
     named = [m for m in logged_models(client, source) if m.name == path.strip("/")]
     if named:
         return _target(client, run=run, model=named[0], uri=None)
@@ -191,6 +192,7 @@ def _from_models_uri(client: MlflowClient, uri: str, *, run_id: str | None) -> T
     rest = uri.removeprefix("models:/").strip("/")
     if MODEL_ID.fullmatch(rest):
         model = client.get_logged_model(rest)
+        _check_answer(rest, str(model.model_id))
         return _target(client, run=_run_or_none(client, run_id or model.source_run_id), model=model, uri=None)
     version = _named_version(client, rest, uri=uri)
     asked = (str(version.name), str(version.version))
@@ -293,7 +295,20 @@ def _versions_of(client: MlflowClient, root: str) -> Iterator[Version]:
 
 
 def _run_or_none(client: MlflowClient, run_id: str | None) -> Any:
-    return None if not run_id else _found(client.get_run, run_id)
+    return None if not run_id else _found(partial(_run_of, client), run_id)
+
+
+def _run_of(client: MlflowClient, run_id: str) -> Any:
+    run = client.get_run(run_id)
+    _check_answer(run_id, str(run.info.run_id))
+    return run
+
+
+def _check_answer(asked: str, answered: str) -> None:
+    """Refuse ``{}`` with status 200, as a broken proxy gives it: MLflow makes a run without an id of it."""
+    if asked != answered:
+        msg = f"the server was asked for {asked} and answered with {answered[:80]!r}"
+        raise NoAnswer(msg)
 
 
 def _logged_model_or_none(client: MlflowClient, model_id: str) -> Any:

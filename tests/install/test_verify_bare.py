@@ -69,3 +69,11 @@ def test_a_signature_is_checked(packages: Path, tmp_path: Path) -> None:
     code, said = verified(packages, place, "--allowed-keys", keys)
     assert code == 0, said
     assert "signed by audit (L2)" in said
+    shutil.rmtree(place / "signatures")
+    code, said = verified(packages, place, "--allowed-keys", keys)
+    assert code == 1
+    assert "fail VER016 L2 was asked for: it has no signature" in said
+    keys.write_text("nobody\n")
+    code, said = verified(packages, place, "--allowed-keys", keys)
+    assert code == 2
+    assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""Servers that answer, and lie: half an answer, a login page, a token that ends, 200 for bytes that were cut."""
+"""Servers that answer, and lie: half an answer, a login page, nothing, a token that ends, 200 for bytes that were cut."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def after(n: int, method: str = "") -> Any:
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
-        *[("half", after(0)), ("html", after(0)), (401, after(9))],
+        *[("half", after(0)), ("html", after(0)), ("empty", after(0)), (401, after(9))],
         ("cut", after(3, "PUT")),
         ("cut", lambda method, path: method == "PUT" and path.endswith("manifest.json")),
     ],
-    ids=["half", "html", "token ends", "cut", "cut manifest"],
+    ids=["half", "html", "empty", "token ends", "cut", "cut manifest"],
 )
 def test_an_answer_that_is_none_costs_nothing(
     proxy: tuple[Proxy, Store],

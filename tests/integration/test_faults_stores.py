@@ -18,6 +18,7 @@ from s3_stub import Bucket, bucket
 from tracking_kit import Store, fitted, hand_made, log, tree
 
 import explain_step
+from explain_step import resuming
 from explain_step.snapshot import Snapshot, verify_directory, write
 from explain_step.tracking import Target, asked_for, fetch, resolve, upload, within
 from explain_step.tracking.delivery import deliver
@@ -146,6 +147,45 @@ def test_a_spooled_snapshot_that_was_changed_is_refused(store: Store, spool: Pat
     assert len(entries(spool)) == 1
 
 
+@pytest.mark.parametrize(
+    ("when", "outcomes", "said"),
+    [
+        ("_wrong", ["stored", "stored"], "another resume"),
+        ("_complete", ["waiting", "stored"], "complete, under"),
+    ],
+)
+def test_two_resumes_at_once_store_it_and_refuse_nothing(
+    store: Store,
+    spool: Path,
+    tmp_path: Path,
+    when: str,
+    outcomes: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other one comes when this one has seen the entry and does not send it yet, or while it sends it."""
+    target = resolve(run_id=store.client.create_run(store.experiment_id).info.run_id, tracking_uri=store.uri)
+    blocked = Path(str(target.run_location).removeprefix("file://")) / "explanations"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way")
+    assert send(hand_made(tmp_path / "local"), target, uri=store.uri).status == "incomplete"
+    blocked.unlink()
+    act, other = getattr(resuming, when), []
+
+    def second(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(resuming, when, act)
+        other.extend(explain_step.resume())
+        return act(*given, **named)
+
+    monkeypatch.setattr(resuming, when, second)
+    found = explain_step.resume()
+    assert [r.outcome for r in other + list(found)] == outcomes
+    assert said in found[0].message
+    assert explain_step.resume() == ()
+    (stored,) = manifests(store.artifacts)
+    assert [f.verdict for f in verify_directory(stored)] == ["pass"]
+
+
 def test_a_later_explanation_keeps_its_tags(store: Store, spool: Path, tmp_path: Path) -> None:
     target = resolve(run_id=store.client.create_run(store.experiment_id).info.run_id, tracking_uri=store.uri)
     root = Path(str(target.run_location).removeprefix("file://"))
@@ -186,6 +226,24 @@ def variant(folder: Path, text: str) -> Snapshot:
         events=({"event": text},),
     )
     return write(folder / text, parts=given)
+
+
+def test_a_resume_leaves_what_a_step_is_sending(
+    store: Store, spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may run at any time, from cron: also between the first byte that a step sends and the last."""
+    target = resolve(run_id=store.client.create_run(store.experiment_id).info.run_id, tracking_uri=store.uri)
+    seen: list[resuming.Resumed] = []
+
+    def sent(*given: Any, **named: Any) -> Any:
+        seen.extend(explain_step.resume())
+        return upload(*given, **named)
+
+    monkeypatch.setattr("explain_step.tracking.delivery.upload", sent)
+    logged = send(hand_made(tmp_path / "local"), target, uri=store.uri)
+    assert [r.outcome for r in seen] == ["waiting"]
+    assert status(store, logged.run_id)[0] == logged.status != "incomplete"
+    assert entries(spool) == ()
 
 
 @pytest.mark.parametrize("pause_after", range(0, 14, 2))

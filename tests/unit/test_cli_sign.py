@@ -38,6 +38,30 @@ def test_a_key_signs_and_verify_names_its_owner(
     assert [r["findings"][0]["evidence"]["level"] for r in (plain, listed)] == ["L0", "L2"]
 
 
+def test_without_a_signature_by_a_listed_key_the_answer_is_no(
+    shot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever lists keys asks for a signature: one that is taken away must not pass for one."""
+    made = said(capsys, ["keygen", str(tmp_path / "key.pem")])
+    keys, stamp = tmp_path / "keys", tmp_path / "x.tsr"
+    stamp.write_bytes(b"no time stamp")
+    asked = ["verify", str(shot), "--allowed-keys", str(keys)]
+    for signed in (False, True):
+        for line in ("# nobody", f"{'0' * 64} other", f"{made['key_id']} ci revoked", f"{made['key_id']} ci"):
+            keys.write_text(f"{line}\n")
+            counts = signed and line.endswith(" ci")
+            (finding,) = said(capsys, asked, code=0 if counts else 1)["findings"]
+            assert finding["code"] == ("VER000" if counts else "VER016"), (signed, line)
+            assert finding["evidence"]["level"] == ("L2" if counts else "L0")
+        said(capsys, ["verify", str(shot)])  # who asks for nothing is told the level
+        assert invoke(["sign", str(shot), "--key", str(tmp_path / "key.pem")]) == 0
+        capsys.readouterr()
+    (finding,) = said(capsys, [*asked, "--timestamp", str(stamp)], code=1)["findings"]
+    assert "L3 was asked for: the time stamp does not count" in finding["message"]
+    assert invoke(["verify", str(shot), "--timestamp", str(stamp)]) == 1
+    assert "level     L0" in capsys.readouterr().out
+
+
 def test_what_does_not_verify_is_not_signed(
     shot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

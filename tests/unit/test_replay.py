@@ -102,7 +102,8 @@ def test_one_changed_cell_is_found_and_its_column_named(recorded) -> None:
         (lambda f: f.rename(columns={"region": "area"}).assign(region="north"), "columns more ['area']"),
         (lambda f: f.assign(age=f["age"].astype("float32")), "age is float32, recorded float64"),
         (lambda f: f.assign(limit=f["limit"] + 1), "the labels are others"),
-        (lambda f: f[["debt", "income", "age", "region", "limit"]], "another order"),
+        (lambda f: f[["debt", "income", "age", "region", "limit"]], "columns stand in another order"),
+        (lambda f: f.iloc[::-1], "the same rows stand in another order"),
     ],
 )
 def test_other_rows_say_how(recorded, change, said: str) -> None:

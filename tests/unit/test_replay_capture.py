@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -16,10 +18,13 @@ import pytest
 from snapshot_kit import frame, parts, subject
 
 import explain_step
+from explain_step.compute import Journal
 from explain_step.config import Config
 from explain_step.dataset import described, purpose
 from explain_step.digests import frame_digest, frame_digests
+from explain_step.errors import NotApplicable
 from explain_step.secret_masking import mask_lines
+from explain_step.seeds import Seeds
 from explain_step.snapshot import provenance, write
 from explain_step.snapshot.provenance_code import DIFF_BYTES, lock, repository
 from explain_step.snapshot.provenance_origin import row_digests
@@ -161,6 +166,23 @@ MASKED = [
     ('+salt = "a1CANARYb2c3d4e5f6a7b8c9"', '+salt = "***"'),
     ("+++ b/settings.yaml\n+token: CANARY more", "+++ b/settings.yaml\n+token: ***"),
     ("+++ b/.env.sh\n+export DB_PASSWORD=CANARY", "+++ b/.env.sh\n+export DB_PASSWORD=***"),
+    ('+auth = ("me", "CANARY")', '+auth = ("***", "***")'),
+    ("+pw = 'CANARY'\n+db.login('me', 'CANARY')", "+pw = '***'\n+db.login('***', '***')"),
+    ('+password = (\n+    "CANARY"\n+)\n+name = "plain"', '+password = (\n+    "***"\n+)\n+name = "plain"'),
+    ("+# https://hooks.slack.com/services/T0/B0/CANARY", "+# https://hooks.slack.com/services/***"),
+    ("+++ b/Dockerfile\n+ENV API_TOKEN CANARY12", "+++ b/Dockerfile\n+ENV API_TOKEN ***"),
+    ("+++ b/x.ini\n+machine a login me password CANARY12", "+++ b/x.ini\n+machine a login me password ***"),
+    ("+++ b/run.sh\n+curl -u me:CANARY https://x", "+++ b/run.sh\n+curl -u me:*** https://x"),
+    ("+++ b/run.sh\n+docker login -u me -p CANARY", "+++ b/run.sh\n+docker login -u me -p ***"),
+    ("+++ b/run.sh\n+mysql -pCANARY db", "+++ b/run.sh\n+mysql -p*** db"),
+    (
+        "+++ b/x.sql\n+CREATE USER me IDENTIFIED BY 'CANARY'",
+        "+++ b/x.sql\n+CREATE USER me IDENTIFIED BY '***'",
+    ),
+    (
+        "+++ b/x.yaml\n+- name: DB_PASSWORD\n+  value: CANARY\n+- name: A\n+  value: b",
+        "+++ b/x.yaml\n+- name: DB_PASSWORD\n+  value: ***\n+- name: A\n+  value: b",
+    ),
     ("+-----BEGIN RSA PRIVATE KEY-----\n+CANARY\n+-----END RSA PRIVATE KEY-----", "+***\n+***\n+***"),
 ]
 
@@ -171,7 +193,14 @@ def test_secrets_in_a_diff_are_masked(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["+++ b/key.py\n+rows.sort(key=len)", " for key, value in items:", '+name = "a plain text"']
+    "text",
+    [
+        "+++ b/key.py\n+rows.sort(key=len)",
+        " for key, value in items:",
+        '+name = "a plain text"',
+        "+++ b/run.sh\n+mkdir -p out/2024 && docker run -p 8080:80 -u 1000 image",
+        "+++ b/x.yaml\n+- name: rows\n+  value: 5",
+    ],
 )
 def test_ordinary_code_stays(text: str) -> None:
     assert mask_lines(text) == text
@@ -276,6 +305,60 @@ def test_the_log_has_a_stable_schema_and_the_seeds_their_consumers(tmp_path) -> 
     assert consumers["permutation_importance"]["value"][0] == 9
     assert {"dependence", "scores"} <= set(consumers)
     assert shot.manifest["data"]["origin"]["dataset"] == {"source": "test.parquet"}
+    options = json.loads((shot.path / "provenance/config.json").read_text())
+    assert options == shot.manifest["config"]
+    assert options["seed"] == 9
+    assert shot.manifest["created_at"].endswith("+00:00")
+
+
+def test_a_line_of_the_log_tells_waiting_from_work_and_failure_from_success(monkeypatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    journal = Journal()
+    started = datetime.now(UTC).replace(microsecond=0)
+    with journal.stage("waits"):
+        time.sleep(0.3)
+    begun = time.process_time()
+    with journal.stage("works"):
+        while time.process_time() - begun < 0.3:
+            pass
+    with pytest.raises(ZeroDivisionError), journal.stage("fails"):
+        raise ZeroDivisionError
+    with pytest.raises(NotApplicable), journal.stage("passes"):
+        raise NotApplicable("not here")
+    monkeypatch.undo()
+    time.tzset()
+    waits, works, fails, passes = journal.events
+    assert waits["cpu_s"] < 0.2 < waits["wall_s"]
+    assert min(works["cpu_s"], works["wall_s"]) >= 0.29
+    assert [e["status"] for e in (waits, works, fails, passes)] == ["ok", "ok", "failed", "not_applicable"]
+    assert started <= datetime.strptime(waits["ts"], "%Y-%m-%dT%H:%M:%S%z") <= datetime.now(UTC)
+
+
+def test_each_consumer_has_the_seed_that_its_generator_has() -> None:
+    seeds = Seeds(9)
+    drawn = seeds.rng("scores").random()
+    recorded = provenance.code(seed=9, argv=[], consumers=seeds.consumers())["seed"]["consumers"]
+    (record,) = [r for r in recorded if r["consumer"] == "scores"]
+    assert np.random.default_rng(np.random.SeedSequence(record["value"])).random() == drawn
+
+
+def test_the_record_of_rows_holds_labels_weights_and_background_apart() -> None:
+    X = subject(frame(30))
+    whole = provenance.data(X)
+    for change, key in (
+        ({"y": X.y[::-1].copy()}, "labels_digest"),
+        ({"weights": np.arange(30.0)}, "weights_digest"),
+        ({"background": X.background.iloc[1:]}, "background_digest"),
+    ):
+        found = provenance.data(replace(X, **change))
+        rows = {"background_rows"} if key == "background_digest" else set()
+        assert {k for k in whole if whole[k] != found[k]} == {key} | rows
+    assert whole["columns"][0]["missing"] == 0
+    holed = X.frame.copy()
+    holed.iloc[[1, 4], 0] = np.nan
+    columns = provenance._columns(holed)
+    assert [c["missing"] for c in columns] == [2] + [0] * (holed.shape[1] - 1)
 
 
 def test_planted_secrets_are_in_no_byte(project, tmp_path, monkeypatch) -> None:

@@ -242,12 +242,18 @@ def test_allowed_keys_are_read_strictly(tmp_path: Path) -> None:
     assert second.revoked
     for line in (f"{'a' * 63} ci", "a" * 64, f"{'a' * 64} ci revokd", f"{'a' * 64} ci expires=soon",
                  f"{'a' * 64} ci expires=20270101", f"{'a' * 64} ci expires=2027-W01-1", f"\ufeff{'a' * 64} ci",
-                 f"{'a' * 64} ci expires=2026-01-01 expires=2030-01-01", f"{'A' * 64} ci"):  # fmt: skip
+                 f"{'a' * 64} ci expires=2026-01-01 expires=2030-01-01", f"{'A' * 64} ci",
+                 f"{'a' * 64} revoked", f"{'a' * 64} Revoked", f"{'a' * 64} expires=2020-01-01"):  # fmt: skip
         place.write_text(line)
         with pytest.raises(InvalidInput, match="keys:1"):
             load_allowed_keys(place)
     with pytest.raises(InvalidInput, match="cannot be read"):
         load_allowed_keys(tmp_path / os.urandom(4).hex())
+    for hidden in "\v\f\x1c\x85\u2028\u2029":  # an editor shows one line, a comment
+        place.write_text(f"# ours{hidden}{'a' * 64} mallory\n", encoding="utf-8")
+        assert load_allowed_keys(place) == (), hidden
+    place.write_bytes(f"# ours\r\n{'a' * 64} ci\r\n".encode())
+    assert [key.owner for key in load_allowed_keys(place)] == ["ci"]
 
 
 def test_a_key_that_is_listed_twice_is_refused_and_withdrawn_once_is_withdrawn(

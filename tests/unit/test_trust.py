@@ -252,6 +252,16 @@ def test_figures_and_words_of_an_earlier_snapshot_are_held_too(tmp_path: Path, w
     assert "figures, words or other files changed" in finding.message or "cannot be read" in finding.message
 
 
+def test_a_clock_that_was_put_back_breaks_no_chain_of_bytes(tmp_path: Path) -> None:
+    """Two machines, or one before and after its clock was set: the later snapshot is dated earlier."""
+    first, second = linked(tmp_path, 2)
+    rewrite(second, created_at="2025-12-31T23:59:59+00:00")
+    (finding,) = verify(second)
+    assert (finding.verdict, finding.evidence["previous"]["by_bytes"]) == ("pass", 1)
+    rewrite(first, created_at="2025-01-01T00:00:00+00:00")
+    assert [f.code for f in verify(second)] == ["VER014"]
+
+
 def test_a_chain_by_ids_alone_holds_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As snapshots were linked before the digest of the manifest was recorded."""
     first, second, third = linked(tmp_path, 3, whole=False)
