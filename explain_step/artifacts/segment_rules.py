@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from explain_step import privacy
+from explain_step import dates, privacy
 from explain_step.artifacts.segment_evaluation import evaluate
 from explain_step.artifacts.segment_expressions import parse, unknown_column
 from explain_step.config import Config, SegmentDeclaration
@@ -209,9 +209,7 @@ def plain_numbers(series: pd.Series[Any], *, kind: Rule) -> FloatArray:
     """Return a column as floats, dates (kind ``days``) as days since 1970; missing is NaN."""
     if kind != "days":
         return np.asarray(pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-    plain = series.dt.tz_convert("UTC").dt.tz_localize(None) if series.dt.tz is not None else series
-    since = (plain - pd.Timestamp("1970-01-01")) / pd.Timedelta(days=1)
-    return np.asarray(since.to_numpy(dtype=np.float64), dtype=np.float64)
+    return dates.days(series)
 
 
 def bin_labels(edges: FloatArray, *, kind: Rule) -> list[str]:
