@@ -16,6 +16,7 @@ from explain_step import dates, privacy
 from explain_step.artifacts.segment_evaluation import evaluate
 from explain_step.artifacts.segment_expressions import parse, unknown_column
 from explain_step.config import Config, SegmentDeclaration
+from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray, IntArray
 
@@ -83,7 +84,20 @@ def check(config: Config, columns: Sequence[str]) -> None:
     """Raise `InvalidInput` where a declared segment or sensitive column cannot be read; computes nothing."""
     for declaration in config.segments:
         columns_of(declaration, columns)
+        _check_redacted(declaration, columns, config=config)
     sensitive_columns(config, columns)
+
+
+def _check_redacted(declaration: SegmentDeclaration, columns: Sequence[str], *, config: Config) -> None:
+    """Refuse an expression about a redacted column: options are published, and with them the value it compares."""
+    for part in (declaration,) if isinstance(declaration, str) else declaration:
+        read = columns_of(part, columns) & privacy.hidden(config)
+        if read and part not in columns:
+            msg = (
+                f"Option segments must not compare a column listed in 'redact' with a value, because the options are "
+                f"published; an expression reads {quoted(sorted(read))}; leave it out, or do not redact the column."
+            )
+            raise InvalidInput(msg)
 
 
 def columns_of(declaration: SegmentDeclaration, columns: Sequence[str]) -> frozenset[str]:

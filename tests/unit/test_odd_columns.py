@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from explain_step import data, dates
 from explain_step.artifacts import BUILDERS
 from explain_step.compute import Explanation, compute, judge
 from explain_step.config import Config
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.models import wrap
 
 N = 240
@@ -197,6 +199,22 @@ def test_nothing_is_warned_of() -> None:
         warnings.simplefilter("error")
         found = compute(model, X, Y, config=Config(top_features=2))
     assert judge(found)[0] == "complete"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_model_draws_does_not_move_the_callers_generators(fails: bool) -> None:
+    def noisy(rows: pd.DataFrame) -> np.ndarray:
+        noise = 1e-9 * (np.random.random() + random.random())  # noqa: NPY002
+        if fails:
+            raise ValueError(noise)
+        return age(rows) + noise
+
+    before = np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]  # noqa: NPY002
+    with np.errstate(all="raise"), suppress(PredictionFailed):
+        assert explained(noisy, X).missing == {}
+        assert np.geterr()["under"] == "raise"
+    np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # type: ignore[index]  # noqa: NPY002
+    assert random.getstate() == before[1]
 
 
 def test_a_rare_class_is_told() -> None:
