@@ -23,7 +23,7 @@ from explain_step.explainers.prepared import Explain, prepare
 from explain_step.labels import take_column
 from explain_step.quantity import quantity
 from explain_step.secret_masking import mask_text
-from explain_step.seeds import Seeds
+from explain_step.seeds import Seeds, caller_state_kept
 from explain_step.types import Artifact, Attributions, Caveat, IntArray, Score, Section, Status, Subject
 
 T = TypeVar("T")
@@ -137,6 +137,7 @@ class Purse:
         self.spent -= seconds
 
 
+@caller_state_kept()
 def compute(
     model: Any,
     X: Any,

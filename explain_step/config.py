@@ -187,6 +187,11 @@ def _check_keys(options: Mapping[Any, Any]) -> None:
     for key in options:
         if key in RULES:
             continue
+        if key in DATA_KEYS:
+            msg = (
+                f"Option {key!r} is data and no key of Config; give it to explain or log_explanations itself."
+            )
+            raise InvalidInput(msg)
         close = difflib.get_close_matches(str(key), [*RULES, *DATA_KEYS], n=1)
         known = ", ".join([*RULES, *DATA_KEYS])
         hint = f"did you mean {close[0]!r}?" if close else f"known: {known}."

@@ -133,7 +133,7 @@ def subject(
     model_options.check_groups(config, model)
     model_options.check_labels(config, [*whole.columns, name])
     X, reference, reference_name, more = backgrounds.choose(model, whole, background, config=config, big=big)
-    target = labels_room.target(labels, model=model)
+    target = labels_room.target(labels, model=model, names=config.class_names)
     model = _named(model, labels, name=name)
     response = _in_blocks(model, X) if big else model.respond(X)
     if background is not None:
@@ -320,7 +320,8 @@ def _constant_columns(X: pd.DataFrame) -> list[str]:
 def _is_constant(column: pd.Series[Any]) -> bool:
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return bool((values == values[0]).all())
+        if not (values == values[0]).all():
+            return False  # else whole numbers above 2**53 may still differ
     return bool(not column.isna().any() and (column == column.iloc[0]).all())
 
 

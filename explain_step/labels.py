@@ -71,8 +71,13 @@ def check_order(values: Any, frame: pd.DataFrame, *, argument: str) -> None:
         raise InvalidInput(msg)
 
 
-def target(labels: Any, *, model: FittedModel) -> npt.NDArray[Any] | None:
-    """Return labels in the type of the classes, or numbers for a regression."""
+def target(
+    labels: Any, *, model: FittedModel, names: tuple[str, ...] | None = None
+) -> npt.NDArray[Any] | None:
+    """Return labels in the type of the classes, or numbers for a regression.
+
+    Labels may be the classes' own or their declared ``names``, not a mixture of both.
+    """
     if labels is None:
         return None
     missing = np.asarray(pd.isna(labels))
@@ -90,28 +95,41 @@ def target(labels: Any, *, model: FittedModel) -> npt.NDArray[Any] | None:
     if values.ndim != 1:
         msg = f"Argument y must have one label per row for a classifier, got shape {values.shape}."
         raise InvalidInput(msg)
-    return _class_labels(values, classes=model.classes)
+    return _class_labels(values, classes=model.classes, names=names)
 
 
-def _class_labels(values: npt.NDArray[Any], *, classes: tuple[Any, ...]) -> npt.NDArray[Any]:
-    position = {label: k for k, label in enumerate(classes)}
-    found = [position.get(value.item() if hasattr(value, "item") else value, -1) for value in values]
+def _class_labels(
+    values: npt.NDArray[Any], *, classes: tuple[Any, ...], names: tuple[str, ...] | None
+) -> npt.NDArray[Any]:
+    found = _places(values, classes)
+    if -1 in found and names is not None and -1 not in (named := _places(values, names)):
+        found = named
     if -1 in found:
-        raise InvalidInput(_unknown_label(values, found, classes=classes))
+        raise InvalidInput(_unknown_label(values, found, classes=classes, names=names))
     result: npt.NDArray[Any] = class_array(classes)[np.array(found, dtype=np.int64)]
     return result
 
 
-def _unknown_label(values: npt.NDArray[Any], found: list[int], *, classes: tuple[Any, ...]) -> str:
+def _places(values: npt.NDArray[Any], labels: tuple[Any, ...]) -> list[int]:
+    """Return the position of each value among the labels; -1 for others."""
+    position = {label: k for k, label in enumerate(labels)}
+    return [position.get(value.item() if hasattr(value, "item") else value, -1) for value in values]
+
+
+def _unknown_label(
+    values: npt.NDArray[Any], found: list[int], *, classes: tuple[Any, ...], names: tuple[str, ...] | None
+) -> str:
     unknown = list(dict.fromkeys(value for value, k in zip(values.tolist(), found, strict=True) if k < 0))
     by_text = {str(label): label for label in classes}
     rule = f"Argument y must hold labels among the model's classes {list(classes)!r}"
+    if names is not None and tuple(names) != tuple(classes):
+        rule += f", or all of them among class_names {list(names)!r}"
     twin = by_text.get(str(unknown[0]))
     if twin is not None:
         kinds = f"{type(unknown[0]).__name__}, the class {twin!r} is {type(twin).__name__}"
         return f"{rule}; the label {unknown[0]!r} is {kinds}; convert y (y.astype({type(twin).__name__}))."
     remedy = "give y as it was in training"
-    if classes == tuple(range(len(classes))):
+    if names is None and classes == tuple(range(len(classes))):
         remedy += ", or name the classes in the order of the probability columns with class_names"
     return f"{rule}; got {quoted(unknown)}; {remedy}."
 
@@ -143,7 +161,10 @@ def _numeric_target(labels: Any, *, targets: int) -> npt.NDArray[Any]:
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     width = 1 if values.ndim == 1 else values.shape[1]
     if width != targets:
-        msg = f"Argument y must have one column per output of the model ({targets}), got {width}."
+        msg = (
+            f"Argument y must have one column per output of the model ({targets}), got {width}; give one column for "
+            "each, or a callable that returns the outputs that y is about."
+        )
         raise InvalidInput(msg)
     return values
 

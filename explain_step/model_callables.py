@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import pandas as pd
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_families import Abilities, Ask, positive_position
-from explain_step.model_inputs import Columns
+from explain_step.model_inputs import Columns, Container
 from explain_step.types import FloatArray
 
 SAMPLE_ROWS = 256
 TOLERANCE = 1e-6
 LABELS_AT_MOST = 20
+OTHERS: tuple[Container, ...] = ("array", "records")
+"""What a callable is handed where it takes no DataFrame."""
 LABEL_REMEDY = (
     "a class label is not a number to explain: give the fitted classifier itself, or a callable that "
     "returns class "
@@ -32,18 +35,18 @@ def probe(
 ) -> tuple[Columns, Any]:
     """Return the container the callable takes, and its raw answer on a few rows.
 
-    A DataFrame is tried first, then (when all columns are numbers) an array.
+    A DataFrame is tried first, then (when all columns are numbers) an array, at last a list of dicts.
 
     Raises
     ------
     PredictionFailed
-        The callable takes neither, or does not return one entry per row.
+        The callable takes none of them, or does not return one entry per row.
     """
     sample = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, SAMPLE_ROWS).astype(np.int64))]
     numeric = all(pd.api.types.is_numeric_dtype(dtype) for dtype in sample.dtypes)
     tries = [columns]
-    if columns.container == "frame" and numeric:
-        tries.append(Columns(names=columns.names, labels=columns.labels, container="array"))
+    if columns.container == "frame":
+        tries += [replace(columns, container=other) for other in OTHERS if numeric or other != "array"]
     failures: list[tuple[str, Exception | None]] = []
     for attempt in tries:
         try:
@@ -58,7 +61,10 @@ def probe(
         failures.append((f"it must return one number per row, got {got} for {len(sample)} rows", None))
     # an answer of the wrong length is the cause, whatever the second try made of it
     causes = failures if failures[0][1] is not None else failures[:1]
-    told = "; with an array: ".join(dict.fromkeys(text for text, _ in causes))
+    asked = [
+        text for attempt, (text, _) in zip(tries, causes, strict=False) if attempt.container != "records"
+    ]
+    told = "; with an array: ".join(dict.fromkeys(asked))
     msg = f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}."
     raise PredictionFailed(msg) from failures[0][1]
 

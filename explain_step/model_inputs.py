@@ -14,7 +14,7 @@ import pandas as pd
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 
-Container = Literal["frame", "array", "series"]
+Container = Literal["frame", "array", "series", "records"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,9 +27,9 @@ class Columns:
         Names as the package uses them.
     labels : tuple
         The frame's own labels, which the model gets (they need not be text).
-    container : {"frame", "array", "series"}
-        What the model is handed: a DataFrame, an ndarray (fitted without names), or one Series (text
-        pipelines).
+    container : {"frame", "array", "series", "records"}
+        What the model is handed: a DataFrame, an ndarray (fitted without names), one Series (text pipelines), or a
+        list of dicts (functions of one row after the other).
     """
 
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Columns:
         if self.container == "series":
             return picked.iloc[:, 0]
         picked.columns = pd.Index(self.labels)
-        return picked
+        return picked.to_dict(orient="records") if self.container == "records" else picked
 
 
 def text_labels(frame: pd.DataFrame) -> list[str]:

@@ -49,7 +49,7 @@ def check(config: Config, columns: Sequence[str]) -> None:
     for name in config.redact:
         if name not in columns:
             close = difflib.get_close_matches(name, columns, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {quoted(columns)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {quoted([c for c in columns if c])}"
             msg = f"Option redact must name columns of X or the target; there is no column {name!r}; {hint}"
             raise InvalidInput(msg)
 

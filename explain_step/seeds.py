@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,3 +51,18 @@ def isolated_numpy_rng(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
+
+
+@contextmanager
+def caller_state_kept() -> Iterator[None]:
+    """Undo what a model that is asked draws from the global generators; inside, numbers fail as NumPy's default has it.
+
+    A caller who turned underflow into an error would otherwise lose a section to it.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the caller's own
+    try:
+        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)

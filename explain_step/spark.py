@@ -72,6 +72,8 @@ class Work:
         Columns with missing values in any row.
     target, weights : str, optional
         Names of columns.
+    names : tuple of str, optional
+        Of the classes, where they are declared.
     """
 
     subject: Subject
@@ -81,6 +83,7 @@ class Work:
     missing: frozenset[str]
     target: str | None
     weights: str | None
+    names: tuple[str, ...] | None
 
 
 def compute(
@@ -168,6 +171,7 @@ def work_of(
         missing=taken.missing,
         target=target,
         weights=weights,
+        names=explanation.config.class_names,
     )
 
 
@@ -272,7 +276,7 @@ def _part(batches: Iterator[Any], data: bytes, *, columns: int) -> bytes | None:
 def _block(work: Work, frame: pd.DataFrame) -> Subject:
     """Return a block of rows as a subject: the sample's model and background, the dtypes of its columns."""
     model = work.subject.model
-    y = None if work.target is None else labels.target(frame.pop(work.target), model=model)
+    y = None if work.target is None else labels.target(frame.pop(work.target), model=model, names=work.names)
     weights = None if work.weights is None else _weights(frame.pop(work.weights))
     X = select(frame, model.feature_names).astype(dict(work.subject.X.dtypes))
     return replace(

@@ -13,13 +13,15 @@ from explain_step.artifacts import columns
 from explain_step.types import Caveat, FloatArray, IntArray
 
 THRESHOLD = 0.7
+MIN_ROWS = 20
+"""In fewer rows columns that have nothing to do with each other often reach the threshold."""
 MAX_ROWS = 2_000
 MAX_COLUMNS = 200
 METHOD = (
     "found by average linkage on 1 - association, cut at association 0.7; association is |Spearman| between "
     "numeric columns, bias-corrected Cramer's V between levels, and the adjusted correlation ratio of ranks "
     "between the two; "
-    "from a sample of at most 2,000 explained rows and the 200 most important columns"
+    "from a sample of at most 2,000 explained rows and the 200 most important columns; under 20 rows none is claimed"
 )
 
 
@@ -97,7 +99,8 @@ def find(X: pd.DataFrame, *, order: IntArray, rng: np.random.Generator) -> Clust
     looked = np.asarray(order[:MAX_COLUMNS], dtype=np.int64)
     if len(X) > MAX_ROWS:
         X = X.iloc[np.sort(rng.choice(len(X), MAX_ROWS, replace=False))]
-    association = association_matrix(X.iloc[:, looked])
+    enough = len(X) >= MIN_ROWS
+    association = association_matrix(X.iloc[:, looked]) if enough else np.eye(len(looked))
     return Clusters(
         columns=looked,
         association=association,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from explain_step import privacy
+from explain_step import dates, privacy
 from explain_step.config import Config
 from explain_step.types import FloatArray, IntArray
 
@@ -25,26 +25,24 @@ ATOM = 0.05
 
 def kind(series: pd.Series[Any]) -> Kind:
     """Return how a column is read: numbers, dates, or levels (text, categories, booleans)."""
-    if pd.api.types.is_datetime64_any_dtype(series):
+    if dates.is_dates(series):
         return "datetime"
     return "numeric" if privacy.is_numeric(series) else "levels"
 
 
 def numbers(series: pd.Series[Any]) -> FloatArray:
     """Return a numeric column as floats and a date column as days since 1970; not finite becomes NaN."""
-    if pd.api.types.is_datetime64_any_dtype(series):
-        plain = series.dt.tz_convert("UTC").dt.tz_localize(None) if series.dt.tz is not None else series
-        days = (plain - pd.Timestamp(0)) / pd.Timedelta(days=1)
-        return np.asarray(days.to_numpy(dtype=np.float64))
+    if dates.is_dates(series):
+        return dates.days(series)
     values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(np.where(np.isfinite(values), values, np.nan), dtype=np.float64)
 
 
 def cast(values: FloatArray, series: pd.Series[Any]) -> Any:
     """Return numbers (see `numbers`) as an array of the column's own dtype, NaN as its missing value."""
-    if pd.api.types.is_datetime64_any_dtype(series):
-        stamps = pd.Series(pd.to_datetime(values, unit="D"))
-        stamps = stamps if series.dt.tz is None else stamps.dt.tz_localize("UTC").dt.tz_convert(series.dt.tz)
+    if dates.is_dates(series):
+        stamps, zone = pd.Series(pd.to_datetime(values, unit="D")), dates.zone(series)
+        stamps = stamps if zone is None else stamps.dt.tz_localize("UTC").dt.tz_convert(zone)
         return stamps.astype(series.dtype).array
     if series.dtype == object:
         return pd.Series(_as_held(values, series), dtype=object).array

@@ -146,8 +146,8 @@ class _Writer:
                             self.number(self.explained.values[:, j, k], row, k) for j in range(len(names))
                         ],
                         "base_value": self.number(self.explained.base[:, k], row, k),
-                        "standard_error": np.nan if error is None else error[row, :, k],
-                        "share": chosen.share,
+                        "standard_error": np.full(len(names), np.nan) if error is None else error[row, :, k],
+                        "share": np.full(len(names), chosen.share),
                     },
                     columns=list(COLUMNS),
                 )

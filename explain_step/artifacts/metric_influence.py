@@ -16,6 +16,8 @@ from explain_step.types import FloatArray, Subject
 MANY_ROWS = 1_000
 FEWEST_OF_A_CLASS = 100
 """Rows, and rows of each class for areas, from where a metric is close to its normal limit."""
+FEW_OF_A_CLASS = 50
+"""Below so many rows of a class, resamples make the interval of an area too short (78 % coverage with five hits)."""
 ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
 """Metrics that are a function of a mean over rows."""
 
@@ -50,10 +52,11 @@ def row_losses(metric: str, subject: Subject) -> FloatArray | None:
 
 
 def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
-    """Return the metric's standard error and interval over drawing other rows; None where rows are few.
+    """Return the metric's standard error and interval over drawing other rows; None where resampling them is better.
 
-    Means over rows get the interval of `intervals.mean_interval`; the area under the ROC curve a normal one on the logit
-    scale, from the rows' placement values (Sen 1960; DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595).
+    On many rows means over rows get the interval of `intervals.mean_interval`; the area under the ROC curve a normal one
+    on the logit scale, from the rows' placement values (Sen 1960; DeLong, DeLong and Clarke-Pearson 1988,
+    doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, the area gets `intervals.area`.
 
     Parameters
     ----------
@@ -66,13 +69,15 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
         For means that a few rows carry: those are resampled.
     """
     n = len(part.X)
-    if n < MANY_ROWS or not np.isfinite(value):
+    if not np.isfinite(value):
+        return None
+    if metric.name == "roc_auc" and part.model.task == "binary":
+        return _of_area(part, value=value)
+    if n < MANY_ROWS:
         return None
     if metric.name in ROW_METRICS:
         losses = row_losses(metric.name, part)
         return None if losses is None else _of_mean(losses, part.weights, metric=metric.name, rng=rng)
-    if metric.name == "roc_auc" and part.model.task == "binary" and 0 < value < 1:
-        return _of_area(part, value=value)
     return None
 
 
@@ -94,8 +99,12 @@ def _of_mean(
 
 def _of_area(part: Subject, *, value: float) -> Limit | None:
     hit, score = positive_hits(part.y, part.model), positive_score(part.response, part.model)
+    hits, misses = _sizes(hit, part.weights)
+    if min(hits, misses) < FEW_OF_A_CLASS or not 0 < value < 1:
+        low, high = intervals.area(value, hits=hits, misses=misses)
+        return Limit(error=(high - low) / (2 * stats.norm.ppf(0.975)), low=low, high=high)
     counts = np.ones(len(hit), dtype=bool) if part.weights is None else part.weights > 0
-    if min((hit & counts).sum(), (~hit & counts).sum()) < FEWEST_OF_A_CLASS:
+    if len(hit) < MANY_ROWS or min((hit & counts).sum(), (~hit & counts).sum()) < FEWEST_OF_A_CLASS:
         return None
     error = _error(area_influence(hit, score, weights=part.weights), part.weights)
     if not error > 0:
@@ -104,6 +113,13 @@ def _of_area(part: Subject, *, value: float) -> Limit | None:
     centre, half = np.log(value / (1 - value)), stats.norm.ppf(0.975) * error / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-np.array([centre - half, centre + half])))
     return Limit(error=error, low=float(low), high=float(high))
+
+
+def _sizes(hit: npt.NDArray[np.bool_], weights: FloatArray | None) -> tuple[float, float]:
+    """Return how many hits and misses there are; of weighted rows how many of equal weight know as much (Kish 1965)."""
+    w = np.ones(len(hit)) if weights is None else weights
+    hits, misses = (float(own.sum() ** 2 / max((own**2).sum(), 1e-300)) for own in (w[hit], w[~hit]))
+    return hits, misses
 
 
 def area_influence(

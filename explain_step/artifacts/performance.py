@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step import intervals, metrics
-from explain_step.artifacts.metric_influence import limit
+from explain_step.artifacts.metric_influence import ROW_METRICS, limit
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.labels import counted
@@ -18,11 +18,13 @@ from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, IntArray, Section, Subject
 
 MANY_ROWS = 10_000
+FEW_ROWS = 10
+"""Of a class: resamples of fewer do not show how much others would change a metric."""
 INTERVAL = (
     "95% interval over drawing other held-out rows, for this fitted model: percentile bootstrap of the rows; "
     "on 1,000 rows and more the normal limit of the area under the ROC curve (logit scale) and the interval of a mean for "
-    "means over rows; Wilson score interval for unweighted accuracy, and for an area of 0 or 1 as for so many pairs as the "
-    "smaller class has rows, which all agree. Refitting the model is not covered."
+    "means over rows; with under 50 rows of a class, or an area of 0 or 1, Newcombe's interval of the area; Wilson score "
+    "interval for unweighted accuracy. Refitting the model is not covered."
 )
 
 
@@ -59,6 +61,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
             text = f"The metric {metric.name} is not defined on these rows: {why_undefined(subject)}."
             caveats.append(_caveat("metric_undefined", text, degrades=True))
         rows.append(row)
+    caveats += _few_of_a_class(subject, chosen)
     table = pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "direction", "n"])
     meta = {
         "quantity": quantity(subject, attributions),
@@ -67,6 +70,22 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     }
     artifact = Artifact(name="performance", kind="performance", table=table, meta=meta)
     return Section(artifacts=(artifact,), caveats=tuple(caveats))
+
+
+def _few_of_a_class(subject: Subject, chosen: tuple[Metric, ...]) -> list[Caveat]:
+    """Say which intervals know too little of a class; that of the area of two classes allows for it."""
+    if subject.y is None or subject.model.classes is None:
+        return []
+    known = pd.Series(counted(subject.y, subject.weights)).value_counts()
+    if len(known) == 0 or known.min() >= FEW_ROWS:
+        return []
+    allowed = (*ROW_METRICS, *(("roc_auc",) if subject.model.task == "binary" else ()))
+    short = [m.name for m in chosen if m.name not in allowed]
+    text = (
+        f"A class has under {FEW_ROWS} rows with labels: the intervals of {', '.join([*short, 'permutation importance'])} "
+        "rest on these few rows and are too short; give more rows of that class."
+    )
+    return [_caveat("few_of_a_class", text)]
 
 
 def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:
@@ -103,24 +122,12 @@ def _interval(
         return intervals.wilson(value * n, n)
     if not np.isfinite(value):
         return float("nan"), float("nan")
-    if (
-        metric.name == "roc_auc" and subject.model.task == "binary" and value in (0.0, 1.0)
-    ):  # no resample varies
-        pairs = _disjoint_pairs(subject)
-        return intervals.wilson(value * pairs, pairs)
     known = limit(metric, subject, value=value, rng=rng)
     if known is not None:
         return known.low, known.high
     return intervals.bootstrap(
         lambda rows: _value(subject, metric, rows), n=n, rng=rng, resamples=_resamples(n)
     )
-
-
-def _disjoint_pairs(subject: Subject) -> int:
-    """Return how many independent pairs of a positive and a negative row there are."""
-    used = np.ones(len(subject.X), dtype=np.bool_) if subject.weights is None else subject.weights > 0
-    hits = metrics.positive_hits(subject.y, subject.model)[used]
-    return int(min(hits.sum(), (~hits).sum()))
 
 
 def _value(subject: Subject, metric: Metric, rows: IntArray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from explain_step import privacy
+from explain_step import dates, privacy
 from explain_step.artifacts.segment_expressions import Expression, Walker, literal_value
 
 BoolArray = npt.NDArray[np.bool_]
@@ -79,7 +79,7 @@ class _Evaluator(Walker):
             return series.astype(series.cat.categories.dtype)
         if series.dtype == object and privacy.is_numeric(series):
             return series.astype(np.float64)
-        return series
+        return dates.comparable(series)
 
     def compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> BoolArray:
         if isinstance(op, ast.Is | ast.IsNot):

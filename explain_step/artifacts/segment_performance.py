@@ -113,7 +113,7 @@ def _areas(part: Subject, weights: FloatArray) -> FloatArray:
 
 
 def interval(drawn: Draws, *, level: float = 0.95) -> Estimate:
-    """Return value and interval: percentile bootstrap, Wilson for a proportion, or the limit of many rows.
+    """Return value and interval: percentile bootstrap, Wilson for a proportion, or the `limit` of the metric.
 
     There is none when over half of the resamples are undefined or none differs (a perfect score on few
     rows): the bootstrap then knows nothing.

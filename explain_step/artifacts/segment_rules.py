@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from explain_step import privacy
+from explain_step import dates, privacy
 from explain_step.artifacts.segment_evaluation import evaluate
 from explain_step.artifacts.segment_expressions import parse, unknown_column
 from explain_step.config import Config, SegmentDeclaration
+from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray, IntArray
 
@@ -83,7 +84,20 @@ def check(config: Config, columns: Sequence[str]) -> None:
     """Raise `InvalidInput` where a declared segment or sensitive column cannot be read; computes nothing."""
     for declaration in config.segments:
         columns_of(declaration, columns)
+        _check_redacted(declaration, columns, config=config)
     sensitive_columns(config, columns)
+
+
+def _check_redacted(declaration: SegmentDeclaration, columns: Sequence[str], *, config: Config) -> None:
+    """Refuse an expression about a redacted column: options are published, and with them the value it compares."""
+    for part in (declaration,) if isinstance(declaration, str) else declaration:
+        read = columns_of(part, columns) & privacy.hidden(config)
+        if read and part not in columns:
+            msg = (
+                f"Option segments must not compare a column listed in 'redact' with a value, because the options are "
+                f"published; an expression reads {quoted(sorted(read))}; leave it out, or do not redact the column."
+            )
+            raise InvalidInput(msg)
 
 
 def columns_of(declaration: SegmentDeclaration, columns: Sequence[str]) -> frozenset[str]:
@@ -209,9 +223,7 @@ def plain_numbers(series: pd.Series[Any], *, kind: Rule) -> FloatArray:
     """Return a column as floats, dates (kind ``days``) as days since 1970; missing is NaN."""
     if kind != "days":
         return np.asarray(pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-    plain = series.dt.tz_convert("UTC").dt.tz_localize(None) if series.dt.tz is not None else series
-    since = (plain - pd.Timestamp("1970-01-01")) / pd.Timedelta(days=1)
-    return np.asarray(since.to_numpy(dtype=np.float64), dtype=np.float64)
+    return dates.days(series)
 
 
 def bin_labels(edges: FloatArray, *, kind: Rule) -> list[str]:

@@ -32,6 +32,8 @@ RULES = 3
 LEAF_SHARE = 0.05
 MOST_ROWS = 50_000
 """Rows of each half; the search needs no more."""
+ORDINARY = (1e-30, 1e30)
+"""Sizes of numbers that single precision holds."""
 LEVELS = 10
 """Levels of a text column that the tree may ask for."""
 COLUMNS = (
@@ -43,13 +45,14 @@ TEXT = ("rule", "metric")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Question:
-    """One derived yes/no or numeric column that the tree may split on."""
+    """One derived yes/no or numeric column that the tree may split on; ``scale`` is what numbers were divided by."""
 
     column: str
     level: str | None
     values: FloatArray
     literal: str = ""
     step: float = 0.0
+    scale: float = 1.0
 
 
 def search_artifact(
@@ -63,10 +66,9 @@ def search_artifact(
     usable = np.flatnonzero(np.isfinite(losses))
     smallest = max(config.min_segment, int(np.ceil(LEAF_SHARE * len(usable) / 2)))
     questions = _questions(subject, config=config)
-    if len(usable) < 8 * config.min_segment or not questions or np.ptp(losses[usable]) <= 0:
-        text = (
-            f"Weak segments were not searched: that needs at least {8 * config.min_segment} rows with labels."
-        )
+    reason = _why_not(losses[usable], questions, metric, needed=8 * config.min_segment)
+    if reason is not None:
+        text = f"Weak segments were not searched: {reason}."
         return None, (Caveat(code="no_segment_search", section="segments", message=text),)
     looked, reported = _halves(subject, usable, seeds=seeds)
     rules = _rules(questions, losses, looked, smallest=smallest)
@@ -77,6 +79,17 @@ def search_artifact(
     )
     meta["quantity"] = quantity(subject, attributions)
     return Artifact(name="segment_search", kind="segments", table=table, meta=meta), ()
+
+
+def _why_not(
+    losses: FloatArray, questions: Sequence[_Question], metric: Metric, *, needed: int
+) -> str | None:
+    """Return why there is nothing to search; None where there is."""
+    if len(losses) < needed:
+        return f"that needs at least {needed} rows with labels"
+    if not questions:
+        return "no column of numbers or text that may be shown has more than one value"
+    return f"{metric.name} is the same for every row" if np.ptp(losses) <= 0 else None
 
 
 def _metric(subject: Subject, *, config: Config) -> Metric | None:
@@ -124,7 +137,9 @@ def _of_column(name: str, series: pd.Series[Any], *, config: Config) -> list[_Qu
         if len(known) == 0 or np.ptp(known) == 0:
             return []
         filled = np.where(np.isfinite(values), values, np.median(known))
-        return [_Question(column=name, level=None, values=filled, step=_step(known))]
+        step, scale = _step(known), _scale(known)
+        asked = _Question(column=name, level=None, values=filled / scale, step=step, scale=scale)
+        return [asked] if step > 0 else []
     if not _is_text(series):
         return []
     cells = privacy.level_names(series)
@@ -135,11 +150,18 @@ def _of_column(name: str, series: pd.Series[Any], *, config: Config) -> list[_Qu
     ]
 
 
+def _scale(known: FloatArray) -> float:
+    """Return what brings numbers into the range of single precision, in which the tree compares them."""
+    largest = float(np.abs(known).max())
+    return 1.0 if ORDINARY[0] <= largest <= ORDINARY[1] else largest
+
+
 def _step(known: FloatArray) -> float:
     """Return what thresholds are rounded to: 1 for few whole numbers, under half a gap for few others."""
     distinct = np.unique(known)
     if len(distinct) > LEVELS:
-        return privacy.rounding_step(known)
+        step = privacy.rounding_step(known)
+        return step if step > 0 else privacy.rounding_step(known[known != np.median(known)])
     if (distinct == np.floor(distinct)).all():
         return 1.0
     return float(10.0 ** np.floor(np.log10(np.diff(distinct).min() / 2)))
@@ -202,7 +224,9 @@ def _written(path: Sequence[tuple[int, float, bool]], questions: Sequence[_Quest
         order[index] = None
         # halves go up, so that a threshold between two whole numbers is the upper one
         edge = float(
-            privacy.round_to(np.floor(threshold / question.step + 0.5) * question.step, step=question.step)
+            privacy.round_to(
+                np.floor(threshold * question.scale / question.step + 0.5) * question.step, step=question.step
+            )
         )
         if below:
             high[index] = min(edge, high.get(index, np.inf))
@@ -299,7 +323,8 @@ def _meta(
         "metric": metric.name,
         "metric_direction": metric.direction,
         "interval": (
-            "95 %, on the rows the search did not see: percentile bootstrap for the metric, for accuracy Wilson; its "
+            "95 %, on the rows the search did not see: percentile bootstrap for the metric, for accuracy Wilson, for "
+            "areas of few rows of a class Newcombe; its "
             f"difference to the rest: {told(metric, task)}"
         ),
         "p_adjusted": "Holm over the reported rules; the search itself used other rows and is not counted",

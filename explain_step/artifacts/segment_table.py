@@ -187,7 +187,8 @@ def _meta(
             "|attribution|: "
             f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
             "percentile "
-            f"bootstrap, {performance.RESAMPLES} resamples, for accuracy Wilson (all rows: as in the table of "
+            f"bootstrap, {performance.RESAMPLES} resamples, for accuracy Wilson, for areas of few rows of a class "
+            "Newcombe (all rows: as in the table of "
             f"performance); its difference: {told(metric, subject.model.task)}. None where resamples do not vary. "
             f"Means are {weighted}; n counts rows."
         ),

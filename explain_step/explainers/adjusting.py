@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from explain_step import dates
 from explain_step.explainers.masking import BoolArray, Pool
 from explain_step.explainers.walks import Sample, is_balanced
 from explain_step.types import FloatArray, IntArray
@@ -115,5 +116,5 @@ def _key(values: Any, first: IntArray, count: IntArray) -> FloatArray:
     if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_complex_dtype(series.dtype):
         return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
-        return np.asarray(series.astype("int64").to_numpy(dtype=np.float64))
+        return dates.days(series)
     return -count.astype(np.float64)

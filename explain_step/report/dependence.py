@@ -86,8 +86,8 @@ def _dated(artifact: Artifact) -> pd.DataFrame:
     kinds = features if isinstance(features, Mapping) else {}
     dates = [f for f, meta in kinds.items() if isinstance(meta, Mapping) and meta.get("kind") == "datetime"]
     days = pd.to_numeric(artifact.table["x"], errors="coerce").where(artifact.table["feature"].isin(dates))
-    text = (pd.Timestamp(0) + pd.to_timedelta(days.round(), unit="D")).dt.strftime("%Y-%m-%d")
-    return artifact.table.assign(date=text.astype(object).where(days.notna(), None))
+    text = (pd.Timestamp(0) + pd.to_timedelta(days.dropna().round(), unit="D")).dt.strftime("%Y-%m-%d")
+    return artifact.table.assign(date=text.astype(object).reindex(days.index).where(days.notna(), None))
 
 
 def _texts(artifact: Artifact, *, labels: Labels) -> tuple[Text, ...]:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from explain_step import intervals
+from explain_step.metrics import auc
 from explain_step.types import FloatArray
 
 REPEATS = 300
@@ -111,3 +113,17 @@ def test_a_few_large_rows_do_not_blow_the_interval_up(rows: int) -> None:
     values[:3] = 1.0
     mean, low, high = intervals.mean_interval(values, rng=np.random.default_rng(0))
     assert -mean < low < mean < high < 10 * mean
+
+
+@pytest.mark.parametrize(("hits", "misses"), [(2, 198), (5, 195), (4, 4), (20, 180)])
+@pytest.mark.parametrize("shift", [0.0, 1.2, 2.5])
+def test_the_area_of_few_rows_of_a_class_is_covered(hits: int, misses: int, shift: float) -> None:
+    rng = np.random.default_rng(3)
+    true = stats.norm.cdf(shift / np.sqrt(2))
+    hit = np.repeat([True, False], [hits, misses])
+    covered = []
+    for _ in range(300):
+        found = auc(hit, rng.normal(size=len(hit)) + shift * hit)
+        low, high = intervals.area(found, hits=hits, misses=misses)
+        covered.append(low <= true <= high)
+    assert np.mean(covered) >= 0.91

@@ -36,7 +36,7 @@ BASE = {
         "spark_session",
     ),
 }
-MATHS = {"intervals", "metrics", "quantity", "privacy", "ties"}
+MATHS = {"dates", "intervals", "metrics", "quantity", "privacy", "ties"}
 MODELS = {
     *("models", "model_answers", "model_boosters", "model_callables", "model_families", "model_inputs"),
     *("model_options", "preprocessing", "data", "frames", "labels", "backgrounds"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from segment_kit import linear, loan_frame
 
-from explain_step.artifacts import performance, segments
+from explain_step.artifacts import performance, segment_rules, segments
 from explain_step.artifacts.proportions import Share, newcombe, share
 from explain_step.artifacts.segment_rules import cut_column
 from explain_step.config import Config
@@ -165,6 +165,17 @@ def test_sensitive_columns_are_always_reported_and_marked():
     table = made["segments"].table
     marked = table.groupby("segment")["sensitive"].any()
     assert marked.to_dict() == {"(all rows)": False, "age < 30": False, "home owner": True}
+
+
+@pytest.mark.parametrize("declared", ["purpose == 'CANARY'", ["age", "purpose == 'CANARY'"]])
+def test_an_expression_about_a_redacted_column_is_refused_without_its_value(declared):
+    config = Config(segments=(declared,), redact=("purpose",))
+    with pytest.raises(
+        InvalidInput, match=r"must not compare a column listed in 'redact'.*reads 'purpose'"
+    ) as caught:
+        segment_rules.check(config, list(FRAME.columns))
+    assert "CANARY" not in str(caught.value)
+    segment_rules.check(Config(segments=("purpose", "age < 30"), redact=("purpose",)), list(FRAME.columns))
 
 
 def test_redacted_segment_is_named_but_not_reported():
