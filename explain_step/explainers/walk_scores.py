@@ -29,8 +29,8 @@ from explain_step.types import FittedModel, FloatArray, IntArray
 
 logger = logging.getLogger("explain_step.explainers")
 Orders = npt.NDArray[np.int32]
-WORDS = 40_000_000
-"""Blocks of leaves that all pairs of walks together look at, where no more is asked for: about two seconds of one core."""
+WORDS = 20_000_000
+"""Blocks of leaves that all pairs of walks together look at, where no more is asked for: two seconds of one core at most."""
 TERMS = 200_000
 """Pairs of walks where the sum has one term per column."""
 AT_ONCE = 256
