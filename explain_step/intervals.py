@@ -326,7 +326,7 @@ def area(value: float, *, hits: float, misses: float, level: float = LEVEL) -> t
     Examples
     --------
     >>> [round(v, 2) for v in area(0.9, hits=5, misses=195)]
-    [0.62, 0.97]
+    [0.66, 0.97]
     """
     if not (np.isfinite(value) and min(hits, misses) > 0):
         return float("nan"), float("nan")

@@ -82,6 +82,12 @@ class Task:
         """Outputs on the explained rows."""
         return self.subject.response.output
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a walk costs: columns that differ on average, all columns, outputs."""
+        width, outputs = len(self.store.names), self.end.shape[1]
+        return {"columns": self.store.switched(), "width": width, "outputs": outputs}
+
     def most(self, planned: Plan) -> tuple[Plan, int]:
         """Return the most rows and pairs that a sample may grow to, and the most pairs of all rows together."""
         asked = self.config.precision is not None
@@ -121,6 +127,10 @@ class Permutation:
             store=masking.pool(subject.model, subject.X, background),
             scores=walk_scores.of(subject.model, subject.X, background, evaluations=planning.EVALUATIONS),
         )
+        if task.scores is not None and task.scores.pairs < planning.GAIN * planning.predicted_pairs(
+            **task.sizes
+        ):
+            task = replace(task, scores=None)
         try:
             found = _grown(task, _planned(task))
         except NotApplicable:  # what was put together is not what the model answers: it is asked
@@ -258,9 +268,7 @@ def _planned(task: Task) -> Plan:
     return planning.plan(
         n=len(task.end),
         m=len(task.start),
-        columns=task.store.switched(),
-        width=len(task.store.names),
-        outputs=task.end.shape[1],
+        **task.sizes,
         max_rows=task.config.max_rows,
         walked=None if task.scores is None else task.scores.pairs,
     )

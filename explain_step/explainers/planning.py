@@ -22,6 +22,8 @@ GOOD_PAIRS = 50
 GOOD_WALKED_PAIRS = 20
 MOST_WALKED_PAIRS = 100
 """The same where the sum behind the output is known: pairs are more precise, and all rows are wanted rather."""
+GAIN = 2
+"""Sums are read only where they pay for so many times the pairs that predictions do: quick models are asked."""
 WALKED_VALUES = 6_000_000
 """Contributions to output and sum then, at most: 48 MB, and a few copies."""
 GOOD_ROWS = 500
@@ -56,8 +58,7 @@ def plan(
     >>> plan(n=714, m=80, columns=12, width=12, outputs=1, max_rows=None)
     Plan(rows=500, pairs=80)
     """
-    evaluations = min(EVALUATIONS, CELLS // max(width, 1), VALUES // outputs)
-    units = max(1, evaluations // (2 * max(columns - 1, 1)))
+    units = predicted_pairs(columns=columns, width=width, outputs=outputs)
     good, most, rows = GOOD_PAIRS, MAX_PAIRS, DEFAULT_ROWS
     if walked is not None:
         units = max(1, min(walked, WALKED_VALUES // (2 * width * outputs)))
@@ -73,3 +74,15 @@ def plan(
     if pairs >= m:
         pairs -= pairs % m  # whole rounds of a small background leave no residual at all
     return Plan(rows=rows, pairs=pairs)
+
+
+def predicted_pairs(*, columns: int, width: int, outputs: int) -> int:
+    """Return the pairs of walks that a fixed number of predictions pays for; see `plan`.
+
+    Examples
+    --------
+    >>> predicted_pairs(columns=12, width=12, outputs=1)
+    22727
+    """
+    evaluations = min(EVALUATIONS, CELLS // max(width, 1), VALUES // outputs)
+    return max(1, evaluations // (2 * max(columns - 1, 1)))

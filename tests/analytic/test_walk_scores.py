@@ -202,6 +202,14 @@ def test_all_rows_are_explained_where_walks_cost_no_predictions():
     )
 
 
+def test_many_trees_are_asked_for_predictions(monkeypatch):
+    monkeypatch.setattr(walk_scores, "WORDS", 8 * 20_000)
+    model, frame = boosted(TWO)
+    subject = make_subject(model, frame[60:100], frame[:60])
+    assert scores_of(subject).pairs == 20_000
+    assert "answers_along_walks" not in PERMUTATION.explain(subject, config=CONFIG, seeds=SEEDS).method.params
+
+
 def test_large_tables_of_terms_are_not_made():
     wide = pd.DataFrame(np.zeros((10, 3)), columns=list("abc"))
     subject = make_subject(
