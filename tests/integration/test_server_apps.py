@@ -15,6 +15,9 @@ import pytest
 import server_kit
 from server_kit import Gated
 
+import explain_step
+from explain_step.tracking.decision_log import decisions_of
+
 pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
@@ -197,7 +200,7 @@ def test_the_gate_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     database = postgres.database("gated")
-    with server_kit.serving(tmp_path, policy="version: 1\n", database=database) as server:
+    with server_kit.serving(tmp_path, policy="version: 1\n", database=database, workers=2) as server:
         client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)
         experiment_id = client.create_experiment("postgresql")
         with contextlib.chdir(tmp_path), tracking_kit.current_store(server.url, experiment_id):
@@ -210,6 +213,15 @@ def test_the_gate_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
                 pool.map(lambda n: server.alias("mortgage", str(n % 2 + 1)).status_code, range(40))
             )
         assert answers == [200, 403] * 20
+        # records of promotions at once stand one after the other, whichever worker takes them
+        uri = "models:/mortgage/1"
+        with ThreadPoolExecutor(6) as pool:
+            told = list(
+                pool.map(lambda _: explain_step.promote(uri, "champion", tracking_uri=server.url), range(6))
+            )
+        assert all(one.allowed for one in told)
+        log = decisions_of(uri, tracking_uri=server.url)
+        assert (len(log.entries), log.breaks) == (6, ())
         assert server.api("POST", "runs/delete", run_id=logged.run_id).status_code == 403
         held = server.api("DELETE", f"logged-models/{logged.model_id}", model_id=logged.model_id)
         assert held.status_code == 403
