@@ -43,17 +43,6 @@ class Seeds:
 
 
 @contextmanager
-def isolated_numpy_rng(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator inside the block and restore the caller's state after it."""
-    state = np.random.get_state()  # noqa: NPY002 - third-party code draws from the legacy generator
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-
-
-@contextmanager
 def caller_state_kept() -> Iterator[None]:
     """Undo what a model that is asked draws from the global generators; inside, numbers fail as NumPy's default has it.
 
