@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import dates
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, PredictionFailed
@@ -151,6 +152,6 @@ def _levels(ours: pd.Series[Any], theirs: pd.Series[Any]) -> list[Any]:
 def _kind(values: pd.Series[Any]) -> str:
     if pd.api.types.is_numeric_dtype(values.dtype):
         return "number"
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+    if dates.is_dates(values):
         return "datetime"
     return "text"

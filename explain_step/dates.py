@@ -16,7 +16,9 @@ def is_dates(series: pd.Series[Any]) -> bool:
     >>> is_dates(pd.Series(pd.to_datetime(["2024-03-01"]))), is_dates(pd.Series(["2024-03-01"]))
     (True, False)
     """
-    return bool(pd.api.types.is_datetime64_any_dtype(series))
+    return bool(pd.api.types.is_datetime64_any_dtype(series)) or _arrow(series).startswith(
+        ("timestamp", "date")
+    )
 
 
 def zone(series: pd.Series[Any]) -> Any:
@@ -50,6 +52,9 @@ def days(series: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _holds_days(series: pd.Series[Any]) -> bool:
     """Return whether a column is one of Arrow's days, which know no zone and no difference to an instant."""
-    return (
-        isinstance(series.dtype, pd.ArrowDtype) and series.dtype.kind == "M" and "date" in series.dtype.name
-    )
+    return _arrow(series).startswith("date")
+
+
+def _arrow(series: pd.Series[Any]) -> str:
+    """Return the name of a column's Arrow type; empty where pandas holds it another way. Older pandas says no more."""
+    return str(series.dtype.pyarrow_dtype) if isinstance(series.dtype, pd.ArrowDtype) else ""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import dates
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
@@ -285,7 +286,7 @@ def band(value: Any, column_values: Any, *, config: Config) -> str:
     series = column_values if isinstance(column_values, pd.Series) else pd.Series(np.asarray(column_values))
     if _is_missing(value):
         return MISSING if int(series.isna().sum()) >= config.min_segment else NOT_SHOWN
-    if pd.api.types.is_datetime64_any_dtype(series):
+    if dates.is_dates(series):
         return band(pd.Timestamp(value).year, series.dt.year, config=config)
     if not is_numeric(series):
         return render(value) if render(value) in publishable_levels(series, config=strict) else OTHER

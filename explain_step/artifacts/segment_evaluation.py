@@ -117,7 +117,7 @@ class _Evaluator(Walker):
         if not isinstance(other, ast.Name):
             return value
         series = self.column(other)
-        if pd.api.types.is_datetime64_any_dtype(series):
+        if dates.is_dates(series):
             return self.instant(node, value, series)
         is_text = isinstance(value, str)
         numbers = pd.api.types.is_numeric_dtype(series)  # booleans are numbers

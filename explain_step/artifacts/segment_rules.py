@@ -205,7 +205,7 @@ def rule(series: pd.Series[Any], *, config: Config) -> tuple[Rule, FloatArray]:
 
     Numbers and days are cut at quartiles; dates of a few years by year, all else by level.
     """
-    if pd.api.types.is_datetime64_any_dtype(series):
+    if dates.is_dates(series):
         if 1 < series.dt.year.nunique() <= FEW:
             return "years", np.empty(0)
         days = plain_numbers(series, kind="days")

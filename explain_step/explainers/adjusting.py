@@ -115,6 +115,6 @@ def _key(values: Any, first: IntArray, count: IntArray) -> FloatArray:
     series = pd.Series(values).iloc[first]
     if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_complex_dtype(series.dtype):
         return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
-    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+    if dates.is_dates(series):
         return dates.days(series)
     return -count.astype(np.float64)
