@@ -2,7 +2,7 @@
 
 The probability of boosted trees and of logistic regression is the logistic function (of several classes: softmax) of a
 sum over leaves or columns. Along a walk each switched column changes some terms, so that the sums after all its
-steps cost about as much as one prediction, and exact Shapley values of the sum itself are at hand. They are how a walk's
+steps cost about as much as a few predictions, and exact Shapley values of the sum itself are at hand. They are how a walk's
 contributions are made less noisy: what a walk's sum does differs from its known mean, and the probability mostly
 moves with it (a control variate, Owen 2013, "Monte Carlo theory, methods and examples", chapter 8).
 
