@@ -21,7 +21,7 @@ from explain_step.hashes import sha256_file
 from explain_step.replay_inputs import provenance_record
 from explain_step.replay_result import Given, Replay, from_record, not_replayable, recorded_uri
 from explain_step.snapshot.provenance import THREAD_VARIABLES
-from explain_step.snapshot.provenance_lock import MOST_SOURCES, NO_WHEEL
+from explain_step.snapshot.provenance_lock import MOST_SOURCES, NO_WHEEL, find_uv
 from explain_step.snapshot.provenance_packages import canonical_name
 from explain_step.tracking.checked import copied_model
 
@@ -125,7 +125,7 @@ def replay_recreated(shot: Snapshot, given: Given, *, folder: Path, wheels: Path
         Something was given as an object that cannot go to another process.
     """
     _check(given)
-    if shutil.which("uv") is None:
+    if find_uv() is None:
         return not_replayable(shot, "uv is not installed; it builds the environment", environment="recreate")
     try:
         records = (provenance_record(shot.path, name) for name in ("environment", "code"))
@@ -273,7 +273,7 @@ def _interpreter(version: str) -> str:
 
 def _uv(*arguments: str) -> None:
     done = subprocess.run(
-        ["uv", *arguments],
+        [find_uv() or "uv", *arguments],
         capture_output=True,
         text=True,
         timeout=BUILD_SECONDS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -65,10 +66,28 @@ def pylock(distributions: Sequence[Mapping[str, Any]], *, where: Path) -> Any:
     return _record(done.stdout, left_out=sorted(left_out))
 
 
+def find_uv() -> str | None:
+    """Return the path of ``uv``: in an environment that is not activated it stands beside the interpreter."""
+    found = shutil.which("uv")
+    if found is None and sys.executable:
+        found = shutil.which("uv", path=str(Path(sys.executable).parent))
+    return found
+
+
 def _compiled(pins: Mapping[str, str], *, where: Path, until: float) -> subprocess.CompletedProcess[str]:
     options = ("--offline", "--no-deps", "--only-binary", ":all:", "--no-header", "--no-annotate", "--quiet")
     return subprocess.run(
-        ["uv", "pip", "compile", "-", "--format", "pylock.toml", "--python", _python(), *options],
+        [
+            find_uv() or "uv",
+            "pip",
+            "compile",
+            "-",
+            "--format",
+            "pylock.toml",
+            "--python",
+            _python(),
+            *options,
+        ],
         input="\n".join(f"{name}=={version}" for name, version in pins.items()),
         capture_output=True,
         text=True,

@@ -21,7 +21,7 @@ import explain_step
 from explain_step.errors import ExplainStepError
 from explain_step.replay_recreate import Plan, _build, _check_wheels, _in_folder, _variables, plan_of
 from explain_step.snapshot import provenance
-from explain_step.snapshot.provenance_lock import pylock
+from explain_step.snapshot.provenance_lock import find_uv, pylock
 
 ENVIRONMENT = {
     "python": {"version": "3.11.7"},
@@ -29,9 +29,7 @@ ENVIRONMENT = {
     "distributions": [{"name": "xgboost", "loaded": True}, {"name": "pytest", "loaded": False}],
     "threads": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": None},
 }
-needs_uv = pytest.mark.skipif(
-    shutil.which("uv") is None, reason="uv builds the environment and is not installed"
-)
+needs_uv = pytest.mark.skipif(find_uv() is None, reason="uv builds the environment and is not installed")
 
 
 def wheel(folder: Path, *, text: str = "VALUE = 7\n") -> Path:
@@ -230,6 +228,9 @@ def test_a_lock_of_what_is_installed_or_the_reason(tmp_path, monkeypatch) -> Non
         assert set(packages) == {"click", "numpy"}
         assert all(len(w["hashes"]["sha256"]) == 64 for p in packages.values() for w in p["wheels"])
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_uv() == shutil.which("uv", path=str(Path(sys.executable).parent))  # not activated, but beside
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert find_uv() is None
     assert pylock(rows, where=tmp_path) == {"value": None, "reason": "uv is not installed"}
     assert pylock([], where=tmp_path)["reason"] == "no distribution was installed from an index"
 
@@ -247,6 +248,7 @@ def test_a_missing_wheel_is_named(tmp_path) -> None:
 def test_without_uv_the_reason_is_said(tmp_path, monkeypatch) -> None:
     place = copied(tmp_path / "shots")
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     found = explain_step.replay(place, data=frame(30), env="recreate")
     assert found.verdict == "not_replayable"
     assert "uv is not installed" in found.reason
