@@ -206,7 +206,7 @@ def label_positions(labels: npt.NDArray[Any], classes: tuple[Any, ...]) -> npt.N
         msg = (
             f"predict returned the label {labels.tolist()[found.index(-1)]!r}, which is not among the "
             "classes "
-            f"{list(classes)!r}."
+            f"{list(classes)!r}; give a callable that returns probabilities, and class_names."
         )
         raise PredictionFailed(msg)
     return np.array(found, dtype=np.int64)
@@ -225,7 +225,10 @@ def _numbers(voice: _Voice, ask: Ask | None, frame: pd.DataFrame, *, question: s
         raise InvalidInput(msg)
     values = as_array(answer, name=who)
     if values.dtype.kind not in "fiub":
-        msg = f"{who} must return numbers, got {values.dtype}."
+        msg = (
+            f"{who} must return numbers, got {values.dtype}; give a callable that returns the number to explain, a "
+            "class's probability, say."
+        )
         raise PredictionFailed(msg)
     values = values.astype(np.float64)
     values = values.reshape(len(values), -1)
@@ -238,7 +241,8 @@ def _numbers(voice: _Voice, ask: Ask | None, frame: pd.DataFrame, *, question: s
         msg = (
             f"{who} must return finite numbers, but returned NaN or infinity for {int(broken.sum())} of "
             f"{len(frame)} rows "
-            f"(first: row {int(np.argmax(broken))}){_suspects(frame)}."
+            f"(first: row {int(np.argmax(broken))}){_suspects(frame)}; impute what the model cannot take, or leave "
+            "these rows out."
         )
         raise PredictionFailed(msg)
     return values
@@ -264,7 +268,10 @@ def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:
             msg = f"Argument model must be fitted, but {name} says: {error}"
             raise InvalidInput(msg) from error
         told = privacy.told(error, config=voice.config)[:500]
-        msg = f"{question} of {name} raised on {len(frame)} rows ({told}){_suspects(frame)}."
+        msg = (
+            f"{question} of {name} raised on {len(frame)} rows ({told}){_suspects(frame)}; give rows with the columns "
+            "and types that it was trained on, or the Pipeline that prepares them."
+        )
         raise PredictionFailed(msg) from error
 
 

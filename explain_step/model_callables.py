@@ -65,7 +65,10 @@ def probe(
         text for attempt, (text, _) in zip(tries, causes, strict=False) if attempt.container != "records"
     ]
     told = "; with an array: ".join(dict.fromkeys(asked))
-    msg = f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}."
+    msg = (
+        f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}; give a callable that takes these "
+        "columns and returns a number, or a row of numbers, for each row."
+    )
     raise PredictionFailed(msg) from failures[0][1]
 
 
