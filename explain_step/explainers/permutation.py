@@ -19,6 +19,7 @@ doi:10.1016/j.cor.2008.04.004; Strumbelj and Kononenko 2014, doi:10.1007/s10115-
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,6 +76,8 @@ class Task:
     clock: Clock
     store: Pool
     start: FloatArray
+    sizes: Mapping[str, int]
+    """What a walk costs: columns that differ on average, all columns, outputs."""
     scores: Scores | None
 
     @property
@@ -82,18 +85,12 @@ class Task:
         """Outputs on the explained rows."""
         return self.subject.response.output
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """What a walk costs: columns that differ on average, all columns, outputs."""
-        width, outputs = len(self.store.names), self.end.shape[1]
-        return {"columns": self.store.switched(), "width": width, "outputs": outputs}
-
     def most(self, planned: Plan) -> tuple[Plan, int]:
         """Return the most rows and pairs that a sample may grow to, and the most pairs of all rows together."""
         asked = self.config.precision is not None
         evaluations = MOST_EVALUATIONS if asked else planning.EVALUATIONS * EXTENSION
-        d, outputs = len(self.store.names), self.end.shape[1]
-        work = min(evaluations // (2 * max(self.store.switched() - 1, 1)), KEPT // (d * outputs))
+        columns, d, outputs = (self.sizes[name] for name in ("columns", "width", "outputs"))
+        work = min(evaluations // (2 * max(columns - 1, 1)), KEPT // (d * outputs))
         if self.scores is not None:
             work = min(self.scores.pairs * (evaluations // planning.EVALUATIONS), KEPT // (2 * d * outputs))
         rows = min(len(self.end), self.config.max_rows or len(self.end)) if asked else planned.rows
@@ -118,19 +115,22 @@ class Permutation:
         """
         clock = Clock(config.budget)
         background = _some_background(subject, seeds, budget=config.budget)
+        store = masking.pool(subject.model, subject.X, background)
+        outputs = subject.response.output.shape[1]
+        sizes = {"columns": store.switched(), "width": len(store.names), "outputs": outputs}
+        least = planning.GAIN * planning.predicted_pairs(**sizes)
         task = Task(
             subject=subject,
             config=config,
             seeds=seeds,
             clock=clock,
             start=masking.predict(subject.model, background),
-            store=masking.pool(subject.model, subject.X, background),
-            scores=walk_scores.of(subject.model, subject.X, background, evaluations=planning.EVALUATIONS),
+            store=store,
+            sizes=sizes,
+            scores=walk_scores.of(
+                subject.model, subject.X, background, evaluations=planning.EVALUATIONS, least=least
+            ),
         )
-        if task.scores is not None and task.scores.pairs < planning.GAIN * planning.predicted_pairs(
-            **task.sizes
-        ):
-            task = replace(task, scores=None)
         try:
             found = _grown(task, _planned(task))
         except NotApplicable:  # what was put together is not what the model answers: it is asked

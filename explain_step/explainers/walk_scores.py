@@ -65,27 +65,31 @@ class Scores:
     allowed: float
 
 
-def of(model: FittedModel, X: pd.DataFrame, background: pd.DataFrame, *, evaluations: int) -> Scores | None:
+def of(
+    model: FittedModel, X: pd.DataFrame, background: pd.DataFrame, *, evaluations: int, least: int = 1
+) -> Scores | None:
     """Return the sums behind the probability of the rows of ``X``; None where only predictions can be had.
 
     Parameters
     ----------
     evaluations : int
         Predictions that the walks would cost: trees are only read where that is worth it.
+    least : int
+        Fewer pairs of walks are not worth the sums.
     """
     if model.output_space != "probability":
         return None
     try:
         if model.family == "tree":
-            return _of_trees(model, X, background, evaluations=evaluations)
-        return _of_terms(model, X, background) if model.family == "linear" else None
+            return _of_trees(model, X, background, evaluations=evaluations, least=least)
+        return _of_terms(model, X, background) if model.family == "linear" and least <= TERMS else None
     except Exception as error:  # noqa: BLE001 - what libraries raise here costs nothing: the model is asked
         logger.debug("explain_step: the sums behind the probability were not read: %s", type(error).__name__)
         return None
 
 
 def _of_trees(
-    model: FittedModel, X: pd.DataFrame, background: pd.DataFrame, *, evaluations: int
+    model: FittedModel, X: pd.DataFrame, background: pd.DataFrame, *, evaluations: int, least: int
 ) -> Scores | None:
     ensemble, linked = ensembles.scores(model)
     if not linked or not tree_compiled.worthwhile(ensemble, rows=evaluations):
@@ -93,6 +97,9 @@ def _of_trees(
     sources = tree.raw_sources(model, ensemble)
     used, places = np.unique(sources, return_inverse=True)
     forest = tree_masks.blocks(ensemble, places=places)
+    pairs = WORDS // len(forest.ends)
+    if pairs < least:
+        return None
     place = np.full(len(model.feature_names), len(used), dtype=np.int32)
     place[used] = np.arange(len(used))
     shown, others = (ensemble.encode(tree.inputs(model, frame)) for frame in (X, background))
@@ -112,7 +119,7 @@ def _of_trees(
         along=along,
         exact=exact,
         start=tree.summed(ensemble, others, rows=evaluations),
-        pairs=max(1, WORDS // len(forest.ends)),
+        pairs=pairs,
         allowed=tree.allowed_gap(ensemble, np.ones(1)),
     )
 
