@@ -31,6 +31,8 @@ LEFT = 0.05
 """Part of the budget that the stages may share however much was spent before them."""
 SHARES = {"attributions": 10, "importance": 3, "dependence": 3, "interactions": 2, "scores": 2}
 """The stages that ask the model about rows of their own making, and the parts of the budget they may spend."""
+OF_ALL_ROWS = ("performance", "segments")
+"""Sections that are made from every row given also where a sample of them is explained."""
 CALLERS_FAULT = (InvalidInput,)
 """Errors of the caller's arguments: raised at once, not recorded as a missing section."""
 
@@ -58,6 +60,18 @@ class Explanation:
     """Rows behind importance, mean contributions and segments, where these are more than the attributions' rows."""
     all_rows: Mapping[str, Any] | None = None
     """Number and order-free digest of all rows, where ``subject`` itself is only a sample of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """All rows that were given, and which of them are the sample that is explained."""
+
+    subject: Subject
+    rows: IntArray
+
+    def of(self, attributions: Attributions) -> tuple[Subject, Attributions]:
+        """Return all rows with the sample's attributions, at their places among them."""
+        return self.subject, replace(attributions, rows=self.rows[attributions.rows])
 
 
 class Watch(Protocol):
@@ -197,7 +211,7 @@ def compute(
         sample = streaming.taken(subject, rows)
         ready = prepare(sample, rows=len(subject.X))
         if ready is not None:
-            small = explained(sample)
+            small = explained(sample, given=Given(subject=subject, rows=rows))
             with journal.stage("all_rows", rows=len(subject.X)):
                 found = _of_all_rows(small, subject, rows, explain=ready)
             return replace(found, events=tuple(journal.events))
@@ -213,16 +227,20 @@ def _of_all_rows(small: Explanation, subject: Subject, rows: IntArray, *, explai
     if not small.attributions.method.exact:
         n, given = len(rows), len(subject.X)
         text = (
-            f"{n:,} of the {given:,} given rows are explained: a seeded sample; nothing here is of all rows."
+            f"{n:,} of the {given:,} given rows are explained: a seeded sample. Performance, also of segments, is "
+            "of all rows; nothing else is."
         )
         said = Caveat(code="rows_sampled", section="attributions", message=text)
         return replace(small, subject=subject, attributions=attributions, caveats=(*small.caveats, said))
-    plan = streaming.plan_of(small.subject, small.attributions, small.artifacts, config=config)
+    plan = streaming.plan_of(
+        small.subject, small.attributions, small.artifacts, config=config, cut=(subject, attributions)
+    )
     totals = streaming.totals_of(plan, subject, explain)
     if totals.broken:
         text = (
             f"The values of {totals.broken:,} of {totals.rows:,} rows do not sum to the output (error up to "
-            f"{totals.error:.2g}), so that all numbers are of a seeded sample of {len(rows):,} rows, whose values do."
+            f"{totals.error:.2g}), so that all numbers but performance are of a seeded sample of {len(rows):,} rows, whose "
+            "values do."
         )
         said = Caveat(code="rows_not_additive", section="attributions", message=text, degrades=True)
         return replace(small, subject=subject, attributions=attributions, caveats=(*small.caveats, said))
@@ -256,11 +274,15 @@ def _explained(
     journal: Journal,
     builders: tuple[Builder, ...],
     watch: Watch | None = None,
+    given: Given | None = None,
 ) -> Explanation:
-    """Return the explanation of a subject's rows: attributions, sections and scores."""
+    """Return the explanation of a subject's rows: attributions, sections and scores.
+
+    Where they are a sample, ``given`` is what they were taken from, and `OF_ALL_ROWS` are made from that.
+    """
     purse = Purse(config)
-    with journal.stage("attributions", rows=len(subject.X)), purse.stage("attributions") as given:
-        attributions, more = explainers.explain(subject, config=given, seeds=seeds)
+    with journal.stage("attributions", rows=len(subject.X)), purse.stage("attributions") as afforded:
+        attributions, more = explainers.explain(subject, config=afforded, seeds=seeds)
     if attributions.method.exact and "predicted_rows" not in attributions.method.params:
         purse.refund(purse.spent)
     missing: dict[str, str] = {}
@@ -273,14 +295,15 @@ def _explained(
         journal=journal,
         missing=missing,
         watch=watch,
+        given=given,
     )
-    with purse.stage("scores") as given:
+    with purse.stage("scores") as afforded:
         found = _attempt(
             "scores",
-            partial(scores.score, subject, attributions, config=given, seeds=seeds),
+            partial(scores.score, subject, attributions, config=afforded, seeds=seeds),
             journal=journal,
             missing=missing,
-            config=given,
+            config=afforded,
         )
     artifacts = [artifact for section in sections for artifact in section.artifacts]
     if found:
@@ -339,12 +362,15 @@ def _sections(
     journal: Journal,
     missing: dict[str, str],
     watch: Watch | None,
+    given: Given | None,
 ) -> list[Section]:
     made = []
     for builder in builders:
-        with purse.stage(builder.name) as given:
-            build = partial(builder.build, subject, attributions, config=given, seeds=seeds)
-            section = _attempt(builder.name, build, journal=journal, missing=missing, config=given)
+        whole = given if builder.name in OF_ALL_ROWS else None
+        of = (subject, attributions) if whole is None else whole.of(attributions)
+        with purse.stage(builder.name) as afforded:
+            build = partial(builder.build, *of, config=afforded, seeds=seeds)
+            section = _attempt(builder.name, build, journal=journal, missing=missing, config=afforded)
         made += [] if section is None else [section]
         if watch is not None:
             watch.made(builder.name, () if section is None else section.artifacts)

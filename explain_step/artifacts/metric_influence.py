@@ -18,6 +18,9 @@ FEWEST_OF_A_CLASS = 100
 """Rows, and rows of each class for areas, from where a metric is close to its normal limit."""
 FEW_OF_A_CLASS = 50
 """Below so many rows of a class, resamples make the interval of an area too short (78 % coverage with five hits)."""
+GROUPS, ROWS_OF_A_GROUP = 40, 1_000
+"""From so many rows on, what has no formula is measured on groups of them drawn by chance, which costs one pass; resamples
+would cost hundreds."""
 ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
 """Metrics that are a function of a mean over rows."""
 
@@ -56,7 +59,8 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
 
     On many rows means over rows get the interval of `intervals.mean_interval`; the area under the ROC curve a normal one
     on the logit scale, from the rows' placement values (Sen 1960; DeLong, DeLong and Clarke-Pearson 1988,
-    doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, the area gets `intervals.area`.
+    doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, the area gets `intervals.area`. Other metrics vary
+    between groups of rows drawn by chance as the metric of all rows does, by the root of their number more (batch means).
 
     Parameters
     ----------
@@ -71,9 +75,17 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
     n = len(part.X)
     if not np.isfinite(value):
         return None
+    known = _known(metric, part, value=value, rng=rng)
+    if known is None and n >= GROUPS * ROWS_OF_A_GROUP:
+        return _of_groups(metric, part, value=value, rng=rng)
+    return known
+
+
+def _known(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
+    """Return the limit that the metric's formula gives."""
     if metric.name == "roc_auc" and part.model.task == "binary":
         return _of_area(part, value=value)
-    if n < MANY_ROWS:
+    if len(part.X) < MANY_ROWS:
         return None
     if metric.name in ROW_METRICS:
         losses = row_losses(metric.name, part)
@@ -95,6 +107,31 @@ def _of_mean(
         error /= 2 * mean
     bounds = (0.0, 1.0) if metric == "accuracy" else (0.0, np.inf)
     return Limit(error=float(error), low=float(max(low, bounds[0])), high=float(min(high, bounds[1])))
+
+
+def _of_groups(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
+    """Return Student's interval from the metric of `GROUPS` disjoint groups; None where one of them has none.
+
+    Which rows make a group does not depend on their order where labels, predictions and weights tell them apart.
+    """
+    own, n = part.without_inputs(), len(part.X)
+    assert own.y is not None
+    told = [
+        own.response.predicted.reshape(n, -1)[:, 0],
+        np.unique(own.y.reshape(n, -1)[:, 0], return_inverse=True)[1],
+    ]
+    ranked = np.lexsort(told if own.weights is None else [*told, own.weights])
+    found = []
+    for group in np.array_split(ranked[rng.permutation(n)], GROUPS):
+        some = own.take(np.sort(group))
+        assert some.y is not None
+        found.append(metric.score(some.y, some.response, some.model, some.weights))
+    error = float(np.std(found, ddof=1) / np.sqrt(GROUPS))
+    if not error > 1e-12 * max(abs(value), 1e-300):  # also where it is not a number
+        return None
+    half = float(stats.t.ppf(0.975, GROUPS - 1)) * error
+    bounds = (0.0, np.inf) if metric.direction == "lower" else (-np.inf, 1.0)
+    return Limit(error=error, low=max(value - half, bounds[0]), high=min(value + half, bounds[1]))
 
 
 def _of_area(part: Subject, *, value: float) -> Limit | None:

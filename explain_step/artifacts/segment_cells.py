@@ -116,7 +116,8 @@ class Measured:
     def __init__(
         self, subject: Subject, metric: Metric | None, p: Partition, *, made: Shuffled | None, seeds: Seeds
     ) -> None:
-        self.subject, self.metric, self.partition, self.made, self.seeds = subject, metric, p, made, seeds
+        self.subject, self.metric, self.partition = subject.without_inputs(), metric, p
+        self.made, self.seeds = made, seeds
         self.drawn: dict[tuple[int, bool], performance.Draws] = {}
 
     def level(self, level: int) -> tuple[Estimate, Estimate]:

@@ -219,7 +219,7 @@ def _undefined_metric(cells: list[Cell], subject: Subject, *, config: Config) ->
     if not without:
         return []
     named = [f"{c.partition.name}: {c.partition.levels[c.level]}" for c in without]
-    first = subject.take(np.flatnonzero(without[0].partition.codes == without[0].level))
+    first = subject.without_inputs().take(np.flatnonzero(without[0].partition.codes == without[0].level))
     where = f"segment {named[0]!r}"
     if len(without) > 1:
         where = f"{len(without)} segment levels ({quoted(named)}), for instance in {named[0]!r}"

@@ -134,8 +134,8 @@ def _sampling(quantity: Mapping[str, Any]) -> list[Limit]:
     sample = quantity.get("sample_rows")
     if sample is not None:
         text = (
-            f"Contributions were made and checked for every row; what is no sum over rows (performance, examples, scores, "
-            f"curves of the output) is of a seeded sample of {int(sample):,} of them."
+            f"Contributions were made and checked for every row; what is no sum over rows (examples, scores, curves of "
+            f"the output; with Spark performance too) is of a seeded sample of {int(sample):,} of them."
         )
         found.append(Limit("All rows and a sample.", (text,)))
     if not quantity.get("exact", True):

@@ -1,4 +1,4 @@
-"""Importance in segments, of all rows: levels are withheld by the counts of all rows, performance stays the sample's."""
+"""Importance in segments, of all rows: levels are withheld by the counts of all rows, performance stays as measured."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class _Level:
 def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) -> Artifact:
     """Return the table ``segments`` with the counts and importance of all rows, and what is withheld by these counts.
 
-    ``n`` and ``n_explained`` count all rows. A metric is the sample's; it is missing where the sample withheld the level.
+    ``n`` and ``n_explained`` count all rows. A metric stays as it was measured, on all rows or on the sample; it is missing
+    where a level was withheld there.
     """
     old = artifact.table
     ruled = {s.name for s in plan.segments}
@@ -63,14 +64,24 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
         f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch. "
         + "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:]),
         "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
-        "metric differences of the sample; the two levels of a cut in two are one test. Intervals are not adjusted.",
-        "rows_of": f"Counts and importance: of all {totals.rows:,} rows; where columns are cut, and metric: of a seeded "
-        f"sample of {plan.sample_rows:,} of them"
-        + (f"; so is all of {', '.join(map(repr, kept['segment'].unique()))}" if len(kept) else ""),
+        f"metric differences{'' if plan.measured_rows == totals.rows else ' of the sample'}; the two levels of a cut in two "
+        "are one test. Intervals are not adjusted.",
+        "rows_of": _rows_of(plan, totals, kept=list(map(repr, kept["segment"].unique()))),
         "withheld_levels": sum(level.hidden and level.n > 0 for level in levels),
         "empty_levels": sum(level.n == 0 for level in levels),
     }
     return replace(artifact, table=pd.concat(parts, ignore_index=True), meta=meta)
+
+
+def _rows_of(plan: Plan, totals: Totals, *, kept: Sequence[str]) -> str:
+    everything, some = f"all {totals.rows:,} rows", f"a seeded sample of {plan.sample_rows:,}"
+    if plan.measured_rows == totals.rows:
+        rest = f"; importance in {', '.join(kept)}: of {some} of them" if kept else ""
+        return f"Counts, metric and importance: of {everything}{rest}"
+    rest = f"; so is all of {', '.join(kept)}" if kept else ""
+    return (
+        f"Counts and importance: of {everything}; where columns are cut, and metric: of {some} of them{rest}"
+    )
 
 
 def _levels(plan: Plan, totals: Totals, *, config: Config) -> list[_Level]:

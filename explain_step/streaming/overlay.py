@@ -17,6 +17,8 @@ from explain_step.types import Artifact, Caveat
 
 SECTION = "attributions"
 SPREAD = "spread over the model's output"
+MEASURED = ("performance", "segment_rates", "segment_search")
+"""Tables that need no attribution of any row."""
 VIEWS = {"importance": "feature", "importance_groups": "group", "importance_clusters": "cluster"}
 
 
@@ -50,7 +52,12 @@ def _of_all(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) -
         found = segments(artifact, plan, totals, config=config)
     else:
         said = f"everything here is of a seeded sample of {plan.sample_rows:,} of the {rows:,} rows"
-        found, rows = replace(artifact, meta={**artifact.meta, "rows_of": said}), plan.sample_rows
+        if plan.measured_rows == rows and artifact.name in MEASURED:
+            said = f"everything here is of all {rows:,} rows"
+        elif plan.measured_rows == rows and artifact.name == "segments":
+            said = f"counts and metric: of all {rows:,} rows; importance: of a seeded sample of {plan.sample_rows:,} of them"
+        found = replace(artifact, meta={**artifact.meta, "rows_of": said})
+        rows = rows if artifact.name in MEASURED and plan.measured_rows == rows else plan.sample_rows
     return replace(found, meta={**found.meta, "quantity": counted(found.meta, rows=rows, given=totals.rows)})
 
 
@@ -91,12 +98,13 @@ def caveats(
 def streamed(plan: Plan, totals: Totals, *, drawn: str = SPREAD) -> Caveat:
     """Return the caveat that says what is of all rows, and what of the sample."""
     kept = [*plan.kept, *(["every segment"] if plan.segments and totals.atoms is None else [])]
+    measured = plan.measured_rows == totals.rows
     text = (
         f"All {totals.rows:,} rows are explained and checked; importance, the mean contributions along inputs and the "
-        f"importance in segments are of all of them. Everything else (performance, the loss when inputs are shuffled, "
-        f"interactions, examples, scores, other curves, where bins are cut) is of a seeded sample of "
-        f"{plan.sample_rows:,} of them, {drawn}."
+        f"importance in segments are of all of them{', and so is performance' if measured else ''}. Everything else "
+        f"({'' if measured else 'performance, '}the loss when inputs are shuffled, interactions, examples, scores, other "
+        f"curves, where their bins are cut) is of a seeded sample of {plan.sample_rows:,} of them, {drawn}."
     )
     if kept:
-        text += f" So are the numbers of {', '.join(map(repr, kept))}."
+        text += f" So is the importance in or along {', '.join(map(repr, kept))}."
     return Caveat(code="rows_streamed", section=SECTION, message=text)

@@ -112,6 +112,8 @@ class Plan:
         Output and feature positions that segments report.
     weighted : bool
         Whether rows have weights.
+    sample_rows, measured_rows : int
+        Rows of the sample, and rows that performance is of and segments were cut on: those of the sample, or all.
     kept : tuple of str
         Segments and curves that cannot be told from a rule; they keep the sample's numbers.
     """
@@ -127,6 +129,7 @@ class Plan:
     weighted: bool
     seed: int
     sample_rows: int
+    measured_rows: int
     kept: tuple[str, ...] = ()
     version: int = VERSION
 

@@ -24,7 +24,12 @@ MOST_CELLS = 1_000_000
 
 
 def plan_of(
-    subject: Subject, attributions: Attributions, artifacts: Sequence[Artifact], *, config: Config
+    subject: Subject,
+    attributions: Attributions,
+    artifacts: Sequence[Artifact],
+    *,
+    config: Config,
+    cut: tuple[Subject, Attributions] | None = None,
 ) -> Plan:
     """Return what is to be counted of all rows, so that the sample's tables can be given for all of them.
 
@@ -37,6 +42,8 @@ def plan_of(
     artifacts : sequence of Artifact
         What was built from them.
     config : Config
+    cut : tuple of Subject and Attributions, optional
+        What the segments were made of: all rows, with the sample's attributions. Default: the sample.
 
     Raises
     ------
@@ -47,7 +54,8 @@ def plan_of(
         msg = "Argument attributions must be exact; a plan adds values of many rows, and noise would be added with them."
         raise InvalidInput(msg)
     tables = {artifact.name: artifact for artifact in artifacts}
-    cuts, kept = _segments(subject, attributions, tables.get("segments"), config=config)
+    measured, known = cut or (subject, attributions)
+    cuts, kept = _segments(measured, known, tables.get("segments"), config=config)
     curves, others = _curves(subject, tables.get("dependence"))
     return Plan(
         features=attributions.feature_names,
@@ -61,6 +69,7 @@ def plan_of(
         weighted=subject.weights is not None,
         seed=config.seed,
         sample_rows=len(subject.X),
+        measured_rows=len(measured.X),
         kept=(*kept, *others),
     )
 
@@ -128,11 +137,13 @@ def _segment(
         )
     else:
         cuts = tuple(_cut(part, frame, config=config) for part in parts)
-    codes = np.stack([cut_codes(cut, frame, output=output) for cut in cuts], axis=1)
     sizes = [len(cut.levels) + 1 for cut in cuts]
-    cells = np.unique(np.column_stack([codes, p.codes]), axis=0)
-    one_level_each = len(np.unique(cells[:, :-1], axis=0)) == len(cells)
-    if not one_level_each or np.prod(sizes, dtype=np.float64) > MOST_CELLS:
+    if np.prod(sizes, dtype=np.float64) > MOST_CELLS:
+        return None
+    codes = [cut_codes(cut, frame, output=output) for cut in cuts]
+    flat = np.unique(np.ravel_multi_index((*codes, p.codes), (*sizes, len(p.levels))))
+    cells = np.stack(np.unravel_index(flat, (*sizes, len(p.levels))), axis=1)
+    if len(np.unique(flat // len(p.levels))) < len(cells):  # one combination, several levels
         return None
     pooled = [i for i, level in enumerate(p.levels) if level in (privacy.OTHER, segment_rules.OTHER_CELLS)]
     return Segment(

@@ -70,6 +70,34 @@ def test_the_area_s_interval_covers_the_truth() -> None:
     assert 0.92 <= hits / 300 <= 0.98
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("name", "task"), [("r2", "regression"), ("f1", "binary"), ("balanced_accuracy", "binary")]
+)
+def test_metrics_without_a_formula_are_measured_on_groups_of_many_rows(
+    name: str, task: str, weighted: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    made = subject_of(60_000, rng=rng, weighted=weighted, task=task)
+    metric = BY_NAME[name]
+    value = metric.score(made.y, made.response, made.model, made.weights)  # type: ignore[arg-type]
+    found = [limit(metric, made, value=value, rng=rng) for _ in range(20)]
+    assert all(f is not None and f.low < value < f.high for f in found)
+    counts = resampled_counts(60_000, size=60, rng=rng)
+    drawn = resampled(metric, made, counts * (1.0 if made.weights is None else made.weights))
+    assert np.sqrt(np.mean([f.error**2 for f in found if f])) == pytest.approx(drawn.std(), rel=0.25)
+    assert limit(metric, made.take(np.arange(30_000)), value=value, rng=rng) is None
+
+
+def test_groups_of_many_rows_do_not_depend_on_their_order() -> None:
+    made = subject_of(50_000, rng=np.random.default_rng(2), task="regression")
+    turned = made.take(np.random.default_rng(4).permutation(50_000))
+    found = [limit(BY_NAME["r2"], s, value=0.1, rng=np.random.default_rng(9)) for s in (made, turned)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert [found[0].low, found[0].high] == pytest.approx([found[1].low, found[1].high], rel=1e-9)
+
+
 def test_the_influence_is_the_derivative_of_the_area() -> None:
     rng = np.random.default_rng(5)
     score, hit = rng.integers(0, 12, size=60) / 12, rng.uniform(size=60) < 0.4  # with ties

@@ -1,4 +1,4 @@
-"""Spark with two executor processes: what is explained there travels to them and back."""
+"""Spark with two executor processes, and through Spark Connect: what is explained there travels to them and back."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from explain_step import row_sums, spark, spark_sampling
 from explain_step.compute import compute
 from explain_step.config import Config
 
-options = {
+options = {{
     "spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1",
     "spark.sql.shuffle.partitions": "2", "spark.ui.showConsoleProgress": "false",
-}
-builder = SparkSession.builder.master("local-cluster[2,1,1024]")
+}}
+builder = SparkSession.builder.{where}
 for name, value in options.items():
     builder = builder.config(name, value)
 session = builder.getOrCreate()
-session.sparkContext.setLogLevel("OFF")
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(3000, 3)), columns=list("abc"))
 model = LinearRegression().fit(X, X["a"] - X["b"])
 rows = session.createDataFrame(X).repartition(4)
@@ -38,19 +37,34 @@ taken = spark_sampling.sample(rows, rows=200)
 few = compute(model, taken.frame, config=Config(top_features=1), background=X.iloc[:20])
 totals = spark.total(rows, spark.work_of(few, taken), scan=taken.scan)
 truth = ((X - X.iloc[:20].mean()) * model.coef_).abs().mean().to_numpy()
-executors = session.sparkContext._jsc.sc().getExecutorMemoryStatus().size() - 1
-found = {
-    "executors": executors,
+found = {{
+    "how": {how},
     "rows": totals.rows,
     "same_digest": taken.scan.rows.digest(rows.columns) == row_sums.rowsum_digest(X),
     "largest_error": float(np.abs(totals.views[0].mean[0] - truth).max()),
-}
+}}
 session.stop()
 print("FOUND " + json.dumps(found))
 """
 
 
-def test_two_executors_give_the_numbers_of_one_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "how", "expected"),
+    [
+        pytest.param(
+            "master('local-cluster[2,1,1024]')",
+            "session.sparkContext._jsc.sc().getExecutorMemoryStatus().size() - 1",
+            2,
+            id="two-executors",
+        ),
+        pytest.param(
+            "remote('local[2]')", "type(rows).__module__", "pyspark.sql.connect.dataframe", id="connect"
+        ),
+    ],
+)
+def test_numbers_are_those_of_one_machine(tmp_path: Path, where: str, how: str, expected: object) -> None:
+    if where.startswith("remote"):
+        pytest.importorskip("grpc", reason="the client of Spark Connect (pyspark[connect]) is not installed")
     environment = {
         **os.environ,
         "PYSPARK_PYTHON": sys.executable,
@@ -59,7 +73,7 @@ def test_two_executors_give_the_numbers_of_one_machine(tmp_path: Path) -> None:
         "SPARK_WORKER_DIR": str(tmp_path / "work"),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT.format(where=where, how=how)],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -71,8 +85,8 @@ def test_two_executors_give_the_numbers_of_one_machine(tmp_path: Path) -> None:
     assert lines, done.stderr[-2000:]
     found = json.loads(lines[0].removeprefix("FOUND "))
     assert found["largest_error"] < 1e-12
-    assert {key: found[key] for key in ("executors", "rows", "same_digest")} == {
-        "executors": 2,
+    assert {key: found[key] for key in ("how", "rows", "same_digest")} == {
+        "how": expected,
         "rows": 3000,
         "same_digest": True,
     }

@@ -130,6 +130,7 @@ def overlaid(explanation: Explanation, cuts: list[int]) -> tuple[dict[str, Artif
     return {a.name: a for a in streaming.overlay(explanation.artifacts, plan, totals, config=config)}, totals
 
 
+KEYS = ["segment", "level", "feature"]
 INTERVALS = ("ci_low", "ci_high", "share_ci_low", "share_ci_high", "cumulative_ci_low", "cumulative_ci_high")
 
 
@@ -164,12 +165,11 @@ def test_tables_from_blocks_are_those_from_all_rows_at_once(in_memory: Explanati
 
 def test_segments_from_blocks_are_those_from_all_rows_at_once(in_memory: Explanation) -> None:
     found, _ = overlaid(in_memory, [0, 2_000, N])
-    keys = ["segment", "level", "feature"]
     old, new = (
-        t.sort_values(keys).reset_index(drop=True)
+        t.sort_values(KEYS).reset_index(drop=True)
         for t in (table_of(in_memory, "segments"), found["segments"].table)
     )
-    assert old[[*keys, "withheld"]].fillna("").equals(new[[*keys, "withheld"]].fillna(""))
+    assert old[[*KEYS, "withheld"]].fillna("").equals(new[[*KEYS, "withheld"]].fillna(""))
     same = (
         "n",
         "n_explained",
@@ -201,7 +201,8 @@ def test_many_rows_give_the_numbers_of_all_rows_and_say_what_is_of_the_sample(ro
     assert facts["sample_rows"] == len(streamed.attributions.rows) < N
     by_name = {a.name: a.meta for a in streamed.artifacts}
     assert by_name["importance"]["quantity"]["rows"] == N
-    assert by_name["performance"]["quantity"]["rows"] == facts["sample_rows"]
+    assert by_name["performance"]["quantity"]["rows"] == N
+    assert by_name["scores"]["quantity"]["rows"] == facts["sample_rows"]
     assert all("rows_of" in meta for meta in by_name.values())
     said = [c for c in streamed.caveats if c.code == "rows_streamed"]
     assert len(said) == 1
@@ -211,6 +212,31 @@ def test_many_rows_give_the_numbers_of_all_rows_and_say_what_is_of_the_sample(ro
     counts = frame["kind"].value_counts()
     assert kinds["u"] == counts["u"]
     assert kinds["w"] == counts["w"]
+
+
+@pytest.mark.parametrize("segments", [SEGMENTS, []], ids=["declared", "found"])
+def test_performance_of_many_rows_is_that_of_all_of_them(rows, segments) -> None:
+    frame, y, weights = rows
+    model = LinearRegression().fit(frame[FEATURES], y)
+    options = {
+        "config": Config(segments=segments),
+        "background": frame[FEATURES][:300],
+        "sample_weight": weights,
+    }
+    whole = compute(model, frame, y, **options)
+    streamed = compute(model, frame, y, many=500, **options)
+    pd.testing.assert_frame_equal(table_of(streamed, "performance"), table_of(whole, "performance"))
+    one, other = (table_of(e, "segments").sort_values(KEYS, ignore_index=True) for e in (streamed, whole))
+    exact = [*KEYS, "n", "withheld", *(c for c in one.columns if c.startswith("metric"))]
+    pd.testing.assert_frame_equal(one[exact], other[exact])
+    np.testing.assert_allclose(one["mean_abs_shap"], other["mean_abs_shap"], rtol=1e-9)
+    if not segments:
+        pd.testing.assert_frame_equal(table_of(streamed, "segment_search"), table_of(whole, "segment_search"))
+    meta = {a.name: a.meta for a in streamed.artifacts}
+    assert f"all {N:,} rows" in meta["segments"]["rows_of"]
+    assert "sample" not in meta["segments"]["rows_of"]
+    said = next(c.message for c in streamed.caveats if c.code == "rows_streamed")
+    assert "so is performance" in said
 
 
 def test_max_rows_keeps_its_meaning(rows) -> None:
