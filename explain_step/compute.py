@@ -209,7 +209,7 @@ def compute(
     )
     if rows is not None:
         sample = streaming.taken(subject, rows)
-        ready = prepare(sample, rows=len(subject.X))
+        ready = prepare(sample, rows=len(subject.X), budget=config.budget)
         if ready is not None:
             small = explained(sample, given=Given(subject=subject, rows=rows))
             with journal.stage("all_rows", rows=len(subject.X)):

@@ -10,7 +10,7 @@ import dataclasses
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers import additive, growing, masking
-from explain_step.explainers.base import Explainer
+from explain_step.explainers.base import Bounded, Explainer
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.linear import LINEAR
 from explain_step.explainers.masking import Clock
@@ -78,15 +78,17 @@ def explain(
         The model raised, or returned something that cannot be explained.
     """
     n = len(subject.X)
+    first = _ask(subject, explainers)[0]
+    reach = first.rows_within(subject, budget=config.budget) if isinstance(first, Bounded) else n
     rows = spread_rows(
         subject.response.output,
-        config.max_rows or n,
+        min(config.max_rows or n, reach),
         rng=seeds.rng("explain", "rows"),
         strata=subject.strata,
     )
     part = subject if len(rows) == n else subject.take(rows)
     left = explainers
-    caveats: tuple[Caveat, ...] = ()
+    caveats: tuple[Caveat, ...] = () if reach >= min(config.max_rows or n, n) else (_within_budget(reach),)
     clock = Clock(config.budget)
     while True:
         explainer, reasons = _ask(part, left)
@@ -101,6 +103,14 @@ def explain(
         left = left[left.index(explainer) + 1 :]
     given = dataclasses.replace(additive.without_dust(found), rows=rows[found.rows])
     return given, (*caveats, *_facts(subject, given, reasons=reasons))
+
+
+def _within_budget(rows: int) -> Caveat:
+    text = (
+        f"Exact values of trees this deep are dear: the time budget is reckoned to reach for {rows:,} rows; a larger one "
+        "for more."
+    )
+    return Caveat(code="rows_within_budget", section=SECTION, message=text)
 
 
 def _remaining(config: Config, clock: Clock) -> Config:
@@ -134,6 +144,7 @@ def _facts(subject: Subject, attributions: Attributions, *, reasons: dict[str, s
         _unchanging(subject, attributions),
         _cut(attributions),
         _sampled(subject, attributions),
+        _part_of_background(attributions),
         *_estimated(subject, attributions, reasons=reasons),
     )
     return tuple(caveat for caveat in checks if caveat is not None)
@@ -180,7 +191,6 @@ def _estimated(
     return (
         _imprecise(subject, attributions, reasons),
         _wide(attributions),
-        _part_of_background(attributions),
     )
 
 
@@ -226,8 +236,9 @@ def _wide(attributions: Attributions) -> Caveat | None:
 
 
 def _part_of_background(attributions: Attributions) -> Caveat | None:
-    used, given = (attributions.method.params.get(k, 0) for k in ("background_rows", "background_given"))
-    if used == given:
+    facts = attributions.method.params
+    used, given = facts.get("background_rows", 0), facts.get("background_given")
+    if given is None or used == given:
         return None
     message = (
         f"The base value and the values use a seeded sample of {used:,} of the {given:,} background rows."

@@ -54,11 +54,19 @@ class Prepared:
 class Preparing(Protocol):
     """An exact explainer that can do what does not depend on the rows once, for many blocks of them."""
 
-    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
+    def prepare(self, subject: Subject, *, rows: int, budget: float) -> Prepared:
         """Return the explainer of ``subject``'s model against its background, for about ``rows`` rows.
 
         Raises
         ------
         NotApplicable
-            As `Explainer.explain`.
+            As `Explainer.explain`; or so many rows take longer than ``budget`` seconds.
         """
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """An exact explainer that can cost more than a budget, and tells before it begins."""
+
+    def rows_within(self, subject: Subject, *, budget: float) -> int:
+        """Return how many of the subject's rows ``budget`` seconds afford."""

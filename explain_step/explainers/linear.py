@@ -48,7 +48,7 @@ class Linear:
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return exact attributions of all rows, in closed form."""
         model = subject.model
-        ready = self.prepare(subject, rows=len(subject.X))
+        ready = self.prepare(subject, rows=len(subject.X), budget=config.budget)
         values = ready.values(subject.X)
         return Attributions(
             values=values,
@@ -60,9 +60,9 @@ class Linear:
             method=replace(ready.method, params={**ready.method.params, "rows": len(values)}),
         )
 
-    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
-        """Return the closed form against the background; ``rows`` does not matter."""
-        del rows
+    def prepare(self, subject: Subject, *, rows: int, budget: float) -> Prepared:
+        """Return the closed form against the background; ``rows`` and ``budget`` do not matter."""
+        del rows, budget
         model = subject.model
         weights = _weights(model)
         centre = np.asarray(_derived(model, subject.background).mean(axis=0), dtype=np.float64).ravel()

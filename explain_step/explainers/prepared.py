@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ Explain = Callable[[pd.DataFrame], Attributions]
 
 
 def prepare(
-    subject: Subject, *, rows: int, explainers: tuple[Explainer, ...] | None = None
+    subject: Subject, *, rows: int, budget: float = math.inf, explainers: tuple[Explainer, ...] | None = None
 ) -> Explain | None:
     """Return what explains blocks of rows of the subject's model, against its background; None without an exact way.
 
@@ -27,6 +28,8 @@ def prepare(
         Some rows, from which the explainer is chosen as for an explanation of them.
     rows : int
         About how many rows will be explained in all: the engine is chosen for them.
+    budget : float
+        Seconds that the explanation may take: None is returned where it would take longer.
     explainers : tuple of Explainer, optional
         Default: those of the package.
 
@@ -39,7 +42,7 @@ def prepare(
         chosen = room.choose(subject, explainers=explainers or room.EXPLAINERS)
         if not isinstance(chosen, Preparing):
             return None
-        ready = chosen.prepare(subject, rows=rows)
+        ready = chosen.prepare(subject, rows=rows, budget=budget)
     except NotApplicable:
         return None
     model = subject.model

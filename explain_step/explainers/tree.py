@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -25,6 +25,7 @@ from explain_step.explainers import (
     ensembles,
     tree_codes,
     tree_compiled,
+    tree_effort,
     tree_groups,
     tree_path_dependent,
     tree_tables,
@@ -57,17 +58,30 @@ class TreeExplainer:
             return "the model is not a tree ensemble"
         return ensembles.why_not(subject.model)
 
+    def rows_within(self, subject: Subject, *, budget: float) -> int:
+        """Return how many of the subject's rows ``budget`` seconds afford, of deep trees; see `tree_effort`."""
+        model = subject.model
+        try:
+            ensemble = ensembles.parse(model)
+        except NotApplicable:  # `explain` says so
+            return len(subject.X)
+        return _affordable(model, ensemble, subject, rows=len(subject.X), budget=budget)[0]
+
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
-        """Return the exact values of all rows; ``config`` and ``seeds`` do not matter here.
+        """Return the exact values of all rows, against the whole background unless the budget does not reach for it.
 
         Raises
         ------
         NotApplicable
             The model is not of this kind, or the trees that were read disagree with the model's own answer.
         """
-        del config, seeds
         model = subject.model
         ensemble = ensembles.parse(model)
+        given = len(subject.background)
+        most = _affordable(model, ensemble, subject, rows=len(subject.X), budget=config.budget)[1]
+        if most < given:
+            chosen = np.sort(seeds.rng("tree", "background").choice(given, most, replace=False))
+            subject = replace(subject, background=subject.background.iloc[chosen].reset_index(drop=True))
         rows = ensemble.encode(inputs(model, subject.X))
         if subject.background is subject.X:  # none was given
             background, answer = rows, subject.response.output
@@ -83,20 +97,24 @@ class TreeExplainer:
             feature_names=model.feature_names,
             output_names=model.output_names,
             output_space=model.output_space,
-            method=_method(ensemble, background_rows=background.shape[1]),
+            method=_method(ensemble, background_rows=background.shape[1], given=given),
             rows=np.arange(len(subject.X)),
         )
 
-    def prepare(self, subject: Subject, *, rows: int) -> Prepared:
+    def prepare(self, subject: Subject, *, rows: int, budget: float) -> Prepared:
         """Return the trees against the background: tables are made once, where they are small enough to be held.
 
         Raises
         ------
         NotApplicable
-            As `explain`, of the background.
+            As `explain`, of the background; or ``budget`` seconds do not reach for ``rows`` rows.
         """
         model = subject.model
         ensemble = ensembles.parse(model)
+        whole = (rows, len(subject.background))
+        if _affordable(model, ensemble, subject, rows=rows, budget=budget) != whole:
+            msg = f"exact values of {rows:,} rows take longer than the budget with trees this deep"
+            raise NotApplicable(msg)
         background = ensemble.encode(inputs(model, subject.background))
         base = _checked(ensemble, background, model.predict(subject.background), rows=rows).mean(axis=0)
         used, places = np.unique(raw_sources(model, ensemble), return_inverse=True)
@@ -110,7 +128,7 @@ class TreeExplainer:
                 start += len(part)
             return found
 
-        method = _method(ensemble, background_rows=background.shape[1])
+        method = _method(ensemble, background_rows=background.shape[1], given=whole[1])
         return Prepared(values=explained, base=base, method=method)
 
 
@@ -141,9 +159,19 @@ def raw_sources(model: FittedModel, ensemble: Ensemble) -> IntArray:
     return np.asarray(model.preprocessing.sources, dtype=np.int64)[columns]
 
 
-def _method(ensemble: Ensemble, *, background_rows: int) -> MethodSpec:
+def _affordable(
+    model: FittedModel, ensemble: Ensemble, subject: Subject, *, rows: int, budget: float
+) -> tuple[int, int]:
+    sources = raw_sources(model, ensemble)
+    return tree_effort.affordable(
+        ensemble, sources=sources, rows=rows, background=len(subject.background), budget=budget
+    )
+
+
+def _method(ensemble: Ensemble, *, background_rows: int, given: int) -> MethodSpec:
     leaves = sum(int((tree.left < 0).sum()) for tree in ensemble.trees)
     params = {"trees": len(ensemble.trees), "leaves": leaves, "background_rows": background_rows}
+    params |= {"background_given": given} if given != background_rows else {}
     return MethodSpec(name=METHOD, version=VERSION, params=params, exact=True)
 
 

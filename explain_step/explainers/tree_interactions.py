@@ -13,12 +13,14 @@ from itertools import combinations
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers import ensembles, tree, tree_compiled, tree_pairs
+from explain_step.explainers import ensembles, tree, tree_compiled, tree_effort, tree_pairs
 from explain_step.explainers.ensembles import Ensemble
 from explain_step.types import FloatArray, IntArray, Subject
 
 COST = 20
 """How many times the work of values interactions are, in `tree_compiled.worthwhile`."""
+MOST_PAIR_ENTRIES = 40_000_000_000
+"""Entries of deep leaves' tables, for each pair of columns, above which nothing is begun: about ten processor seconds."""
 MOST_WORK, MOST_WORK_WITHOUT_NUMBA = 6_000_000_000, 50_000_000
 """Leaves times rows above which nothing is begun: about a minute of a processor, and about 20 seconds on NumPy."""
 ROUNDING = 1e-12
@@ -45,9 +47,10 @@ def of_pairs(subject: Subject, pairs: Sequence[tuple[int, int]]) -> FloatArray:
     """
     model = subject.model
     ensemble = ensembles.parse(model)
-    _bound(ensemble, rows=len(subject.X) + len(subject.background))
+    sources = tree.raw_sources(model, ensemble)
+    _bound(ensemble, sources=sources, rows=len(subject.X) + len(subject.background))
     rows, background = (ensemble.encode(tree.inputs(model, X)) for X in (subject.X, subject.background))
-    values = _sums(ensemble, rows, background, sources=tree.raw_sources(model, ensemble), pairs=pairs)
+    values = _sums(ensemble, rows, background, sources=sources, pairs=pairs)
     floor = ROUNDING * float(np.abs(subject.response.output).max(initial=0.0))
     return np.where(np.abs(values) <= floor, 0.0, values).transpose(2, 0, 1)
 
@@ -106,11 +109,18 @@ def interaction_values(
     return matrix
 
 
-def _bound(ensemble: Ensemble, *, rows: int) -> None:
+def _bound(ensemble: Ensemble, *, sources: IntArray, rows: int) -> None:
     work = rows * sum(int((one.left < 0).sum()) for one in ensemble.trees)
     most = MOST_WORK if tree_compiled.available() else MOST_WORK_WITHOUT_NUMBA
     if work > most:
         msg = f"exact interactions of {work:,} leaves times rows take too long (at most {most:,})"
+        raise NotApplicable(msg)
+    entries = tree_effort.pair_entries(ensemble, sources=sources)
+    if entries > MOST_PAIR_ENTRIES:
+        msg = (
+            f"exact interactions of trees this deep take too long (tables of {entries:,.0f} entries, at most "
+            f"{MOST_PAIR_ENTRIES:,})"
+        )
         raise NotApplicable(msg)
 
 

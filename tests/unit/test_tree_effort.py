@@ -1,0 +1,125 @@
+"""The cost of exact values of deep trees is reckoned from sizes, and rows are cut to what a budget affords."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+from explain_step.artifacts import BUILDERS
+from explain_step.compute import compute, judge
+from explain_step.config import Config
+from explain_step.explainers import ensembles, prepared, tree, tree_effort, tree_interactions
+from explain_step.seeds import Seeds
+from explain_step.types import Subject
+
+N, COLUMNS = 1_500, 14
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(N, COLUMNS)), columns=[f"c{j}" for j in range(COLUMNS)])
+    return X, X.to_numpy() @ rng.normal(size=COLUMNS) + rng.normal(size=N)
+
+
+@pytest.fixture(scope="module")
+def forest(rows) -> RandomForestRegressor:
+    X, y = rows
+    return RandomForestRegressor(n_estimators=5, random_state=0).fit(X, y)
+
+
+def subject_of(model: RandomForestRegressor, X: pd.DataFrame, y: np.ndarray) -> Subject:
+    return compute(model, X, y, config=Config(), builders=(), background=X[:50]).subject
+
+
+def columns_on_paths(one: ensembles.Tree, sources: np.ndarray) -> list[int]:
+    """Return the number of raw columns above each leaf, one path after the other."""
+    found, stack = [], [(0, frozenset())]
+    while stack:
+        node, seen = stack.pop()
+        if one.left[node] < 0:
+            found.append(len(seen))
+            continue
+        more = seen | {int(sources[one.column[node]])}
+        stack += [(int(one.left[node]), more), (int(one.right[node]), more)]
+    return found
+
+
+def test_deep_leaves_are_counted_by_the_columns_on_their_paths(forest, rows) -> None:
+    ensemble = ensembles.parse(subject_of(forest, *rows).model)
+    for sources in (np.arange(COLUMNS), np.arange(COLUMNS) // 2 * 3):
+        for one in ensemble.trees:
+            wanted = [k for k in columns_on_paths(one, sources) if k > tree_effort.SHALLOW]
+            assert sorted(tree_effort._deep(one, sources)) == sorted(wanted)
+    assert max(columns_on_paths(ensemble.trees[0], np.arange(COLUMNS))) > tree_effort.SHALLOW + 2
+
+
+def test_more_budget_affords_more_rows_and_never_too_few(forest, rows) -> None:
+    ensemble = ensembles.parse(subject_of(forest, *rows).model)
+    sizes = {"sources": np.arange(COLUMNS), "rows": 50_000, "background": 30_000}
+    found = [tree_effort.affordable(ensemble, budget=b, **sizes) for b in (1e-9, 0.02, 0.05, 0.1, 1e9)]
+    assert found[0] == (tree_effort.FEWEST, tree_effort.FEWEST)
+    assert found[-1] == (50_000, 30_000)
+    assert found == sorted(found)
+    assert len(set(found)) >= 4
+    assert tree_effort.affordable(
+        ensemble, sources=np.arange(COLUMNS), rows=9, background=7, budget=1e-9
+    ) == (9, 7)
+
+
+def test_rows_that_the_budget_does_not_reach_for_are_left_out_and_that_is_said(
+    forest, rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = rows
+    monkeypatch.setattr(tree_effort, "FEWEST", 200)
+    monkeypatch.setattr(tree_effort, "PER_SECOND", 1e-9)
+    made = [
+        compute(forest, X, y, config=Config(segments=["c0 < 0"]), builders=BUILDERS[:3], background=X)
+        for _ in range(2)
+    ]
+    found = made[0].attributions
+    assert found.method.exact
+    assert judge(made[0])[0] == "complete"
+    assert (len(found.rows), found.method.params["background_rows"]) == (200, 200)
+    assert found.method.params["background_given"] == N
+    codes = [c.code for c in made[0].caveats]
+    assert {"rows_within_budget", "rows_sampled", "background_sampled"} <= set(codes)
+    sums = found.values.sum(axis=1) + found.base_values
+    np.testing.assert_allclose(sums[:, 0], forest.predict(X.iloc[found.rows]), rtol=1e-9)
+    np.testing.assert_array_equal(found.values, made[1].attributions.values)
+    monkeypatch.undo()
+    whole = compute(forest, X, y, config=Config(), builders=(), background=X)
+    assert len(whole.attributions.rows) == N
+    assert not {"rows_within_budget", "rows_sampled"} & {c.code for c in whole.caveats}
+
+
+def test_blocks_of_many_rows_are_not_begun_beyond_the_budget(forest, rows) -> None:
+    subject = subject_of(forest, *rows)
+    assert prepared.prepare(subject, rows=10**7, budget=0.01) is None
+    assert prepared.prepare(subject, rows=10**7) is not None
+
+
+def test_exact_interactions_of_deep_trees_give_way_to_estimates(
+    rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = rows
+    model = RandomForestClassifier(n_estimators=3, random_state=0).fit(X, y > 0)
+    builders = tuple(b for b in BUILDERS if b.name == "interactions")
+
+    def method() -> bool:
+        made = compute(model, X[:300], y[:300] > 0, config=Config(), builders=builders, background=X[:300])
+        return bool(next(a.meta["exact"] for a in made.artifacts if a.name == "interactions"))
+
+    assert method()
+    monkeypatch.setattr(tree_interactions, "MOST_PAIR_ENTRIES", 1_000)
+    assert not method()
+
+
+def test_the_explainer_tells_the_rows_that_it_reaches(forest, rows) -> None:
+    subject = subject_of(forest, *rows)
+    assert tree.TREE.rows_within(subject, budget=60.0) == N
+    assert tree.TREE.rows_within(subject, budget=1e-9) == tree_effort.FEWEST
+    given = tree.TREE.explain(subject, config=Config(budget=60.0), seeds=Seeds(0))
+    assert "background_given" not in given.method.params
