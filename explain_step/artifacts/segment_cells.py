@@ -12,7 +12,7 @@ from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts.segment_rules import Partition
 from explain_step.artifacts.segment_statistics import Difference, Estimate, moments, welch
 from explain_step.artifacts.segment_suppression import withheld
-from explain_step.artifacts.segment_tests import Shuffled, by_chance, shuffled
+from explain_step.artifacts.segment_tests import Shuffled, by_chance, is_small, shuffled, shuffled_values
 from explain_step.config import Config
 from explain_step.intervals import mean_interval
 from explain_step.metrics import Metric, choose_metrics
@@ -84,6 +84,8 @@ def cells_of(
     thin = withheld(partitions, smallest=config.min_segment, rows=view.rows)
     metric = metric_of(subject, config=config)
     made = None if metric is None else shuffled(metric, subject, rng=seeds.rng(SECTION, "by chance"))
+    shown = [~(hidden | sparse) for hidden, sparse in zip(gone, thin, strict=True)]
+    gaps = importance_gaps(partitions, view, shown=shown, seeds=seeds)
     cells: list[Cell] = []
     for p, hidden, sparse in zip(partitions, gone, thin, strict=True):
         measured = Measured(subject, metric, p, made=made, seeds=seeds)
@@ -94,6 +96,7 @@ def cells_of(
                 view=view,
                 hidden=bool(hidden[level]),
                 sparse=bool(sparse[level]),
+                gap=gaps.get((p.name, level)),
                 measured=measured,
                 smallest=config.min_segment,
                 seeds=seeds,
@@ -101,6 +104,43 @@ def cells_of(
             for level in range(len(p.levels))
         )
     return cells
+
+
+def importance_gaps(
+    partitions: Sequence[Partition],
+    view: View,
+    *,
+    shown: Sequence[npt.NDArray[np.bool_]],
+    seeds: Seeds,
+) -> dict[tuple[str, int], Difference]:
+    """Return the differences of mean |attribution| to the rest, of the levels that are shown.
+
+    Small groups are compared with groups of the same size drawn by chance: sizes of contributions have long tails, for
+    which Welch's p-values of a whole table are too small.
+    """
+    inside = {
+        (p.name, int(level)): p.codes[view.rows] == level
+        for p, levels in zip(partitions, shown, strict=True)
+        for level in np.flatnonzero(levels)
+    }
+    inside = {key: mask for key, mask in inside.items() if not mask.all()}
+    gaps = {
+        key: welch(*(moments(view.values[s], _of(view.weights, s)) for s in (mask, ~mask)))
+        for key, mask in inside.items()
+    }
+    small = {key: mask for key, mask in inside.items() if is_small(mask)}
+    for column in range(len(view.pairs) if small else 0):
+        rng = seeds.rng(SECTION, "importance by chance", *view.pairs[column])
+        made = shuffled_values(view.values[:, column], view.weights, rng=rng)
+        if made is None:
+            continue
+        for key, mask in small.items():
+            found = by_chance(made, mask)
+            gaps[key] = gaps[key] if found is None else gaps[key].with_column(column, found)
+    for p in partitions:  # the two levels of a cut in two are one comparison
+        if len(p.levels) == 2 and (p.name, 0) in gaps and (p.name, 1) in gaps:
+            gaps[p.name, 1] = gaps[p.name, 0].negated()
+    return gaps
 
 
 def metric_of(subject: Subject, *, config: Config) -> Metric | None:
@@ -161,21 +201,19 @@ def _cell(
     view: View,
     hidden: bool,
     sparse: bool,
+    gap: Difference | None,
     measured: Measured,
     smallest: int,
     seeds: Seeds,
 ) -> Cell:
     n, inside = int((p.codes == level).sum()), p.codes[view.rows] == level
     blank = np.full(len(view.pairs), np.nan)
-    mean, low, high, gap = blank, blank, blank, None
+    mean, low, high = blank, blank, blank
     if not hidden and not sparse:
         rng = seeds.rng(SECTION, "importance", p.name, p.levels[level])
         mean, low, high = mean_interval(
             view.values[inside], rng=rng, weights=_of(view.weights, inside), resamples=RESAMPLES
         )
-        if not inside.all():
-            parts = [moments(view.values[s], _of(view.weights, s)) for s in (inside, ~inside)]
-            gap = welch(*parts)
     metric, metric_gap = (Estimate(),) * 2 if hidden else measured.level(level)
     return Cell(
         partition=p,

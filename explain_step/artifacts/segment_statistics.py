@@ -48,6 +48,13 @@ class Difference:
         """Return the difference the other way round."""
         return Difference(value=-self.value, low=-self.high, high=-self.low, p=self.p)
 
+    def with_column(self, column: int, found: Estimate) -> Difference:
+        """Return the differences with another estimate of one of them."""
+        changed = {name: getattr(self, name).copy() for name in self.__slots__}
+        for name, values in changed.items():
+            values[column] = getattr(found, name)
+        return Difference(**changed)
+
 
 def moments(values: FloatArray, weights: FloatArray | None = None) -> Moments:
     """Return the (weighted) mean of each column of ``values`` (n, d) and its standard error.

@@ -1,9 +1,9 @@
 """Whether a metric differs between a segment and the rest: tests and intervals that hold in small groups.
 
-A mean over rows (log loss, Brier score, MAE, RMSE) is compared with what groups of the same size, drawn by chance from
-the same rows, show: a permutation test of the studentised difference (Janssen 1997, doi:10.1016/S0167-7152(97)00043-6;
-Chung and Romano 2013, doi:10.1214/13-AOS1090). It is exact where membership says nothing about a row's loss, whatever
-the losses' distribution, and right for many rows where only the means agree.
+A mean over rows (log loss, Brier score, MAE, RMSE, the size of a contribution) is compared with what groups of the same
+size, drawn by chance from the same rows, show: a permutation test of the studentised difference (Janssen 1997,
+doi:10.1016/S0167-7152(97)00043-6; Chung and Romano 2013, doi:10.1214/13-AOS1090). It is exact where membership says nothing
+about a row's loss, whatever the losses' distribution, and right for many rows where only the means agree.
 
 The area under the ROC curve is compared by its variance under equal areas, from the placement values of both sides
 (DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595), as a share is by its score test.
@@ -27,6 +27,8 @@ GROUPS = 9_999
 """Groups drawn by chance."""
 DRAWN = 600_000
 """Rows drawn for all of them, about: neighbours in a shuffled order are a group, and every size shares the orders."""
+FAR = 10
+"""Differences that fewer groups reach have a p-value by the shape of Student's tail: draws tell nothing beyond them all."""
 MOST_ROWS = 1_000
 """Segments of more rows, with as many outside, have the normal limit."""
 LEAST = 1e-9
@@ -40,8 +42,8 @@ def told(metric: Metric | None, task: Task) -> str:
         return "Newcombe, and a score test"
     if name in ROW_METRICS:
         return (
-            f"studentised, against groups of the same size drawn by chance ({GROUPS:,} or so; a permutation test; so "
-            f"that p is never under 0.0002), with over {MOST_ROWS:,} rows on both sides normal"
+            f"studentised, against groups of the same size drawn by chance ({GROUPS:,} or so; a permutation test; the last "
+            f"{FAR} of them go on as Student's tail), with over {MOST_ROWS:,} rows on both sides normal"
         )
     if name == "roc_auc" and task == "binary":
         return "normal, by the larger of the variance under equal areas and that of each side (DeLong)"
@@ -80,10 +82,19 @@ def shuffled(metric: Metric, subject: Subject, *, rng: np.random.Generator) -> S
     The given order of the rows does not matter.
     """
     losses = None if metric.name == "accuracy" or subject.y is None else row_losses(metric.name, subject)
-    n = len(subject.X)
-    if losses is None or n < 4 or not np.isfinite(losses).all():
+    if losses is None:
         return None
-    w = np.ones(n) if subject.weights is None else subject.weights / subject.weights.max()
+    return shuffled_values(losses, subject.weights, rng=rng, root=metric.name == "rmse")
+
+
+def shuffled_values(
+    losses: FloatArray, weights: FloatArray | None, *, rng: np.random.Generator, root: bool = False
+) -> Shuffled | None:
+    """Return numbers of rows in shuffled orders; None where they are too few, equal, or not all finite."""
+    n = len(losses)
+    if n < 4 or not np.isfinite(losses).all():
+        return None
+    w = np.ones(n) if weights is None else weights / weights.max()
     centre = float(np.average(losses, weights=w))
     scale = float(np.abs(losses - centre).max())
     if not scale > 1e-12 * max(abs(centre), 1e-300):
@@ -92,7 +103,7 @@ def shuffled(metric: Metric, subject: Subject, *, rng: np.random.Generator) -> S
     orders = int(np.clip(DRAWN // n, 1, GROUPS))
     sums = np.zeros((len(terms), orders, n + 1))
     np.cumsum(terms[:, _orders(losses, w, orders=orders, rng=rng)], axis=2, out=sums[:, :, 1:])
-    return Shuffled(terms=terms, sums=sums, centre=centre, scale=scale, root=metric.name == "rmse")
+    return Shuffled(terms=terms, sums=sums, centre=centre, scale=scale, root=root)
 
 
 def _terms(x: FloatArray, w: FloatArray) -> FloatArray:
@@ -108,6 +119,12 @@ def _orders(
     return rng.permuted(np.tile(ranked, (orders, 1)), axis=1)
 
 
+def is_small(inside: BoolArray) -> bool:
+    """Return whether a segment, or the rest, has so few rows that it is compared with groups drawn by chance."""
+    size = int(inside.sum())
+    return 2 <= min(size, len(inside) - size) <= MOST_ROWS
+
+
 def by_chance(made: Shuffled, inside: BoolArray, *, level: float = 0.95) -> Estimate | None:
     """Return the metric inside minus outside, against groups of the same size drawn by chance.
 
@@ -121,7 +138,7 @@ def by_chance(made: Shuffled, inside: BoolArray, *, level: float = 0.95) -> Esti
     """
     n, size = len(inside), int(inside.sum())
     smaller = min(size, n - size)
-    if smaller < 2 or smaller > MOST_ROWS:
+    if not is_small(inside):
         return None
     whole = made.terms.sum(axis=1)
     own = made.terms[:, inside].sum(axis=1)
@@ -136,10 +153,22 @@ def by_chance(made: Shuffled, inside: BoolArray, *, level: float = 0.95) -> Esti
     ratio, near = float(gap[0] / error[0]), 1e-9 * max(abs(float(gap[0] / error[0])), 1e-3)
     tail = min(int((ratios <= ratio + near).sum()), int((ratios >= ratio - near).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + len(ratios)))
+    if tail < FAR <= len(ratios):
+        p = min(p, _beyond(ratio, ratios, degrees=smaller - 1))
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(
         value=float(gap[0]), low=float(gap[0] - high * error[0]), high=float(gap[0] - low * error[0]), p=p
     )
+
+
+def _beyond(ratio: float, ratios: FloatArray, *, degrees: int) -> float:
+    """Return the p-value of a ratio that lies beyond nearly all that were drawn: from the `FAR`-th on as Student's tail."""
+    ordered = np.sort(ratios)
+    edge = float(ordered[-FAR] if ratio > 0 else -ordered[FAR - 1])
+    if not 0 < edge < abs(ratio):
+        return 1.0
+    shape = float(stats.t.sf(abs(ratio), degrees) / stats.t.sf(edge, degrees))
+    return 2 * (1 + FAR) / (1 + len(ratios)) * shape
 
 
 def _windows(sums: FloatArray, size: int) -> FloatArray:

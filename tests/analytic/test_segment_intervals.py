@@ -7,10 +7,11 @@ from scipy import stats
 from segment_kit import linear
 
 from explain_step.artifacts import segment_performance as performance
-from explain_step.artifacts import segments
+from explain_step.artifacts import segment_tests, segments
 from explain_step.artifacts.proportions import equality, newcombe, share
 from explain_step.artifacts.segment_statistics import moments, welch
 from explain_step.config import Config
+from explain_step.intervals import holm
 from explain_step.metrics import METRICS
 from explain_step.seeds import Seeds
 
@@ -39,6 +40,32 @@ def test_p_values_are_nearly_uniform_where_nothing_differs():
         p.append(welch(moments(values[:50]), moments(values[50:])).p[0])
     assert stats.kstest(p, "uniform").pvalue > 0.001
     assert np.mean(np.array(p) < 0.05) < 0.09
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_false_alarms_among_long_tailed_contributions_are_rare(weighted):
+    """Welch's p-values give 16% of such tables a false alarm."""
+    r = np.random.default_rng(5)
+    alarms = []
+    for _ in range(120):
+        values, group = r.lognormal(size=(250, 4)), r.integers(0, 5, size=250)
+        w = r.uniform(0.5, 2.0, size=250) if weighted else None
+        made = [segment_tests.shuffled_values(values[:, j], w, rng=r) for j in range(4)]
+        p = [segment_tests.by_chance(m, group == g).p for m in made for g in range(5)]
+        alarms.append(holm(p).min() < 0.05)
+    assert np.mean(alarms) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
+
+
+def test_a_clear_difference_has_a_p_value_far_below_what_draws_can_tell():
+    r = np.random.default_rng(6)
+    values, inside = np.abs(r.standard_normal(300)), np.arange(300) < 60
+    p = []
+    for factor in (1.0, 2.0, 3.0, 6.0):
+        own = np.where(inside, factor * values, values)
+        p.append(segment_tests.by_chance(segment_tests.shuffled_values(own, None, rng=r), inside).p)
+    assert p == sorted(p, reverse=True)
+    assert p[0] > 0.01
+    assert p[3] < 1e-8
 
 
 def test_weighted_interval_covers():

@@ -176,12 +176,15 @@ def test_segments_from_blocks_are_those_from_all_rows_at_once(in_memory: Explana
         "metric_value",
         "mean_abs_shap",
         "difference",
-        "difference_ci_low",
-        "p_adjusted",
     )
     for column in same:
         np.testing.assert_allclose(new[column], old[column], rtol=1e-9, atol=1e-11, err_msg=column)
     large = old["n"] > 1_000
+    both = large & (old["n"] < N - 1_000)  # else groups drawn by chance in memory, Welch from sums
+    assert both.any()
+    np.testing.assert_allclose(new["difference_ci_low"][both], old["difference_ci_low"][both], rtol=1e-9)
+    sure = (old["p_adjusted"] < 0.001) | (old["p_adjusted"] > 0.5)
+    assert ((old["p_adjusted"] < 0.05) == (new["p_adjusted"] < 0.05))[sure].all()
     width = (old["ci_high"] - old["ci_low"])[large]
     assert ((new["ci_low"] - old["ci_low"])[large].abs() <= 0.05 * width).all()
 
