@@ -62,7 +62,7 @@ def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
 
 
 def typical_error(attributions: Attributions) -> float | None:
-    """Return the half-width of a typical value's own 95 % sampling interval; None for exact values.
+    """Return the half-width of a typical value's own 95% sampling interval; None for exact values.
 
     It is 1.96 times the root mean square standard error over rows, features and outputs, to three digits.
     """

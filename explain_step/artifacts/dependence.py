@@ -29,7 +29,7 @@ FEWEST_REFERENCE, FEWEST_LOCAL = 50, 100
 """A slow model is asked about fewer rows than these constants allow, down to so many."""
 MORE_COLUMNS = ("level", "line", "x_low", "x_high")
 INTERVAL = (
-    "95 %, each point for itself. shap: mean of the attributions of the explained rows in a bin (studentised "
+    "95%, each point for itself. shap: mean of the attributions of the explained rows in a bin (studentised "
     "bootstrap; Student above 500 rows). pdp: mean over reference rows (studentised bootstrap), so it "
     "covers the "
     "level as well as the shape. ale: percentile bootstrap over explained rows, 399 resamples. All with "

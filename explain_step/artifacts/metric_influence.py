@@ -17,7 +17,7 @@ MANY_ROWS = 1_000
 FEWEST_OF_A_CLASS = 100
 """Rows, and rows of each class for areas, from where a metric is close to its normal limit."""
 FEW_OF_A_CLASS = 50
-"""Below so many rows of a class, resamples make the interval of an area too short (78 % coverage with five hits)."""
+"""Below so many rows of a class, resamples make the interval of an area too short (78% coverage with five hits)."""
 ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
 """Metrics that are a function of a mean over rows."""
 

@@ -54,7 +54,7 @@ class Permutation:
             "features": int(np.isfinite(self.value).sum()),
             "method": "mean over repeats of the loss of performance (positive: the model scores worse "
             "without it)",
-            "interval": f"95 % Student interval: delete-a-group jackknife variance over {GROUPS} groups of "
+            "interval": f"95% Student interval: delete-a-group jackknife variance over {GROUPS} groups of "
             "rows plus "
             "the variance over repeats divided by their number; covers which rows were drawn and how they "
             "were shuffled",

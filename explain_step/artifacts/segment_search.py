@@ -323,7 +323,7 @@ def _meta(
         "metric": metric.name,
         "metric_direction": metric.direction,
         "interval": (
-            "95 %, on the rows the search did not see: percentile bootstrap for the metric, for accuracy Wilson, for "
+            "95%, on the rows the search did not see: percentile bootstrap for the metric, for accuracy Wilson, for "
             "areas of few rows of a class Newcombe; its "
             f"difference to the rest: {told(metric, task)}"
         ),

@@ -183,7 +183,7 @@ def _meta(
         "metric": None if metric is None else metric.name,
         "metric_direction": None if metric is None else metric.direction,
         "interval": (
-            "95 %, over drawing other rows with this fitted model, one segment at a time. Mean "
+            "95%, over drawing other rows with this fitted model, one segment at a time. Mean "
             "|attribution|: "
             f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
             "percentile "

@@ -60,7 +60,7 @@ MOST_EVALUATIONS = 40_000_000
 """Mixed rows predicted at most where a precision is asked for."""
 KEPT = 20_000_000
 """Contributions held in memory (160 MB, and a few copies)."""
-PRECISION_OF = "half the 95 % interval of the mean |value| of each of the first top_features columns, over the largest mean"
+PRECISION_OF = "half the 95% interval of the mean |value| of each of the first top_features columns, over the largest mean"
 BACKGROUND_ROWS = 20_000
 FEWEST_BACKGROUND, BACKGROUND_SHARE = 100, 0.2
 """Where predicting the background would take more than this part of the budget, a sample of it is used."""

@@ -59,7 +59,7 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
     parts = [typed(records, COLUMNS, text=TEXT), *([kept] if len(kept) else [])]
     meta = {
         **artifact.meta,
-        "interval": f"95 %, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
+        "interval": f"95%, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
         f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch. "
         + "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:]),
         "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
