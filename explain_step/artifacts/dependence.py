@@ -66,7 +66,8 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     if known is None:
         rows, shortened = _in_time(rows, features=len(chosen))
         questions = {feature: _question(rows, feature) for feature in chosen} if shortened else questions
-    for feature in watch.in_time(chosen, least=1):
+    # answers of trees are there: the budget is for asking, and compiling their kernels may have used it up
+    for feature in chosen if known is not None else watch.in_time(chosen, least=1):
         question = questions[feature]
         answers = known[feature] if known is not None else _asked(rows, question)
         done[feature] = _effect(rows, feature, question, answers)

@@ -99,7 +99,7 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
     reached = 0
-    for j in watch.in_time(wanted):
+    for j in wanted if known else watch.in_time(wanted):  # the budget is for asking the model
         try:
             response = _response(sample, asked[j], metric=metric, known=known.get(j))
         except PredictionFailed as error:
