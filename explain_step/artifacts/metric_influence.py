@@ -1,4 +1,4 @@
-"""How much each row moves a metric: intervals on many rows without resampling them."""
+"""How much each row moves a metric: intervals from the rows' own shares of it, without resampling the metric."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limit:
-    """Standard error and interval of a metric on many rows."""
+    """Standard error and interval of a metric."""
 
     error: float
     low: float
@@ -54,9 +54,11 @@ def row_losses(metric: str, subject: Subject) -> FloatArray | None:
 def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
     """Return the metric's standard error and interval over drawing other rows; None where resampling them is better.
 
-    On many rows means over rows get the interval of `intervals.mean_interval`; the area under the ROC curve a normal one
-    on the logit scale, from the rows' placement values (Sen 1960; DeLong, DeLong and Clarke-Pearson 1988,
-    doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, the area gets `intervals.area`.
+    Means over rows get the studentised interval of `intervals.mean_interval`: percentiles of resamples are too short for
+    errors with outliers (RMSE of a segment of 25 rows: 84% coverage for normal errors, 61% for lognormal ones). The area
+    under the ROC curve has, on many rows, a normal one on the logit scale, from the rows' placement values (Sen 1960;
+    DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, it gets
+    `intervals.area`.
 
     Parameters
     ----------
@@ -66,16 +68,16 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
     value : float
         The metric on these rows.
     rng : Generator
-        For means that a few rows carry: those are resampled.
+        For the resamples of means.
     """
     n = len(part.X)
     if not np.isfinite(value):
         return None
     if metric.name == "roc_auc" and part.model.task == "binary":
         return _of_area(part, value=value)
-    if n < MANY_ROWS:
+    if n < MANY_ROWS and metric.name == "accuracy":  # a proportion, whose ratios are coarse
         return None
-    if metric.name in ROW_METRICS:
+    if n > 1 and metric.name in ROW_METRICS:
         losses = row_losses(metric.name, part)
         return None if losses is None else _of_mean(losses, part.weights, metric=metric.name, rng=rng)
     return None

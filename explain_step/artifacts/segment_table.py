@@ -186,9 +186,8 @@ def _meta(
             "95%, over drawing other rows with this fitted model, one segment at a time. Mean "
             "|attribution|: "
             f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
-            "percentile "
-            f"bootstrap, {performance.RESAMPLES} resamples, for accuracy Wilson, for areas of few rows of a class "
-            "Newcombe (all rows: as in the table of "
+            f"percentile bootstrap, {performance.RESAMPLES} resamples, for means over rows studentised, for accuracy "
+            "Wilson, for areas of few rows of a class Newcombe (all rows: as in the table of "
             f"performance); its difference: {told(metric, subject.model.task)}. None where resamples do not vary. "
             f"Means are {weighted}; n counts rows."
         ),
