@@ -12,7 +12,7 @@ from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts.segment_rules import Partition
 from explain_step.artifacts.segment_statistics import Difference, Estimate, moments, welch
 from explain_step.artifacts.segment_suppression import withheld
-from explain_step.artifacts.segment_tests import Shuffled, by_chance, in_orders, shuffled
+from explain_step.artifacts.segment_tests import Shuffled, by_chance, shuffled
 from explain_step.config import Config
 from explain_step.intervals import mean_interval
 from explain_step.metrics import Metric, choose_metrics
@@ -85,8 +85,6 @@ def cells_of(
     metric = metric_of(subject, config=config)
     made = None if metric is None else shuffled(metric, subject, rng=seeds.rng(SECTION, "by chance"))
     cells: list[Cell] = []
-    shown = [~(hidden | sparse) for hidden, sparse in zip(gone, thin, strict=True)]
-    gaps = _gaps(partitions, shown, view, seeds=seeds)
     for p, hidden, sparse in zip(partitions, gone, thin, strict=True):
         measured = Measured(subject, metric, p, made=made, seeds=seeds)
         cells.extend(
@@ -97,7 +95,6 @@ def cells_of(
                 hidden=bool(hidden[level]),
                 sparse=bool(sparse[level]),
                 measured=measured,
-                gap=gaps.get((p.name, level)),
                 smallest=config.min_segment,
                 seeds=seeds,
             )
@@ -164,18 +161,20 @@ def _cell(
     hidden: bool,
     sparse: bool,
     measured: Measured,
-    gap: Difference | None,
     smallest: int,
     seeds: Seeds,
 ) -> Cell:
     n, inside = int((p.codes == level).sum()), p.codes[view.rows] == level
     blank = np.full(len(view.pairs), np.nan)
-    mean, low, high = blank, blank, blank
+    mean, low, high, gap = blank, blank, blank, None
     if not hidden and not sparse:
         rng = seeds.rng(SECTION, "importance", p.name, p.levels[level])
         mean, low, high = mean_interval(
             view.values[inside], rng=rng, weights=_of(view.weights, inside), resamples=RESAMPLES
         )
+        if not inside.all():
+            parts = [moments(view.values[s], _of(view.weights, s)) for s in (inside, ~inside)]
+            gap = welch(*parts)
     metric, metric_gap = (Estimate(),) * 2 if hidden else measured.level(level)
     return Cell(
         partition=p,
@@ -192,40 +191,6 @@ def _cell(
         gap=gap,
         family=(p.name, 0 if len(p.levels) == 2 else level),
     )
-
-
-def _gaps(
-    partitions: Sequence[Partition], shown: Sequence[npt.NDArray[np.bool_]], view: View, *, seeds: Seeds
-) -> dict[tuple[str, int], Difference]:
-    """Return the differences in importance between each level that is shown and the rest, by partition and level.
-
-    Welch's tails are too thin for the skewed sizes of attributions (with three heavy-tailed columns and five groups 11% of
-    tables had a false alarm instead of 5%), so groups drawn by chance are asked where they can tell.
-    """
-    masks = {
-        (p.name, level): p.codes[view.rows] == level
-        for p, levels in zip(partitions, shown, strict=True)
-        for level in np.flatnonzero(levels).tolist()
-    }
-    masks = {key: inside for key, inside in masks.items() if 0 < inside.sum() < len(inside)}
-    found = {}
-    for key, inside in masks.items():
-        parts = [moments(view.values[s], _of(view.weights, s)) for s in (inside, ~inside)]
-        found[key] = welch(*parts)
-    mirrored = {(p.name, 1): (p.name, 0) for p in partitions if len(p.levels) == 2}
-    for i, pair in enumerate(view.pairs):
-        made = in_orders(view.values[:, i], view.weights, rng=seeds.rng(SECTION, "importance", *pair))
-        if made is None:
-            continue
-        for key, inside in masks.items():
-            twin = masks.get(
-                mirrored.get(key, key), inside
-            )  # the two levels of a cut in two are one comparison
-            told = by_chance(made, twin, beyond=float(found[key].p[i]))
-            if told is not None:
-                told = told if twin is inside else told.negated()
-                found[key].low[i], found[key].high[i], found[key].p[i] = told.low, told.high, told.p
-    return found
 
 
 def _of(weights: FloatArray | None, mask: npt.NDArray[np.bool_]) -> FloatArray | None:

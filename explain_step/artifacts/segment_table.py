@@ -12,7 +12,7 @@ from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts.performance import measure
 from explain_step.artifacts.segment_cells import RESAMPLES, SECTION, Cell, View, metric_of
 from explain_step.artifacts.segment_statistics import Estimate
-from explain_step.artifacts.segment_tests import OF_IMPORTANCE, told
+from explain_step.artifacts.segment_tests import told
 from explain_step.config import Config
 from explain_step.intervals import holm, mean_interval
 from explain_step.metrics import Metric
@@ -185,8 +185,7 @@ def _meta(
         "interval": (
             "95%, over drawing other rows with this fitted model, one segment at a time. Mean "
             "|attribution|: "
-            f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: "
-            f"{OF_IMPORTANCE}. Metric: "
+            f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch. Metric: "
             f"percentile bootstrap, {performance.RESAMPLES} resamples, for means over rows studentised, for accuracy "
             "Wilson, for areas of few rows of a class Newcombe (all rows: as in the table of "
             f"performance); its difference: {told(metric, subject.model.task)}. None where resamples do not vary. "

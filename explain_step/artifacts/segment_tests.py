@@ -1,9 +1,9 @@
-"""Whether a metric or an importance differs between a segment and the rest: tests and intervals that hold in small groups.
+"""Whether a metric differs between a segment and the rest: tests and intervals that hold in small groups.
 
-A mean over rows (log loss, Brier score, MAE, RMSE, absolute attributions) is compared with what groups of the same size,
-drawn by chance from the same rows, show: a permutation test of the studentised difference (Janssen 1997,
-doi:10.1016/S0167-7152(97)00043-6; Chung and Romano 2013, doi:10.1214/13-AOS1090). It is exact where membership says nothing
-about a row's loss, whatever the losses' distribution, and right for many rows where only the means agree.
+A mean over rows (log loss, Brier score, MAE, RMSE) is compared with what groups of the same size, drawn by chance from
+the same rows, show: a permutation test of the studentised difference (Janssen 1997, doi:10.1016/S0167-7152(97)00043-6;
+Chung and Romano 2013, doi:10.1214/13-AOS1090). It is exact where membership says nothing about a row's loss, whatever
+the losses' distribution, and right for many rows where only the means agree.
 
 The area under the ROC curve is compared by its variance under equal areas, from the placement values of both sides
 (DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595), as a share is by its score test.
@@ -31,11 +31,6 @@ MOST_ROWS = 1_000
 """Segments of more rows, with as many outside, have the normal limit."""
 LEAST = 1e-9
 """Smallest standard error of a group, in units of the largest loss: groups without any spread are not infinitely sure."""
-
-OF_IMPORTANCE = (
-    "studentised, against groups of the same size drawn by chance (a permutation test; p that so many groups cannot tell is "
-    f"Welch's), with over {MOST_ROWS:,} rows on both sides Welch"
-)
 
 
 def told(metric: Metric | None, task: Task) -> str:
@@ -85,17 +80,10 @@ def shuffled(metric: Metric, subject: Subject, *, rng: np.random.Generator) -> S
     The given order of the rows does not matter.
     """
     losses = None if metric.name == "accuracy" or subject.y is None else row_losses(metric.name, subject)
-    return None if losses is None else in_orders(losses, subject.weights, rng=rng, root=metric.name == "rmse")
-
-
-def in_orders(
-    losses: FloatArray, weights: FloatArray | None, *, rng: np.random.Generator, root: bool = False
-) -> Shuffled | None:
-    """Return values of rows, whose mean is compared, in shuffled orders; None where they do not vary, or of under 4 rows."""
-    n = len(losses)
-    if n < 4 or not np.isfinite(losses).all():
+    n = len(subject.X)
+    if losses is None or n < 4 or not np.isfinite(losses).all():
         return None
-    w = np.ones(n) if weights is None else weights / weights.max()
+    w = np.ones(n) if subject.weights is None else subject.weights / subject.weights.max()
     centre = float(np.average(losses, weights=w))
     scale = float(np.abs(losses - centre).max())
     if not scale > 1e-12 * max(abs(centre), 1e-300):
@@ -104,7 +92,7 @@ def in_orders(
     orders = int(np.clip(DRAWN // n, 1, GROUPS))
     sums = np.zeros((len(terms), orders, n + 1))
     np.cumsum(terms[:, _orders(losses, w, orders=orders, rng=rng)], axis=2, out=sums[:, :, 1:])
-    return Shuffled(terms=terms, sums=sums, centre=centre, scale=scale, root=root)
+    return Shuffled(terms=terms, sums=sums, centre=centre, scale=scale, root=metric.name == "rmse")
 
 
 def _terms(x: FloatArray, w: FloatArray) -> FloatArray:
@@ -120,12 +108,8 @@ def _orders(
     return rng.permuted(np.tile(ranked, (orders, 1)), axis=1)
 
 
-def by_chance(
-    made: Shuffled, inside: BoolArray, *, level: float = 0.95, beyond: float = 1.0
-) -> Estimate | None:
+def by_chance(made: Shuffled, inside: BoolArray, *, level: float = 0.95) -> Estimate | None:
     """Return the metric inside minus outside, against groups of the same size drawn by chance.
-
-    Where no group is as far out, the p-value is at most ``beyond``, another test's: so many groups cannot tell smaller ones.
 
     The p-value is twice the smaller tail; the interval takes the same groups' quantiles, so that it holds zero where
     the p-value is above one minus ``level``, and does not where it is below.
@@ -151,7 +135,7 @@ def by_chance(
         return None
     ratio, near = float(gap[0] / error[0]), 1e-9 * max(abs(float(gap[0] / error[0])), 1e-3)
     tail = min(int((ratios <= ratio + near).sum()), int((ratios >= ratio - near).sum()))
-    p = min(1.0 if tail else beyond, 2 * (1 + tail) / (1 + len(ratios)))
+    p = min(1.0, 2 * (1 + tail) / (1 + len(ratios)))
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(
         value=float(gap[0]), low=float(gap[0] - high * error[0]), high=float(gap[0] - low * error[0]), p=p

@@ -60,7 +60,7 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
     meta = {
         **artifact.meta,
         "interval": f"95%, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
-        f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch, too sure in small groups. "
+        f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch. "
         + "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:]),
         "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
         "metric differences of the sample; the two levels of a cut in two are one test. Intervals are not adjusted.",

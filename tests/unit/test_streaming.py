@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from explain_step import streaming
-from explain_step.artifacts import BUILDERS, segment_tests, segments
+from explain_step.artifacts import BUILDERS
 from explain_step.compute import Explanation, compute, described, judge
 from explain_step.config import Config
 from explain_step.errors import InvalidInput
-from explain_step.seeds import Seeds
 from explain_step.streaming import moments
 from explain_step.streaming.moments import Moments
 from explain_step.types import Artifact
@@ -178,18 +177,12 @@ def test_curves_come_in_the_order_of_importance_of_all_rows(in_memory: Explanati
     assert curves == found["importance"].table["feature"].tolist() != sorted(curves, reverse=True)
 
 
-def test_segments_from_blocks_are_those_from_all_rows_at_once(
-    in_memory: Explanation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segments_from_blocks_are_those_from_all_rows_at_once(in_memory: Explanation) -> None:
     found, _ = overlaid(in_memory, [0, 2_000, N])
     keys = ["segment", "level", "feature"]
-    # of sums there is Welch's test; in memory small groups are compared with others drawn by chance
-    monkeypatch.setattr(segment_tests, "MOST_ROWS", 0)
-    config, seeds = in_memory.config, Seeds(in_memory.config.seed)
-    whole = segments.build(in_memory.subject, in_memory.attributions, config=config, seeds=seeds)
     old, new = (
         t.sort_values(keys).reset_index(drop=True)
-        for t in (whole.artifacts[0].table, found["segments"].table)
+        for t in (table_of(in_memory, "segments"), found["segments"].table)
     )
     assert old[[*keys, "withheld"]].fillna("").equals(new[[*keys, "withheld"]].fillna(""))
     same = (
