@@ -12,7 +12,7 @@ import explain_step
 
 
 def main() -> int:
-    """Explain a gradient-boosted classifier of wines with 10 % of the cells missing."""
+    """Explain a gradient-boosted classifier of wines with 10% of the cells missing."""
     X, y = load_wine(return_X_y=True, as_frame=True)
     rng = np.random.default_rng(0)
     X = X.iloc[:, :6].mask(rng.random((len(X), 6)) < 0.1)

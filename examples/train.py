@@ -27,7 +27,7 @@ YES_NO = ["phist", "selfemp", "insurance", "condomin", "afam", "single", "hschoo
 
 
 def split(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series, pd.Series]:
-    """Read the applications: 70 % to train, 30 % held out."""
+    """Read the applications: 70% to train, 30% held out."""
     frame = pd.read_csv(path)
     return train_test_split(
         frame.drop(columns="deny"), frame["deny"], test_size=0.3, random_state=0, stratify=frame["deny"]

@@ -77,7 +77,7 @@ class Config(BaseModel):
     budget : float, optional
         Seconds for estimated (black-box) work, all stages together. Exact work has no budget.
     precision : float, optional
-        Estimated values of more rows, then more draws for each, until half the 95 % interval of the mean |value| of
+        Estimated values of more rows, then more draws for each, until half the 95% interval of the mean |value| of
         each of the first ``top_features`` columns is at most this part of the largest mean; ends earlier where the
         budget is spent or all rows are done. Without it the number of predictions is fixed.
     seed : int

@@ -17,8 +17,7 @@ from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput
 from explain_step.frames import MANY_ROWS, ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
-from explain_step.model_answers import infinite_columns
-from explain_step.model_inputs import check_frame, shared, text_labels
+from explain_step.model_inputs import check_frame, infinite_columns, shared, text_labels
 from explain_step.model_options import default_targets
 from explain_step.quantity import without_unit
 from explain_step.types import Caveat, FittedModel, Response, Subject

@@ -11,11 +11,10 @@ import pandas as pd
 
 from explain_step import model_options, privacy
 from explain_step.config import Config
-from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_callables import are_distributions, as_array
 from explain_step.model_families import Abilities, Ask
-from explain_step.model_inputs import Columns
+from explain_step.model_inputs import Columns, suspects
 from explain_step.types import FittedModel, FloatArray, OutputSpace, Reads, Response
 
 TRIAL_ROWS = 8
@@ -241,7 +240,7 @@ def _numbers(voice: _Voice, ask: Ask | None, frame: pd.DataFrame, *, question: s
         msg = (
             f"{who} must return finite numbers, but returned NaN or infinity for {int(broken.sum())} of "
             f"{len(frame)} rows "
-            f"(first: row {int(np.argmax(broken))}){_suspects(frame)}; impute what the model cannot take, or leave "
+            f"(first: row {int(np.argmax(broken))}){suspects(frame)}; impute what the model cannot take, or leave "
             "these rows out."
         )
         raise PredictionFailed(msg)
@@ -269,29 +268,7 @@ def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:
             raise InvalidInput(msg) from error
         told = privacy.told(error, config=voice.config)[:500]
         msg = (
-            f"{question} of {name} raised on {len(frame)} rows ({told}){_suspects(frame)}; give rows with the columns "
-            "and types that it was trained on, or the Pipeline that prepares them."
+            f"{question} of {name} raised on {len(frame)} rows ({told}){suspects(frame, error=error)}; give rows "
+            "with the columns and types that it was trained on, or the Pipeline that prepares them."
         )
         raise PredictionFailed(msg) from error
-
-
-def _suspects(frame: pd.DataFrame) -> str:
-    """Return a hint at columns with infinite or missing values."""
-    infinite = infinite_columns(frame)
-    missing = [str(label) for label, some in zip(frame.columns, frame.isna().any(), strict=True) if some]
-    parts = []
-    if infinite:
-        parts.append(f"infinite values in {quoted(infinite)}")
-    if missing:
-        parts.append(f"missing values in {quoted(missing)}")
-    return f"; the rows have {' and '.join(parts)}" if parts else ""
-
-
-def infinite_columns(frame: pd.DataFrame) -> list[str]:
-    """Return names of the columns that hold infinity."""
-    return [
-        str(label)
-        for k, label in enumerate(frame.columns)
-        if pd.api.types.is_float_dtype(frame.dtypes.iloc[k])
-        and bool(np.isinf(frame.iloc[:, k].to_numpy(dtype=np.float64, na_value=np.nan)).any())
-    ]

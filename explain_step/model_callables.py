@@ -13,7 +13,7 @@ import pandas as pd
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_families import Abilities, Ask, positive_position
-from explain_step.model_inputs import Columns, Container
+from explain_step.model_inputs import Columns, Container, suspects
 from explain_step.types import FloatArray
 
 SAMPLE_ROWS = 256
@@ -66,8 +66,9 @@ def probe(
     ]
     told = "; with an array: ".join(dict.fromkeys(asked))
     msg = (
-        f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}; give a callable that takes these "
-        "columns and returns a number, or a row of numbers, for each row."
+        f"{name} failed on {len(sample)} rows given as a {tries[0].container}: {told}"
+        f"{suspects(sample, error=failures[0][1])}; give a callable that takes these columns and returns a number, or a "
+        "row of numbers, for each row."
     )
     raise PredictionFailed(msg) from failures[0][1]
 
@@ -133,6 +134,12 @@ def as_array(answer: Any, *, name: str) -> npt.NDArray[Any]:
         plain = answer.to_numpy() if isinstance(answer, pd.DataFrame | pd.Series) else np.asarray(answer)
     except ValueError as error:  # rows of different lengths
         msg = f"{name} must return rows of one length: {error}"
+        raise PredictionFailed(msg) from error
+    except (RuntimeError, TypeError) as error:  # a tensor that tracks gradients, or lies on a device
+        msg = (
+            f"{name} must return numbers that NumPy can read, but returned {type(answer).__name__} ({error}); give a "
+            "callable that returns an array."
+        )
         raise PredictionFailed(msg) from error
     if plain.dtype == object:
         plain = np.array(

@@ -195,3 +195,51 @@ def counted_columns(frame: pd.DataFrame, count: int | None, *, container: Contai
 def all_text(labels: Iterable[Any]) -> bool:
     """Return whether every label is text."""
     return all(isinstance(label, str) for label in labels)
+
+
+# --- what may have gone wrong
+
+
+def suspects(frame: pd.DataFrame, *, error: Exception | None = None) -> str:
+    """Return a hint at columns with infinite or missing values; of an ``error`` also at those with text.
+
+    Examples
+    --------
+    >>> words = ValueError("could not convert string to float: 'high'")
+    >>> suspects(pd.DataFrame({"job": ["clerk", "smith"], "income": ["high", "low"]}), error=words)
+    "; the rows have text in 'income'"
+    """
+    missing = [str(label) for label, some in zip(frame.columns, frame.isna().any(), strict=True) if some]
+    found = {
+        "text": [] if error is None else _text_behind(error, frame),
+        "infinite values": infinite_columns(frame),
+        "missing values": missing,
+    }
+    parts = [f"{what} in {quoted(names)}" for what, names in found.items() if names]
+    return f"; the rows have {' and '.join(parts)}" if parts else ""
+
+
+def _text_behind(error: Exception, frame: pd.DataFrame) -> list[str]:
+    """Return the columns with text that an error quotes, by a value or by name; all with text where it quotes none."""
+    said = str(error)
+    words = {}
+    for k, label in enumerate(text_labels(frame)):
+        series = frame.iloc[:, k]
+        if not pd.api.types.is_numeric_dtype(series.dtype):
+            words[label] = {value for value in series.unique() if isinstance(value, str)}
+    named = [label for label, values in words.items() if values and _quoted_in(said, {label, *values})]
+    return named or [label for label, values in words.items() if values]
+
+
+def _quoted_in(said: str, texts: Iterable[str]) -> bool:
+    return any(form in said for text in texts for form in (f"'{text}'", f'"{text}"', f" {text}:"))
+
+
+def infinite_columns(frame: pd.DataFrame) -> list[str]:
+    """Return names of the columns that hold infinity."""
+    return [
+        str(label)
+        for k, label in enumerate(frame.columns)
+        if pd.api.types.is_float_dtype(frame.dtypes.iloc[k])
+        and bool(np.isinf(frame.iloc[:, k].to_numpy(dtype=np.float64, na_value=np.nan)).any())
+    ]

@@ -313,8 +313,8 @@ def _callable(model: Any, *, frame: pd.DataFrame, config: Config) -> tuple[Abili
     if not callable(call):
         msg = (
             "Argument model must be a fitted model, an MLflow pyfunc model or a callable, got "
-            f"{type(model).__name__}; give an "
-            "object with predict or predict_proba."
+            f"{type(model).__name__}, which has no predict; give a callable that takes rows and returns a number, or a row "
+            "of numbers, for each."
         )
         raise InvalidInput(msg)
     return _asked(call, columns, frame=frame, config=config, name=name, classes=classes)

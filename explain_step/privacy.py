@@ -185,7 +185,7 @@ def numeric_grid(values: Any, *, config: Config, points: int) -> FloatArray:
     -------
     ndarray of shape (k,), k <= points
         Standard: the distinct values where there are few, else quantiles from the smallest to the largest
-        value. Strict: rounded quantiles between the 5 % and 95 % points (further inside where fewer than
+        value. Strict: rounded quantiles between the 5% and 95% points (further inside where fewer than
         ``min_segment`` rows would lie beyond), or the distinct values held by ``min_segment`` rows each;
         empty with fewer than ``min_segment`` values.
 
@@ -209,7 +209,7 @@ def numeric_grid(values: Any, *, config: Config, points: int) -> FloatArray:
 
 
 def strict_tail(n: int, *, config: Config) -> float:
-    """Return the share of n values beyond each end of what is published: 5 % or ``min_segment`` rows."""
+    """Return the share of n values beyond each end of what is published: 5% or ``min_segment`` rows."""
     return max(TAIL, min(config.min_segment / max(n, 1), 0.25))
 
 

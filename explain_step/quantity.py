@@ -51,7 +51,7 @@ def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
         "outputs": list(attributions.output_names),
         "target": subject.target_name,
         "phrase": output_phrase(model, attributions.output_names[0], target=subject.target_name),
-        "background": subject.background_name,
+        "background": compared_with(subject, attributions),
         "background_rows": len(subject.background),
         "method": attributions.method.name,
         "exact": attributions.method.exact,
@@ -61,8 +61,17 @@ def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
     }
 
 
+def compared_with(subject: Subject, attributions: Attributions) -> str:
+    """Return the background in words, and how many of its rows the values rest on where these are not all."""
+    params = attributions.method.params
+    used, given = params.get("background_rows"), params.get("background_given")
+    if used is None or given is None or used == given:
+        return subject.background_name
+    return f"{used:,} of {subject.background_name}"
+
+
 def typical_error(attributions: Attributions) -> float | None:
-    """Return the half-width of a typical value's own 95 % sampling interval; None for exact values.
+    """Return the half-width of a typical value's own 95% sampling interval; None for exact values.
 
     It is 1.96 times the root mean square standard error over rows, features and outputs, to three digits.
     """

@@ -18,7 +18,7 @@ from explain_step.spark_frames import blocks, check_columns, frame_of, replies
 SAMPLE_ROWS, FEWEST_ROWS, SAMPLE_CELLS = 20_000, 2_000, 25_000_000
 """Rows of the sample that figures, examples and scores are made from: fewer where they have many cells."""
 SKETCH = 512
-"""Smallest row keys that are kept per partition: they tell how many different rows there are, to about 5 %."""
+"""Smallest row keys that are kept per partition: they tell how many different rows there are, to about 5%."""
 HEAVY = 256
 """Rows that occur in more than one of so many rows are counted apart: a sample by content would have all or none."""
 SPARE = 1.5

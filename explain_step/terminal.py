@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from explain_step.snapshot import Snapshot
 
 TOP = 12
 NAME_WIDTH = 40
+WIDTH = 80
+"""Of a line of prose; rows of a table are as long as they are."""
 
 
 def summary(snapshot: Snapshot, *, top: int = TOP) -> str:
@@ -53,6 +56,17 @@ def clean(text: object, *, width: int | None = None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
+def _wrapped(line: str, *, indent: int) -> str:
+    """Return lines of at most `WIDTH` columns, all but the first indented; a longer word stays whole."""
+    return textwrap.fill(
+        line,
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def number(value: Any) -> str:
     """Return a number with three significant digits; ``-`` where there is none.
 
@@ -78,9 +92,9 @@ def _identity(snapshot: Snapshot) -> str:
     model, quantity = snapshot.model, snapshot.manifest["quantity"]
     name = f"{model.name}, version {model.version}" if model.name else model.model_class or "model"
     lines = [
-        f"{snapshot.status}: {clean(snapshot.reason)}",
-        f"Model     {clean(name)} (same as logged: {model.binding})",
-        f"Explains  {clean(_sentence(quantity))}",
+        _wrapped(f"{snapshot.status}: {clean(snapshot.reason)}", indent=2),
+        _wrapped(f"Model     {clean(name)} (same as logged: {model.binding})", indent=10),
+        _wrapped(f"Explains  {clean(_sentence(quantity))}", indent=10),
         f"Snapshot  {snapshot.id}",
         f"Made      {clean(snapshot.manifest['created_at'])} by {clean(snapshot.manifest['tool'])}",
     ]
@@ -167,7 +181,7 @@ def _missing(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _listed(title: str, lines: Iterable[str]) -> str:
-    shown = [f"  - {clean(line)}" for line in lines]
+    shown = [_wrapped(f"  - {clean(line)}", indent=4) for line in lines]
     return "\n".join([title, *shown]) if shown else ""
 
 

@@ -97,14 +97,14 @@ def normal() -> PageContext:
         artifact(
             "dependence",
             dependence_table(),
-            interval="95 % intervals of the mean in each bin of rows.",
+            interval="95% intervals of the mean in each bin of rows.",
             method="averages of 12 bins with equally many rows",
         ),
         artifact("interactions", pairs, kind="dependence"),
         artifact(
             "segments",
             segments_table(),
-            interval="95 % intervals over rows.",
+            interval="95% intervals over rows.",
             method="groups against the rest, Holm-adjusted",
         ),
         artifact("segment_rates", rates_table(), kind="segments"),

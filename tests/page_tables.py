@@ -71,7 +71,7 @@ QUANTITY: dict[str, Any] = {
     "rows": 714,
     "rows_given": 714,
 }
-ROWS_INTERVAL = "95 % intervals of the mean over rows: they cover which rows were drawn, not refits."
+ROWS_INTERVAL = "95% intervals of the mean over rows: they cover which rows were drawn, not refits."
 
 
 def _together(mean: np.ndarray) -> np.ndarray:

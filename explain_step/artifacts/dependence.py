@@ -29,7 +29,7 @@ FEWEST_REFERENCE, FEWEST_LOCAL = 50, 100
 """A slow model is asked about fewer rows than these constants allow, down to so many."""
 MORE_COLUMNS = ("level", "line", "x_low", "x_high")
 INTERVAL = (
-    "95 %, each point for itself. shap: mean of the attributions of the explained rows in a bin (studentised "
+    "95%, each point for itself. shap: mean of the attributions of the explained rows in a bin (studentised "
     "bootstrap; Student above 500 rows). pdp: mean over reference rows (studentised bootstrap), so it "
     "covers the "
     "level as well as the shape. ale: percentile bootstrap over explained rows, 399 resamples. All with "
@@ -66,7 +66,8 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
     if known is None:
         rows, shortened = _in_time(rows, features=len(chosen))
         questions = {feature: _question(rows, feature) for feature in chosen} if shortened else questions
-    for feature in watch.in_time(chosen, least=1):
+    # answers of trees are there: the budget is for asking, and compiling their kernels may have used it up
+    for feature in chosen if known is not None else watch.in_time(chosen, least=1):
         question = questions[feature]
         answers = known[feature] if known is not None else _asked(rows, question)
         done[feature] = _effect(rows, feature, question, answers)

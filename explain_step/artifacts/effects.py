@@ -83,7 +83,7 @@ def density(
 ) -> tuple[FloatArray, FloatArray]:
     """Return edges of bins of equal width and the rows in each, over the part of the axis that is worth drawing.
 
-    That is all of it, or without the outer 1 % where these would fill it. With ``smallest``, bins of fewer rows are
+    That is all of it, or without the outer 1% where these would fill it. With ``smallest``, bins of fewer rows are
     empty, and the ends are the grid's.
     """
     low, high = float(grid[0]), float(grid[-1])
@@ -100,7 +100,7 @@ def density(
 def group_means(
     values: FloatArray, codes: IntArray, *, groups: int, weights: FloatArray | None, rng: np.random.Generator
 ) -> Curve:
-    """Return the mean of ``values`` (n, k) in each group of rows, with 95 % intervals over rows."""
+    """Return the mean of ``values`` (n, k) in each group of rows, with 95% intervals over rows."""
     parts = [
         _mean(values[codes == g], None if weights is None else weights[codes == g], rng)
         for g in range(groups)

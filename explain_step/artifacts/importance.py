@@ -29,7 +29,7 @@ CUMULATED = 10
 WIDE = 20_000_000
 """Above this many cells (rows times features) fewer resamples are drawn."""
 INTERVAL = (
-    "95 % intervals of the mean over rows (studentised bootstrap, 999 resamples; its expansion where rows are many): "
+    "95% intervals of the mean over rows (studentised bootstrap, 999 resamples; its expansion where rows are many): "
     "they cover which held-out rows were drawn, with this fitted model and background fixed. Rank intervals "
     "hold for all features at once (paired differences of all pairs, Holm); features that cannot be told "
     "apart "
@@ -86,11 +86,11 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
 
 
 def ranking(attributions: Attributions, *, weights: FloatArray | None = None) -> IntArray:
-    """Return feature positions by descending importance: the mean over outputs of each output's shares."""
-    mean = _weighted(noise_correction.sizes(attributions, weights=weights).rows, weights)
-    total = mean.sum(axis=0)
-    share = mean / np.where(total > 0, total, 1.0)
-    return np.argsort(-share.mean(axis=1), kind="stable").astype(np.int64)
+    """Return feature positions by descending importance, as in the table: of several outputs their mean."""
+    found = noise_correction.sizes(attributions, weights=weights)
+    scale = _scale_of_outputs(found.rows, weights, space=attributions.output_space)
+    mean = _weighted(_mean_output(found, scale).rows[:, :, 0], weights)
+    return np.argsort(-mean, kind="stable").astype(np.int64)
 
 
 def _weighted(values: FloatArray, weights: FloatArray | None) -> FloatArray:

@@ -48,7 +48,7 @@ EXACT_METHOD = (
     "it is an entry off the diagonal of shap's matrix; share is the mean square over the variance of the explained output"
 )
 EXACT_INTERVAL = (
-    "95 % studentised bootstrap over explained rows of the mean square, then its root (0 where the bound is negative); "
+    "95% studentised bootstrap over explained rows of the mean square, then its root (0 where the bound is negative); "
     "covers which explained rows were drawn, not which background rows; each pair for itself"
 )
 SURFACE_ROWS = 200
@@ -66,7 +66,7 @@ METHOD = (
     "does not add to it; share is its square over the variance of the explained output"
 )
 INTERVAL = (
-    "95 % studentised bootstrap over explained rows of the mean square, then its root (0 where the bound is "
+    "95% studentised bootstrap over explained rows of the mean square, then its root (0 where the bound is "
     "negative); covers which explained and background rows were drawn; each pair for itself"
 )
 
@@ -269,8 +269,7 @@ def _surface(
         "method": f"mean prediction of up to {SURFACE_ROWS} background rows with both columns set; one line "
         "per value "
         "of feature_b",
-        "interval": "95 % studentised bootstrap over those background rows of the mean, each point for "
-        "itself",
+        "interval": "95% studentised bootstrap over those background rows of the mean, each point for itself",
     }
     table = pd.concat(parts, ignore_index=True)
     named = dict.fromkeys([*table["feature_a"], *table["feature_b"]])

@@ -1,4 +1,4 @@
-"""How much each row moves a metric: intervals on many rows without resampling them."""
+"""How much each row moves a metric: intervals from the rows' own shares of it, without resampling the metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANY_ROWS = 1_000
 FEWEST_OF_A_CLASS = 100
 """Rows, and rows of each class for areas, from where a metric is close to its normal limit."""
 FEW_OF_A_CLASS = 50
-"""Below so many rows of a class, resamples make the interval of an area too short (78 % coverage with five hits)."""
+"""Below so many rows of a class, resamples make the interval of an area too short (78% coverage with five hits)."""
 GROUPS, ROWS_OF_A_GROUP = 40, 1_000
 """From so many rows on, what has no formula is measured on groups of them drawn by chance, which costs one pass; resamples
 would cost hundreds."""
@@ -27,7 +27,7 @@ ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limit:
-    """Standard error and interval of a metric on many rows."""
+    """Standard error and interval of a metric."""
 
     error: float
     low: float
@@ -57,10 +57,12 @@ def row_losses(metric: str, subject: Subject) -> FloatArray | None:
 def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
     """Return the metric's standard error and interval over drawing other rows; None where resampling them is better.
 
-    On many rows means over rows get the interval of `intervals.mean_interval`; the area under the ROC curve a normal one
-    on the logit scale, from the rows' placement values (Sen 1960; DeLong, DeLong and Clarke-Pearson 1988,
-    doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, the area gets `intervals.area`. Other metrics vary
-    between groups of rows drawn by chance as the metric of all rows does, by the root of their number more (batch means).
+    Means over rows get the studentised interval of `intervals.mean_interval`: percentiles of resamples are too short for
+    errors with outliers (RMSE of a segment of 25 rows: 84% coverage for normal errors, 61% for lognormal ones). The area
+    under the ROC curve has, on many rows, a normal one on the logit scale, from the rows' placement values (Sen 1960;
+    DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, it gets
+    `intervals.area`. Other metrics vary between groups of rows drawn by chance as the metric of all rows does, by the
+    root of their number more (batch means).
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
     value : float
         The metric on these rows.
     rng : Generator
-        For means that a few rows carry: those are resampled.
+        For the resamples of means.
     """
     n = len(part.X)
     if not np.isfinite(value):
@@ -85,9 +87,9 @@ def _known(metric: Metric, part: Subject, *, value: float, rng: np.random.Genera
     """Return the limit that the metric's formula gives."""
     if metric.name == "roc_auc" and part.model.task == "binary":
         return _of_area(part, value=value)
-    if len(part.X) < MANY_ROWS:
+    if len(part.X) < MANY_ROWS and metric.name == "accuracy":  # a proportion, whose ratios are coarse
         return None
-    if metric.name in ROW_METRICS:
+    if len(part.X) > 1 and metric.name in ROW_METRICS:
         losses = row_losses(metric.name, part)
         return None if losses is None else _of_mean(losses, part.weights, metric=metric.name, rng=rng)
     return None

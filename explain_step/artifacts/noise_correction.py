@@ -9,7 +9,7 @@ extrapolation takes ``1 / F²`` to be linear in t, which is exact for values tha
 distributed ones. No method is unbiased for every distribution (Cai and Low 2011, doi:10.1214/10-AOS849).
 
 Measured in simulations of 500 rows, in units of the standard error s of one value. The plain mean is too large
-by 0.79 (no effect), 0.73 (no effect in 90 % of the rows), 0.49, 0.33, 0.18 and 0.06 (normal effects of 0.5, 1, 2
+by 0.79 (no effect), 0.73 (no effect in 90% of the rows), 0.49, 0.33, 0.18 and 0.06 (normal effects of 0.5, 1, 2
 and 5 s). Of that 0.13, 0.10 and at most 0.05 in size are left; the worst found is -0.11, for effects of exactly
 plus or minus s.
 """

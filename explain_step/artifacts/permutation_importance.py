@@ -54,7 +54,7 @@ class Permutation:
             "features": int(np.isfinite(self.value).sum()),
             "method": "mean over repeats of the loss of performance (positive: the model scores worse "
             "without it)",
-            "interval": f"95 % Student interval: delete-a-group jackknife variance over {GROUPS} groups of "
+            "interval": f"95% Student interval: delete-a-group jackknife variance over {GROUPS} groups of "
             "rows plus "
             "the variance over repeats divided by their number; covers which rows were drawn and how they "
             "were shuffled",
@@ -99,7 +99,7 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
     reached = 0
-    for j in watch.in_time(wanted):
+    for j in wanted if known else watch.in_time(wanted):  # the budget is for asking the model
         try:
             response = _response(sample, asked[j], metric=metric, known=known.get(j))
         except PredictionFailed as error:

@@ -1,4 +1,4 @@
-"""Shares of rows and their differences, with intervals that hold at 0 % and 100 % too."""
+"""Shares of rows and their differences, with intervals that hold at 0% and 100% too."""
 
 from __future__ import annotations
 

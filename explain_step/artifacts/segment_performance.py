@@ -1,8 +1,8 @@
 """A performance metric on a segment and its difference to the rest, with bootstrap intervals.
 
 Resamples are drawn as counts per row, and the common metrics are computed for all resamples at once; the
-others go through the metric's own function with the counts as weights. On many rows the common metrics have
-their normal limit instead (`metric_influence`).
+others go through the metric's own function with the counts as weights. Means over rows, and areas on many rows, have an
+interval from the rows' own shares instead (`metric_influence`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Draws:
     """A metric on some rows and on resamples of them (NaN where it is not defined).
 
     ``share`` is set where the metric is a proportion of rows: its intervals need no resampling, and hold at
-    0 and 1; ``limit`` where the rows are so many that none is needed; ``area`` where two areas can be compared without.
+    0 and 1; ``limit`` where the rows' own shares tell it; ``area`` where two areas can be compared without.
     """
 
     value: float

@@ -170,7 +170,7 @@ def _meta(config: Config) -> dict[str, Any]:
             "not of the class. With several classes each is taken against all others."
         ),
         "interval": (
-            "95 %, over drawing other rows with this fitted model: Wilson for a rate, Newcombe for a "
+            "95%, over drawing other rows with this fitted model: Wilson for a rate, Newcombe for a "
             "difference; the "
             "gap is the largest difference between two levels, its interval is widened (Bonferroni over all "
             "pairs of "

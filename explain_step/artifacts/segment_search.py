@@ -323,8 +323,8 @@ def _meta(
         "metric": metric.name,
         "metric_direction": metric.direction,
         "interval": (
-            "95 %, on the rows the search did not see: percentile bootstrap for the metric, for accuracy Wilson, for "
-            "areas of few rows of a class Newcombe; its "
+            "95%, on the rows the search did not see: percentile bootstrap for the metric, for means over rows "
+            "studentised, for accuracy Wilson, for areas of few rows of a class Newcombe; its "
             f"difference to the rest: {told(metric, task)}"
         ),
         "p_adjusted": "Holm over the reported rules; the search itself used other rows and is not counted",

@@ -36,7 +36,7 @@ class Width:
     Attributes
     ----------
     whole : float
-        Half a 95 % interval: it covers which rows were drawn, and the noise of the values.
+        Half a 95% interval: it covers which rows were drawn, and the noise of the values.
     of_rows : float
         The part that more pairs of walks would leave.
     """

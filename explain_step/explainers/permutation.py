@@ -60,7 +60,7 @@ MOST_EVALUATIONS = 40_000_000
 """Mixed rows predicted at most where a precision is asked for."""
 KEPT = 20_000_000
 """Contributions held in memory (160 MB, and a few copies)."""
-PRECISION_OF = "half the 95 % interval of the mean |value| of each of the first top_features columns, over the largest mean"
+PRECISION_OF = "half the 95% interval of the mean |value| of each of the first top_features columns, over the largest mean"
 BACKGROUND_ROWS = 20_000
 FEWEST_BACKGROUND, BACKGROUND_SHARE = 100, 0.2
 """Where predicting the background would take more than this part of the budget, a sample of it is used."""
@@ -298,11 +298,11 @@ def _some_background(subject: Subject, seeds: Seeds, *, budget: float) -> pd.Dat
 def _method(task: Task, found: Found) -> MethodSpec:
     config, reached, wanted = task.config, found.reached, found.wanted
     cut = (
-        f"{config.budget:.3g} s reached {reached.rows} of {wanted.rows} rows, "
+        f"{config.budget:.3g} s reached {reached.rows:,} of {wanted.rows:,} rows, "
         f"with {reached.pairs} of {wanted.pairs} pairs of permutations each"
     )
     allowed = min(len(task.subject.background), BACKGROUND_ROWS)
-    part = f"{config.budget:.3g} s allowed {len(task.start)} of {allowed} background rows"
+    part = f"{config.budget:.3g} s allowed {len(task.start):,} of {allowed:,} background rows"
     cuts = [cut] if reached != wanted else []
     cuts += [part] if len(task.start) < allowed else []
     asked = {} if config.precision is None else {"precision": config.precision, "precision_of": PRECISION_OF}

@@ -9,10 +9,10 @@ DEFAULT_ROWS = 2_000
 EVALUATIONS = 500_000
 """Mixed rows predicted at most. Half a million take a minute with a model that needs 0.1 ms for a row.
 
-Measured on 714 mortgage applications (13 columns, 58 pairs), mean of four seeds: one value is off by 6 % (forest)
-to 11 % (boosted trees in probability, neural network) of a typical value. Of the sum over columns, a column's mean
-absolute value is off by at most 0.24 %, all together by 1.2 %, upwards; after `artifacts.noise_correction` by at most
-0.12 % and 0.5 %. The truth was exact for the forest and for boosted trees in log-odds, else 1,200 pairs.
+Measured on 714 mortgage applications (13 columns, 58 pairs), mean of four seeds: one value is off by 6% (forest)
+to 11% (boosted trees in probability, neural network) of a typical value. Of the sum over columns, a column's mean
+absolute value is off by at most 0.24%, all together by 1.2%, upwards; after `artifacts.noise_correction` by at most
+0.12% and 0.5%. The truth was exact for the forest and for boosted trees in log-odds, else 1,200 pairs.
 """
 CELLS = 2_000_000_000
 VALUES = 20_000_000

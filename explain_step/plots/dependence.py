@@ -107,7 +107,7 @@ def _distinct(view: _View) -> int:
 
 def _note(view: _View, *, numeric: bool) -> str:
     if numeric:
-        text = "Line and band: mean SHAP value of the rows in a bin, 95 % interval. "
+        text = "Line and band: mean SHAP value of the rows in a bin, 95% interval. "
         text += "Dots: single rows. " if view.points is not None else ""
         blank = view.curve("shap", view.outputs[0])["x"].isna()
         lost = float(view.curve("shap", view.outputs[0]).loc[blank, "count"].sum())
@@ -117,11 +117,11 @@ def _note(view: _View, *, numeric: bool) -> str:
         text += "partial dependence (solid, band), ALE (dashed, moved to the same level)"
         text += ", single rows (grey). " if (view.table["curve"] == "ice").any() else ". "
         text += "Bottom: where the rows are"
-        text += " (beyond the axis: the outer 1 %). " if _cut(view) else ". "
+        text += " (beyond the axis: the outer 1%). " if _cut(view) else ". "
     elif _is_text(view):
-        text = f"Dots: mean SHAP value by {view.meta['by']}, 95 % intervals; n: rows. Free text has no partial dependence. "
+        text = f"Dots: mean SHAP value by {view.meta['by']}, 95% intervals; n: rows. Free text has no partial dependence. "
     else:
-        text = "Dots: mean SHAP value and partial dependence per level with 95 % intervals; n: rows. "
+        text = "Dots: mean SHAP value and partial dependence per level with 95% intervals; n: rows. "
     if view.total_outputs > len(view.outputs):
         text += f"The first {len(view.outputs)} of {view.total_outputs} outputs; the table has all. "
     return text + style.declared(view.quantity) + "."

@@ -271,7 +271,7 @@ def _answer(text: str, *, amount: bool) -> str:
 
 def _note(fall: _Waterfall, *, phrase: str, quantity: Mapping[str, Any], rounded: bool) -> str:
     rough = " Numbers are rounded for privacy and add up roughly." if rounded else ""
-    whisker = " Thin lines: 95 % Monte Carlo interval." if np.isfinite(fall.errors).any() else ""
+    whisker = " Thin lines: 95% Monte Carlo interval." if np.isfinite(fall.errors).any() else ""
     return (
         f"From the average over the background to this row's {phrase}, f(x). Red raises it, blue lowers "
         f"it.{rough}{whisker} {style.declared(quantity)[:1].upper()}{style.declared(quantity)[1:]}."

@@ -75,7 +75,7 @@ def _bars(artifact: Artifact, *, output: str, labels: Mapping[str, str]) -> Figu
     style.heading(figure, "How much each column moves the prediction")
     style.footnote(
         figure,
-        "Whiskers: 95 % intervals. A bracket joins columns whose order is not settled; beside it the ranks that the "
+        "Whiskers: 95% intervals. A bracket joins columns whose order is not settled; beside it the ranks that the "
         "data allow. "
         f"{style.declared(quantity)}.",
     )
@@ -174,7 +174,7 @@ def _bar_alt(
     )
     beside = f" Beside it permutation importance ({metric}) with intervals." if metric else ""
     return (
-        f"Bar chart of mean absolute SHAP values on the {words}, with 95 % intervals: {listed}.{more}{beside}"
+        f"Bar chart of mean absolute SHAP values on the {words}, with 95% intervals: {listed}.{more}{beside}"
     )
 
 
@@ -213,7 +213,7 @@ def _bars_by_output(artifact: Artifact, *, outputs: list[str], labels: Mapping[s
     style.heading(figure, "How much each column moves each output")
     words = style.SPACES.get(str(artifact.meta["quantity"].get("output_space")), "output")
     how = style.declared(artifact.meta["quantity"])
-    style.footnote(figure, f"Mean |SHAP| on the {words}; whiskers: 95 % intervals. {note}{rest}{how}.")
+    style.footnote(figure, f"Mean |SHAP| on the {words}; whiskers: 95% intervals. {note}{rest}{how}.")
     best = "; ".join(f"{o}: {_leaders(table, o, labels)}" for o in shown)
     return style.finish(
         figure,

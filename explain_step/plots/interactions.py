@@ -72,7 +72,7 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     how = "" if exact is None else "; exact" if exact else "; estimated"
     style.footnote(
         figure,
-        f"{more}Filled: the 95 % interval, of each pair for itself, excludes zero; arrow: it goes on. "
+        f"{more}Filled: the 95% interval, of each pair for itself, excludes zero; arrow: it goes on. "
         f"{int(artifact.meta['rows']):,} rows explained, {int(artifact.meta['contexts']):,} background rows each{how}.",
     )
     listed = "; ".join(
@@ -80,7 +80,7 @@ def _pairs(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
         f"{style.number(r['ci_high'])})"
         for r in top.to_dict("records")
     )
-    alt = f"Interaction strengths of pairs of columns on the {words}, with 95 % intervals: {listed}."
+    alt = f"Interaction strengths of pairs of columns on the {words}, with 95% intervals: {listed}."
     return style.finish(
         figure, kind="dependence", slug=f"interactions-{style.slug(output)}", title=title, alt=alt
     )
@@ -147,7 +147,7 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
     some = f"{len(groups)} of {known} lines are drawn, the table has all. " if known > len(groups) else ""
     style.footnote(
         figure,
-        f"Mean {words} of {_averaged(artifact.meta)} with both columns set; bands and whiskers: 95 % intervals over these "
+        f"Mean {words} of {_averaged(artifact.meta)} with both columns set; bands and whiskers: 95% intervals over these "
         f"rows, each point for itself. {some}Parallel lines would mean no interaction.",
     )
     return style.finish(

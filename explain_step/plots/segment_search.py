@@ -117,7 +117,7 @@ def _note(meta: Mapping[str, Any], *, whole: float | None) -> str:
     rows = int(meta.get("report_rows", 0))
     line = "" if whole is None else f" dashed line: all of them, {style.number(whole)};"
     return (
-        f"Dots with 95 % intervals, on {rows:,} rows that the search did not use; grey ticks: all other rows of "
+        f"Dots with 95% intervals, on {rows:,} rows that the search did not use; grey ticks: all other rows of "
         f"these;{line} filled dots differ from the other rows (adjusted p < {NOTABLE})."
     )
 

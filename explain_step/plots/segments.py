@@ -96,7 +96,7 @@ def _performance(
     style.heading(figure, title)
     style.footnote(
         figure,
-        f"Dots with 95 % intervals; dashed line and band: all {int(overall['n']):,} rows, "
+        f"Dots with 95% intervals; dashed line and band: all {int(overall['n']):,} rows, "
         f"{style.number(float(overall['metric_value']))}. "
         "Filled dots differ from the rest of the data (adjusted p < 0.05).",
     )
@@ -173,7 +173,7 @@ def _rate_panels(
     style.heading(figure, title, names=[output])
     style.footnote(
         figure,
-        f"Shares with 95 % intervals; dashed line: all {_rows(table):,} rows. Filled dots: the interval of the "
+        f"Shares with 95% intervals; dashed line: all {_rows(table):,} rows. Filled dots: the interval of the "
         "difference to the rest of the data, one segment at a time, excludes 0.",
     )
     return style.finish(

@@ -83,7 +83,9 @@ def _score(
     cut = None
     if len(masked.row) < masked.planned or masked.background < allowed:
         walks = f"{len(masked.row)} of {masked.planned} walks"
-        cut = f"{config.budget:.3g} s reached {walks} and {masked.background} of {allowed} background rows"
+        cut = (
+            f"{config.budget:.3g} s reached {walks} and {masked.background:,} of {allowed:,} background rows"
+        )
     scores = []
     for variant, values in (
         ("interventional", attributions.values),

@@ -33,7 +33,7 @@ TABLE_CELLS = 20_000_000
 """Of every other table, where somebody else's snapshot is judged."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
 class Snapshot:
     """An explanation snapshot on disk, read.
 

@@ -18,7 +18,7 @@ from explain_step.streaming.totals import Totals
 from explain_step.types import Artifact, FloatArray
 
 INTERVAL = (
-    "95 %, each point for itself. shap: mean of the attributions of all {rows:,} rows in a bin (Student). pdp, ale: as "
+    "95%, each point for itself. shap: mean of the attributions of all {rows:,} rows in a bin (Student). pdp, ale: as "
     "of the sample: studentised bootstrap over reference rows, and percentile bootstrap over the sample's rows. All with "
     "this fitted model fixed."
 )

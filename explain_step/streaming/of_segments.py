@@ -60,8 +60,8 @@ def segments(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) 
     parts = [typed(records, COLUMNS, text=TEXT), *([kept] if len(kept) else [])]
     meta = {
         **artifact.meta,
-        "interval": f"95 %, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
-        f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch. "
+        "interval": f"95%, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
+        f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch, too sure in small groups. "
         + "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:]),
         "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
         f"metric differences{'' if plan.measured_rows == totals.rows else ' of the sample'}; the two levels of a cut in two "

@@ -18,7 +18,7 @@ from explain_step.types import Artifact, FloatArray, IntArray
 BLOCK = 500
 """Columns whose differences to all others are held at a time."""
 INTERVAL = (
-    "95 % intervals of the mean over all {rows:,} rows (Student; at so many rows the studentised mean is normal): they "
+    "95% intervals of the mean over all {rows:,} rows (Student; at so many rows the studentised mean is normal): they "
     "cover which held-out rows were drawn, with this fitted model and background fixed. Rank intervals hold for all "
     "features at once (paired differences of all pairs, {holm}); features that cannot be told apart share a rank. "
     "Shares, and the sum of the leading shares, are ratios of means (delta method), each interval for itself."

@@ -39,7 +39,18 @@ def overlay(
         Of all rows.
     config : Config
     """
-    return tuple(_of_all(a, plan, totals, config=config) for a in artifacts)
+    found = {a.name: _of_all(a, plan, totals, config=config) for a in artifacts}
+    if {"importance", "dependence"} <= set(found):
+        found["dependence"] = _in_order(found["dependence"], found["importance"])
+    return tuple(found.values())
+
+
+def _in_order(dependence: Artifact, main: Artifact) -> Artifact:
+    """Return the curves in the order of importance, which all rows may have in another order than the sample."""
+    whole = main.table[main.table["output"] == main.table["output"].iloc[-1]]
+    order = {name: place for place, name in enumerate(whole["feature"])}
+    table = dependence.table.sort_values("feature", key=lambda names: names.map(order), kind="stable")
+    return replace(dependence, table=table.reset_index(drop=True))
 
 
 def _of_all(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config) -> Artifact:

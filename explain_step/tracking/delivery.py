@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,8 @@ from explain_step.tracking.target import resolve, resolve_source
 from explain_step.tracking.upload import upload
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from explain_step.config import Config
     from explain_step.snapshot import ModelRef, Previous, Snapshot
     from explain_step.tracking.logged import LoggedSnapshot
@@ -151,7 +154,21 @@ def deliver(
                 raise
             return logged
         spool.forget(entry)
+    _let_go(snapshot)
     return logged
+
+
+def _temporary(snapshot: Snapshot) -> Path | None:
+    """Return the step's own temporary folder, where the snapshot is in one."""
+    parent = snapshot.path.parent
+    return parent if parent.name.startswith("explain_step_") else None
+
+
+def _let_go(snapshot: Snapshot) -> None:
+    """Remove the local copy with the last reference to it, or with the process: MLflow has the snapshot now."""
+    folder = _temporary(snapshot)
+    if folder is not None:
+        weakref.finalize(snapshot, shutil.rmtree, folder, ignore_errors=True)
 
 
 def _keep(snapshot: Snapshot, asked: Asked, *, whole: bool) -> Entry | None:
@@ -170,8 +187,9 @@ def _undelivered(
         kept, remedy = snapshot.path, "copy it, the spool could not be written"
     else:
         kept, remedy = entry.directory, f"finish with: {command(entry)}"
-        if snapshot.path.parent.name.startswith("explain_step_"):  # the step's own temporary folder
-            shutil.rmtree(snapshot.path.parent, ignore_errors=True)
+        folder = _temporary(snapshot)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
     why = mask_text(f"{type(error).__name__}: {error}").rstrip(".")
     reason = f"the explanation was made and is not stored in MLflow; {remedy} (kept in {kept}). {why}"
     logger.warning("explain_step: %s", reason)

@@ -25,7 +25,9 @@ class LoggedSnapshot:
     id : str, optional
         The snapshot id; None when the step failed.
     snapshot : Snapshot, optional
-        As it was written locally; None when the step failed or the snapshot is in the spool.
+        As it was written locally; None when the step failed or the snapshot is in the spool. Its directory is a local
+        copy, which goes when nothing refers to the snapshot any more, at the latest with the process; the stored one is
+        at ``artifact_uri``.
     run_id, model_id : str, optional
     versions : tuple of (name, version)
     model_uri, run_uri : str, optional

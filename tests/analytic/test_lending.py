@@ -23,7 +23,7 @@ from tree_kit import hand_made, make_subject, mixed_frame, random_tree
 
 from explain_step.artifacts import dependence, permutation_importance, predicting
 from explain_step.config import Config
-from explain_step.explainers import ensembles, explain, tree_codes, tree_compiled, tree_masks
+from explain_step.explainers import ensembles, explain, masking, tree_codes, tree_compiled, tree_masks
 from explain_step.explainers.lending import Lending, from_trees
 from explain_step.seeds import Seeds
 from explain_step.types import Subject
@@ -204,6 +204,23 @@ def test_curves_and_shuffles_are_those_of_predictions(monkeypatch, metrics):
     other = explained(model, TWO.to_numpy(), **options)
     pd.testing.assert_frame_equal(one[0], other[0], atol=1e-5, rtol=0)
     np.testing.assert_allclose(one[1], other[1], atol=1e-12)
+
+
+def test_what_trees_have_answered_is_not_left_out_for_lack_of_time(monkeypatch):
+    """Kernels that are compiled for the first time may take longer than the budget."""
+    model = RandomForestRegressor(5, random_state=0).fit(NUMBERS, Y)
+    subject = make_subject(model, NUMBERS, NUMBERS[:200])
+    subject = dataclasses.replace(subject, y=np.asarray(Y))
+    monkeypatch.setattr(masking, "affordable", lambda *given, rows, **also: rows)
+    config, seeds = Config(budget=1e-9), Seeds(0)
+    attributions, _ = explain(subject, config=config, seeds=seeds)
+    curves = dependence.build(subject, attributions, config=config, seeds=seeds)
+    assert set(curves.artifacts[0].table["feature"]) == set(NUMBERS)
+    found = permutation_importance.permutation_importance(
+        subject, config=config, seeds=seeds, order=np.arange(NUMBERS.shape[1])
+    )
+    assert np.isfinite(found.value).all()
+    assert not [c.code for c in (*curves.caveats, *found.caveats) if "budget" in c.code]
 
 
 def test_a_model_that_answers_otherwise_than_its_trees_is_asked_itself():

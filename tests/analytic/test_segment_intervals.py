@@ -121,6 +121,28 @@ def test_metric_difference_covers_zero_where_nothing_differs():
     assert np.mean(hits) > 0.88
 
 
+@pytest.mark.parametrize(
+    ("name", "errors", "truth"),
+    [
+        ("rmse", "standard_normal", 1.0),
+        ("mae", "standard_exponential", 1.0),
+        ("mae", "standard_normal", 0.798),
+    ],
+)
+def test_means_over_few_rows_are_covered(name, errors, truth):
+    """Percentiles of resamples of 25 rows hold the truth in 86 to 91% of samples."""
+    r, hits = np.random.default_rng(8), []
+    for i in range(300):
+        x = r.normal(size=25)
+        subject, _ = linear(
+            pd.DataFrame({"x": x}), x + getattr(r, errors)(25), task="regression", weights=[1.0]
+        )
+        drawn = performance.draws(BY_NAME[name], subject, np.arange(25), rng=np.random.default_rng(i))
+        found = performance.interval(drawn)
+        hits.append(found.low <= truth <= found.high)
+    assert np.mean(hits) > 0.91
+
+
 def test_perfect_scores_claim_no_certainty():
     frame = pd.DataFrame({"x": np.r_[np.full(30, -2.0), np.full(30, 2.0)]})
     subject, _ = linear(frame, np.where(frame["x"] > 0, "yes", "no"), weights=[1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from tracking_kit import Store, current_store, fitted, hand_made, log, tree
+from tracking_kit import Store, current_store, fitted, hand_made, log, rows, tree
 
+import explain_step
 from explain_step.errors import SnapshotError
 from explain_step.tracking import fetch, resolve, upload
 from explain_step.tracking.marks import key_part
@@ -54,6 +56,49 @@ def test_evidence_lies_under_the_model_and_a_browsable_copy_on_the_run(
     assert (logged.id, logged.status, logged.path) == (shot.id, "complete", f"explanations/{shot.id}")
     assert logged.versions == (("mortgage", "1"),)
     assert logged.url is None  # there is no server that could show it
+
+
+def test_the_local_copy_lives_as_long_as_the_snapshot(
+    active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = rows(60)
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    with mlflow.start_run():
+        log(fitted())
+        logged = explain_step.log_explanations(fitted(), X, y)
+    assert logged.status in ("complete", "degraded")
+    assert logged.snapshot is not None
+    (folder,) = (tmp_path / "own").glob("explain_step_*")
+    assert logged.snapshot.path.parent == folder
+    assert (logged.snapshot.path / "report.html").is_file()
+    del logged
+    gc.collect()
+    assert list((tmp_path / "own").glob("explain_step_*")) == []
+
+
+def test_the_local_copy_stays_where_nothing_else_has_the_snapshot(
+    active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = rows(60)
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EXPLAIN_STEP_SPOOL", str(tmp_path / "file" / "spool"))
+    monkeypatch.setattr(Place, "put", refuse)
+    with mlflow.start_run():
+        log(fitted())
+        logged = explain_step.log_explanations(fitted(), X, y)
+    assert (logged.status, logged.snapshot) == ("incomplete", None)
+    assert "the spool could not be written" in logged.reason
+    gc.collect()
+    (kept,) = (tmp_path / "own").glob("explain_step_*/*/manifest.json")
+    assert str(kept.parent) in logged.reason
+
+
+def refuse(*given: Any, **also: Any) -> None:
+    msg = "no space left"
+    raise OSError(msg)
 
 
 def test_status_tags_on_run_model_and_version(active_store: Store, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def test_example_with_store(name: str, tmp_path: Path) -> None:
     out = run(name, "--store", str(tmp_path / "store"), cwd=tmp_path)
     assert "complete" in out
     assert (tmp_path / "store" / "mlflow.db").is_file()
+    # MLflow has the snapshot, so no local copy of it stays behind
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith("explain_step_")]
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from explain_step import data
@@ -84,11 +87,19 @@ def test_extra_columns_need_names():
         wrap(LogisticRegression().fit(X.to_numpy(), FLAG), frame=X.assign(more=1), config=NOTHING)
 
 
-def test_text_where_numbers_were():
-    with pytest.raises(
-        PredictionFailed, match=r"predict_proba of LogisticRegression raised on 8 rows \(ValueError"
-    ):
-        wrap(LogisticRegression().fit(X, FLAG), frame=X.assign(age="old"), config=NOTHING)
+@pytest.mark.parametrize("privacy", ["standard", "strict"])
+def test_text_where_numbers_were_is_told_with_its_column(privacy):
+    told = r"predict_proba of LogisticRegression raised on 8 rows \(ValueError.*; the rows have text in 'age'; give rows"
+    with pytest.raises(PredictionFailed, match=told):
+        wrap(LogisticRegression().fit(X, FLAG), frame=X.assign(age="old"), config=Config(privacy=privacy))
+
+
+def test_of_several_text_columns_the_one_that_the_error_quotes_is_told():
+    data = X.assign(region=np.where(FLAG == 1, "north", "south"))
+    encode = make_column_transformer((OneHotEncoder(), ["region"]), remainder=StandardScaler())
+    model = make_pipeline(encode, LogisticRegression()).fit(data, FLAG)
+    with pytest.raises(PredictionFailed, match=r"'high'\); the rows have text in 'debt'; give rows"):
+        wrap(model, frame=data.assign(debt="high"), config=NOTHING)
 
 
 def test_hostile_column_names_are_names():

@@ -15,6 +15,7 @@ from explain_step.errors import NotApplicable
 from explain_step.explainers import EXPLAINERS, choose, explain, not_additive
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.permutation import PERMUTATION
+from explain_step.quantity import quantity
 from explain_step.types import Attributions, MethodSpec, Subject
 
 
@@ -180,6 +181,11 @@ def test_a_huge_background_is_sampled_and_said(monkeypatch: pytest.MonkeyPatch) 
     assert found.method.params["background_rows"] == 100
     message = next(c.message for c in caveats if c.code == "background_sampled")
     assert "100 of the 150" in message
+    told = quantity(subject, found)  # page, card, figures and tables name the background by these words
+    assert told["background"] == f"100 of {subject.background_name}"
+    small = subject_of(product, rows(10), rows(50, seed=1))
+    whole, _ = explain(small, config=CONFIG, seeds=SEEDS, explainers=(PERMUTATION,))
+    assert quantity(small, whole)["background"] == small.background_name
 
 
 def test_every_method_is_declared() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from tracking_kit import REQUIREMENTS, TRUST, Store, fitted, log, rows
 from explain_step import cli, errors
 from explain_step.snapshot import read_directory, write
 from explain_step.terminal import summary
+from explain_step.types import Caveat
 
 COMMANDS = sorted(cli.cli.commands)
 
@@ -157,10 +159,23 @@ def test_show_is_a_readable_summary(capsys, place) -> None:
     lines = out.splitlines()
     assert lines[0] == "degraded: segments: nothing to cut by"
     assert "Explains  the prediction of price for 30 rows" in out
-    assert "against the explained rows themselves, exactly" in out
+    assert "against the explained rows themselves, exactly" in " ".join(out.split())
     (leader,) = [line for line in lines if "income" in line]
     assert leader.split() == ["1-2", "income", "0.800", "0.700", "to", "0.900", "80%"]
     assert "- There are few rows." in out
+
+
+def test_show_wraps_prose_at_80_columns(place) -> None:
+    shot = read_directory(place)
+    long = Caveat(
+        code="long", section="data", message="a caveat of very many words " * 9 + "`one-hyphenated-name`"
+    )
+    text = summary(replace(shot, caveats=(long,), reason="a reason of very many words " * 9))
+    prose = text[text.index("Caveats") :].splitlines() + text[: text.index("Snapshot")].splitlines()
+    assert max(map(len, prose)) <= 80
+    assert "\n    " in text[text.index("Caveats") :]
+    assert " ".join(text[text.index("Caveats\n  - ") + 12 :].split()) == long.message
+    assert "`one-hyphenated-name`" in text
 
 
 def test_show_as_json_is_the_summary(capsys, place) -> None:

@@ -217,7 +217,7 @@ def test_nothing_to_review_is_one(run: Any) -> None:
 def test_what_blocks_comes_first_and_what_does_not_apply_is_one_line() -> None:
     found = decision(
         finding("GATE001", "pass", "all read"),
-        finding("GATE031", "undecided", "income has 59 %", ci_low=0.55),
+        finding("GATE031", "undecided", "income has 59%", ci_low=0.55),
         finding("GATE030", "undecided", "`Race`"),
         finding("GATE040", "not_applicable"),
         finding("GATE041", "not_applicable"),
@@ -225,7 +225,7 @@ def test_what_blocks_comes_first_and_what_does_not_apply_is_one_line() -> None:
     )
     lines = click.unstyle(page(found)).splitlines()
     assert lines[0] == "undecided  models:/mortgage/3 for alias 'champion', policy 'house'"
-    assert lines[2].startswith("GATE031  undecided  No feature has too large a share: income has 59 %")
+    assert lines[2].startswith("GATE031  undecided  No feature has too large a share: income has 59%")
     assert lines[3].startswith("GATE030  undecided  ")
     assert lines[4].startswith("GATE001  pass       ")
     assert lines[5] == "2 rules do not apply: GATE040, GATE041"

@@ -65,7 +65,7 @@ def test_outcomes_in_order() -> None:
         decide(evidence(), policy(**CAP)),
         decide(evidence(unreadable=("the store",)), DEFAULT),
     )
-    assert refused.summary.startswith("GATE031 `debt` has 64.2 % [")
+    assert refused.summary.startswith("GATE031 `debt` has 64.2% [")
     assert undecided.outcome == "undecided"
     assert "the store" in undecided.summary
     assert decide(evidence(unreadable=("the store",)), policy(**CAP)).outcome == "refuse"

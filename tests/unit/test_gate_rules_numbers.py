@@ -67,7 +67,7 @@ def test_numbers_in_words_and_their_arithmetic() -> None:
     assert gap.high == pytest.approx(0.2 + math.hypot(0.03, 0.04))
     assert Number(value=-0.2, low=-0.3, high=0.1).size == Number(value=0.2, low=0.0, high=0.3)
     assert Number(value=-0.2, low=-0.3, high=-0.1).size == Number(value=0.2, low=0.1, high=0.3)
-    assert Number(value=0.7134, low=0.68, high=0.741).text(percent=True) == "71.3 % [68 %, 74.1 %]"
+    assert Number(value=0.7134, low=0.68, high=0.741).text(percent=True) == "71.3% [68%, 74.1%]"
     assert Number(value=NAN).text() == "not defined"
     assert worst("not_applicable", "pass", "undecided") == "undecided"
 
@@ -94,7 +94,7 @@ def test_a_share_message_is_one_a_reviewer_can_act_on() -> None:
     asked = asserting(features="debt", max_share=0.6)
     given = share(0.71, 0.68, 0.74)
     assert said("GATE031", given, asked) == (
-        "`debt` has 71 % [68 %, 74 %] of the importance; at most 60 % is allowed"
+        "`debt` has 71% [68%, 74%] of the importance; at most 60% is allowed"
     )
     assert verdicts("GATE031", given, asked) == {"fail"}
 
@@ -138,7 +138,7 @@ def test_a_total_allows_for_features_that_move_together() -> None:
     (whole,) = findings("GATE032", evidence(), asserting(features="*", max_total_share=0.5))
     assert whole.evidence["ci_low"] == pytest.approx(1.0, abs=1e-6) or whole.evidence["ci_low"] > 0.9
     pair = findings("GATE032", evidence(), asserting(features=["debt", "income"], max_total_share=0.98))
-    assert pair[0].message.startswith("`debt`, `income` together have 97.1 %")
+    assert pair[0].message.startswith("`debt`, `income` together have 97.1%")
     assert pair[0].evidence["ci_high"] < 0.98  # from the other features; the sum of both ends is above one
 
 
@@ -508,7 +508,7 @@ def test_drift_is_judged_with_both_intervals() -> None:
     assert verdicts("GATE050", evidence(champion=champion()), loose) == {"pass"}
     assert "undecided" in verdicts("GATE050", evidence(champion=champion()), tight)
     (finding,) = findings("GATE050", evidence(champion=champion()), loose)
-    assert "a change of 0 % [" in finding.message
+    assert "a change of 0% [" in finding.message
 
 
 def test_a_feature_that_comes_or_goes_had_no_share() -> None:
@@ -571,4 +571,4 @@ def test_a_bound_is_told_as_it_is_written() -> None:
     close = policy(performance=[{"name": "roc_auc", "min": 0.9999}])
     assert "at least 0.9999 is required" in said("GATE021", evidence(), close)
     capped = policy(assertions=[{"features": ["*"], "max_share": 0.00125}])
-    assert "at most 0.125 % is allowed" in said("GATE031", evidence(), capped)
+    assert "at most 0.125% is allowed" in said("GATE031", evidence(), capped)

@@ -426,6 +426,19 @@ def test_the_mean_over_outputs_is_corrected_as_each_output_is(space):
         assert (shown["mean_abs_shap_raw"] - true["mean_abs_shap"]).abs().sum() > 1.5 * off
 
 
+@pytest.mark.parametrize("space", ["probability", "prediction"])
+def test_the_order_of_other_sections_is_that_of_the_table(space):
+    """Of outputs in one unit the mean size counts, whatever the total of each output."""
+    subject, _ = outputs_case(space=space)
+    signs = np.where(np.arange(100) % 2, 1.0, -1.0)[:, None, None]
+    sizes = np.array([[0.30, 0.01], [0.00, 0.09], [0.20, 0.03]])  # shares: 0.60 0.08, 0 0.69, 0.40 0.23
+    attributions = attributions_of(subject, signs * sizes)
+    table = importance.importance_table(attributions, weights=None, seeds=SEEDS)
+    shown = table[table["output"] == importance.MEAN_OVER_OUTPUTS]["feature"].tolist()
+    assert shown == (["x0", "x2", "x1"] if space == "probability" else ["x1", "x0", "x2"])
+    assert [attributions.feature_names[j] for j in importance.ranking(attributions)] == shown
+
+
 def test_exact_attributions_say_nothing_of_noise():
     subject, attributions = linear_case()
     main = section(subject, attributions).artifacts[0]

@@ -150,6 +150,54 @@ def test_a_distribution_that_stops_being_one_is_noticed():
         model.predict(X.assign(age=9.0))
 
 
+class Tensor:
+    """A tensor that tracks gradients: NumPy may not read it."""
+
+    def __init__(self, values) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, *given, **also):
+        msg = "Can't call numpy() on Tensor that requires grad."
+        raise RuntimeError(msg)
+
+
+class Module:
+    """As a network of torch: it can be called, with tensors, and has no predict."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+
+    def __call__(self, rows):
+        if self.strict:
+            msg = f"argument 'input' must be Tensor, not {type(rows).__name__}"
+            raise TypeError(msg)
+        return Tensor(np.asarray(rows)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Module(strict=True), "must be Tensor, not DataFrame"),
+        (Module(strict=False), "returned Tensor"),
+        (object(), "got object, which has no predict"),
+        ({"model": 1}, "got dict, which has no predict"),
+    ],
+)
+def test_an_object_without_predict_is_to_be_given_as_a_callable(model, told):
+    with pytest.raises((InvalidInput, PredictionFailed), match=rf"{told}.*give a callable that") as caught:
+        wrap(model, frame=X, config=options())
+    assert not str(caught.value).endswith("..")
+
+
+def test_text_where_a_callable_takes_numbers_is_told_with_its_column():
+    frame = X.assign(debt=np.where(FLAG == 1, "high", "low"), region="north")
+    with pytest.raises(PredictionFailed, match=r"'low'; the rows have text in 'debt'; give a callable"):
+        wrap(lambda rows: rows["debt"].astype(float), frame=frame.iloc[::-1], config=options())
+
+
 # --- bound methods
 
 
@@ -191,16 +239,18 @@ def test_other_bound_methods_are_plain_callables_in_the_right_container():
 
 
 class Labels(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
+    def predict(
+        self, context, model_input: pd.DataFrame, params=None
+    ):  # MLflow warns where the hint is missing
         return np.where(np.asarray(model_input["income"]) > 0, "yes", "no")
 
 
 class Shares(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
         return 1 / (1 + np.exp(-np.asarray(model_input["income"], dtype=float)))
 
 
-# MLflow warns about Python models without type hints and about integer columns; neither is about this package
+# MLflow warns about integer columns; that is not about this package
 @pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 class TestPyfunc:
     def load(self, tmp_path, kind, model, **given):

@@ -183,7 +183,7 @@ def test_the_joint_effect_along_dates_is_written_in_dates_and_says_what_it_is(mi
     small = " ".join(t.get_text() for t in canvas.texts).replace("\n", " ")
     assert "background rows" in small
     assert "4 of 7 lines are drawn" in small
-    assert "95 % intervals over these rows" in small
+    assert "95% intervals over these rows" in small
 
 
 def test_pairs_say_whether_they_are_exact(mixed):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from page_fixture import degraded
 
+import explain_step
 from explain_step.report import dependence, importance
 from explain_step.report.format import plain
 from explain_step.report.tables import Column, Labels, column, make_table
@@ -15,6 +18,21 @@ from explain_step.report.view import view
 from explain_step.types import Artifact, Caveat
 
 NONE = Labels()
+ROOM = Path(explain_step.__file__).parent
+
+
+def test_a_percentage_is_spelled_in_one_way():
+    """Page, card, figures, tables and refusals come from these files."""
+    spaced = re.compile(r"[0-9}] %(?! ?[(}\w\"'])")
+    files = [*ROOM.rglob("*.py"), *ROOM.rglob("*.j2")]
+    assert len(files) > 100
+    found = [
+        f"{path.name}: {line}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if spaced.search(line)
+    ]
+    assert found == []
 
 
 def test_a_reason_keeps_the_semicolons_of_its_caveats():

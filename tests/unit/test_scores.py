@@ -16,7 +16,7 @@ from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.scores import SCORERS, score, to_artifact
 from explain_step.scores.base import CONTROL, random_attributions
 from explain_step.scores.fidelity import FIDELITY
-from explain_step.scores.sparsity import gini
+from explain_step.scores.sparsity import SPARSITY, _score, gini
 from explain_step.scores.stability import MANY, STABILITY, tau_b, top_overlap
 from explain_step.scores.stability import interval as stability_interval
 from explain_step.seeds import Seeds
@@ -263,6 +263,21 @@ def test_several_outputs_are_averaged() -> None:
     mean_gini = (1.0 + gini(np.abs(every).mean(axis=0))) / 2
     assert found["sparsity_gini", "global"].value == pytest.approx(float(mean_gini))
     assert found["masking_r2", "interventional"].value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("most", [1.2, 2.0])
+def test_the_gini_of_nearly_equal_columns_is_covered_and_lies_in_its_interval(most: float) -> None:
+    scale = np.linspace(1.0, most, 10)
+    truth, hits = float(gini(scale)), []
+    subject = subject_of(lambda A: A.sum(axis=1), rows(60, 10), rows(60, 10, seed=1))
+    for k in range(100):
+        made = attributions_of(subject, rows(60, 10, seed=k + 2) * scale, base=0.0)
+        found = _score(SPARSITY, subject, made, config=CONFIG, seeds=Seeds(k))
+        for one in found:
+            assert one.value is not None
+            assert one.ci_low <= one.value <= one.ci_high
+        hits.append(found[0].ci_low <= truth <= found[0].ci_high)
+    assert np.mean(hits) > 0.84
 
 
 def test_controls_keep_the_rows_totals_and_nothing_else() -> None:

@@ -50,7 +50,7 @@ def test_contract_columns_and_strict_json_meta():
         assert artifact.name == name
         assert artifact.kind == "segments"
         assert artifact.meta["quantity"]["output_space"] == "margin"
-        assert "95 %" in artifact.meta["interval"]
+        assert "95%" in artifact.meta["interval"]
     assert table["n"].dtype == np.float64
     assert set(table["segment"]) == {
         "(all rows)", "purpose", "age < 30", "employed \u00d7 home owner", "when", "age",

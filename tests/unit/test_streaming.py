@@ -163,6 +163,21 @@ def test_tables_from_blocks_are_those_from_all_rows_at_once(in_memory: Explanati
             assert (np.nan_to_num(gap) <= allowed + scale).all(), (name, column, np.nanmax(gap))
 
 
+def test_curves_come_in_the_order_of_importance_of_all_rows(in_memory: Explanation) -> None:
+    """The sample may have had another order."""
+    other = [
+        dataclasses.replace(
+            a, table=a.table.sort_values("feature", ascending=False, kind="stable", ignore_index=True)
+        )
+        if a.name == "dependence"
+        else a
+        for a in in_memory.artifacts
+    ]
+    found, _ = overlaid(dataclasses.replace(in_memory, artifacts=tuple(other)), [0, N])
+    curves = list(dict.fromkeys(found["dependence"].table["feature"]))
+    assert curves == found["importance"].table["feature"].tolist() != sorted(curves, reverse=True)
+
+
 def test_segments_from_blocks_are_those_from_all_rows_at_once(in_memory: Explanation) -> None:
     found, _ = overlaid(in_memory, [0, 2_000, N])
     old, new = (

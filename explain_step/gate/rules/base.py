@@ -98,7 +98,7 @@ def at_least(value: float, low: float, high: float, *, bound: float) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Number:
-    """A number with its 95 % interval; NaN where something is not known."""
+    """A number with its 95% interval; NaN where something is not known."""
 
     value: float
     low: float = math.nan
@@ -143,7 +143,7 @@ class Number:
         return worst(*verdicts) if verdicts else "undecided"
 
     def text(self, *, percent: bool = False) -> str:
-        """Return it in words: ``71.3 % [68 %, 74 %]``, ``0.81 [0.74, 0.88]``, ``not defined``."""
+        """Return it in words: ``71.3% [68%, 74%]``, ``0.81 [0.74, 0.88]``, ``not defined``."""
         if not math.isfinite(self.value):
             return "not defined"
         shown = amount(self.value, percent=percent)
@@ -162,9 +162,9 @@ def amount(value: float, *, percent: bool = False) -> str:
     Examples
     --------
     >>> amount(0.7134, percent=True), amount(0.000123456)
-    ('71.3 %', '0.000123')
+    ('71.3%', '0.000123')
     """
-    return f"{100 * value:.3g} %" if percent else f"{value:.3g}"
+    return f"{100 * value:.3g}%" if percent else f"{value:.3g}"
 
 
 def limit(bound: float, *, percent: bool = False) -> str:
@@ -173,9 +173,9 @@ def limit(bound: float, *, percent: bool = False) -> str:
     Examples
     --------
     >>> limit(0.9999), limit(0.55, percent=True)
-    ('0.9999', '55 %')
+    ('0.9999', '55%')
     """
-    return f"{100 * bound:.10g} %" if percent else f"{bound:.10g}"
+    return f"{100 * bound:.10g}%" if percent else f"{bound:.10g}"
 
 
 def quantile(level: float) -> float:
