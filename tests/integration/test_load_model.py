@@ -235,3 +235,24 @@ def test_a_writer_who_comes_between_look_and_load_changes_nothing(
     assert not (tmp_path / MARK).exists()
     assert logged.snapshot is not None
     assert "runs code" in logged.snapshot.model.binding_note  # the store holds a pickle by then
+
+
+@pytest.mark.parametrize("what", ["explanations", "snapshot", "manifest.json", "tables"])
+def test_a_link_among_the_evidence_is_refused_by_its_name(
+    active_store: Store, tmp_path: Path, what: str
+) -> None:
+    made = train(active_store, tmp_path, registered="mortgage")
+    assert made.snapshot is not None
+    places = {"explanations": made.place / "explanations", "snapshot": made.snapshot}
+    place = places.get(what, made.snapshot / what)
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    name = place.relative_to(made.place).as_posix()
+    with pytest.raises(SnapshotError, match=f"'{name}' in .* is a symbolic link"):
+        explain_step.load_model("models:/mortgage/1", on_unproven="warn")
+    decision = explain_step.gate("models:/mortgage/1", POLICY)
+    assert not decision.allowed
+    assert place.name in decision.summary
+    place.unlink()
+    place.symlink_to(tmp_path / "nowhere")
+    assert explain_step.audit(registered_models="mortgage")["status"].tolist() == ["undecided"]
