@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 from explain_step.gate import Evidence, Policy, Request, folded
 from explain_step.server import client, racing, rows, tags
 from explain_step.server.client import Candidate
-from explain_step.server.judge import Judge
+from explain_step.server.judge import Allowed, Judge
 from explain_step.server.names import baseline_problem, waiver_problem
 from explain_step.server.prompts import has_prompt_tag, is_prompt, is_prompt_tag, is_prompt_version
 from explain_step.server.protection import (
@@ -106,7 +106,12 @@ class Look:
     request: Request
     policy: Policy
     location: str
-    evidence: Evidence | None
+    allowed: Allowed | None
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What was judged; None for a prompt, and where dry-run lets it pass."""
+        return None if self.allowed is None else self.allowed.evidence
 
     def again(self, store: Any, undo: Callable[[], Any]) -> None:
         """Refuse, and take the promotion back, where it is of something else than was judged.
@@ -160,11 +165,11 @@ class RegistryGuards:
 
     def _note_promotion(self, look: Look, alias: str) -> None:
         """Write down that the move was judged, before it is made; an audit looks for it."""
-        if look.evidence is None:  # a prompt, or dry-run lets it pass
+        if look.allowed is None:
             return
         from mlflow.entities.model_registry import ModelVersionTag
 
-        key, value = tags.promotion(alias, at=datetime.now(UTC), evidence=look.evidence, policy=look.policy)
+        key, value = tags.promotion(alias, at=datetime.now(UTC), allowed=look.allowed, policy=look.policy)
         note = super().set_model_version_tag  # type: ignore[misc]
         _twice(lambda: note(look.found.name, look.found.version, ModelVersionTag(key, value)))
 
@@ -261,10 +266,10 @@ class RegistryGuards:
             return make(name, source, run_id, kept, *args, **kwargs)
         candidate = self._candidate(name, source, run_id=run_id, plain=plain)
         request = Request(action="registered_model", target=name)
-        evidence = self.judge.require(name, candidate.version, request, policy=policy, candidate=candidate)
+        allowed = self.judge.require(name, candidate.version, request, policy=policy, candidate=candidate)
         result = make(name, source, run_id, kept, *args, **kwargs)
         look = Look(
-            found=result, request=request, policy=policy, location=candidate.location, evidence=evidence
+            found=result, request=request, policy=policy, location=candidate.location, allowed=allowed
         )
         look.again(self, lambda: super(RegistryGuards, self).delete_model_version(name, result.version))  # type: ignore[misc]
         return result
@@ -301,7 +306,7 @@ class RegistryGuards:
     def _require(self, name: str, version: Any, request: Request, policy: Policy) -> Look:
         found = super().get_model_version(name, version)  # type: ignore[misc]
         location = super().get_model_version_download_uri(name, version)  # type: ignore[misc]
-        evidence = None
+        allowed = None
         if not is_prompt_version(found):
             read = Candidate(
                 name=name,
@@ -311,8 +316,8 @@ class RegistryGuards:
                 tags=dict(found.tags or {}),
                 location=location,
             )
-            evidence = self.judge.require(name, read.version, request, policy=policy, found=read)
-        return Look(found=found, request=request, policy=policy, location=location, evidence=evidence)
+            allowed = self.judge.require(name, read.version, request, policy=policy, found=read)
+        return Look(found=found, request=request, policy=policy, location=location, allowed=allowed)
 
     def _refuse(self, action: str, name: str, why: str) -> None:
         self.judge.refuse(action, f"{name}: {action} refused: {why}.", name=name)

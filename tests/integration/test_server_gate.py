@@ -247,6 +247,27 @@ def test_break_glass_needs_the_policy_and_a_reason_and_is_recorded(world: World)
     assert world.server.alias(bad.name, bad.version).status_code == 403
 
 
+def test_the_audit_names_a_use_of_break_glass_also_when_its_tag_is_gone(world: World) -> None:
+    from explain_step import audit
+
+    bad = world.unexplained(fresh())
+    policy = world.server.policy
+    text = policy.read_text()
+    where = {"name": bad.name, "version": bad.version, "key": "explain_step.break_glass"}
+    try:
+        policy.write_text(f"{text}break_glass: {{allowed: true}}\n")
+        assert world.server.api("POST", "model-versions/set-tag", **where, value=glass()).status_code == 200
+        assert world.server.alias(bad.name, bad.version).status_code == 200
+        assert world.server.api("DELETE", "model-versions/delete-tag", **where).status_code == 200
+        found = audit(registered_models=bad.name, tracking_uri=world.server.url, policy=str(policy))
+    finally:
+        policy.write_text(text)
+    alias = found[found["kind"].eq("alias")].iloc[0]
+    assert alias["codes"] == "AUD004"
+    assert "promoted by break-glass of ann" in alias["problem"]
+    assert "(outage), which expires at" in alias["problem"]
+
+
 def test_a_use_of_break_glass_does_not_travel_with_a_copy(world: World) -> None:
     bad, target = world.unexplained(fresh()), fresh()
     text = world.server.policy.read_text()
