@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,8 @@ from explain_step.server.protection import (
     has_versions,
     holders_of_name,
     holders_of_version,
+    in_stages,
+    into_stage,
     protected_here,
     version_behind,
 )
@@ -180,22 +182,38 @@ class RegistryGuards:
             problem = baseline_problem(self.judge, policy, name, alias)
             if problem is not None:
                 self._refuse("delete alias", name, problem)
-            self.judge.record(f"delete alias {alias!r}", "allow", name=name)
+            version = version_behind(self, name, alias)
+            self.judge.record(f"delete alias {alias!r}", "allow", name=name, version=version)
         return super().delete_registered_model_alias(name, alias)  # type: ignore[misc]
 
     def transition_model_version_stage(
         self, name: str, version: Any, stage: str, archive_existing_versions: bool
     ) -> Any:
-        """Let proven versions into a protected stage only."""
+        """Let proven versions into a protected stage only; what leaves one is recorded."""
         policy = self.judge.policy()
         move = super().transition_model_version_stage  # type: ignore[misc]
-        if protected_here(name, policy, stage=stage) is None:
+        there = in_stages(self, policy, name)
+        if not into_stage(name, policy, stage):
+            self._record_leaving(name, {v: s for v, s in there.items() if v == _number(version)})
             return move(name, version, stage, archive_existing_versions)
         look = self._require(name, version, Request(action="stage", target=stage), policy)
         before = str(super().get_model_version(name, version).current_stage)  # type: ignore[misc]
+        number = str(look.found.version)
+        others = {v: s for v, s in there.items() if folded(s) == folded(stage) and v != number}
+        archived = others if archive_existing_versions else {}
+        self._record_leaving(name, archived)
         result = move(name, version, stage, archive_existing_versions)
-        look.again(self, lambda: move(name, version, before, False))
+
+        def undo() -> None:
+            for other, kept in {number: before, **archived}.items():
+                move(name, other, kept, False)
+
+        look.again(self, undo)
         return result
+
+    def _record_leaving(self, name: str, leaving: Mapping[str, str]) -> None:
+        for version, stage in leaving.items():
+            self.judge.record(f"leave stage {stage!r}", "allow", name=name, version=version)
 
     def create_registered_model(self, name: str, tags: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Create a registered model without tags that are the gate's own."""
@@ -383,6 +401,15 @@ class RegistryGuards:
             model = self.judge.tracking().get_logged_model(source.removeprefix("models:/"))
             location, run = model.artifact_location, run_id or model.source_run_id
         return Candidate(name=name, version="new", source=source, run_id=run, tags=plain, location=location)
+
+
+def _number(version: Any) -> str:
+    """Return a version's number as a database takes it: ``01`` is 1."""
+    text = str(version)
+    try:
+        return str(int(text))
+    except ValueError:
+        return text
 
 
 def _twice(write: Callable[[], Any]) -> Any:
