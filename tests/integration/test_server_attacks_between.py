@@ -29,7 +29,7 @@ from explain_step.server import (
 if TYPE_CHECKING:
     from gate_kit import Version, World
 
-pytestmark = [pytest.mark.slow, tracking_kit.pickle_free]
+pytestmark = [pytest.mark.slow, tracking_kit.server_gate]
 
 
 def fresh(prefix: str = "between") -> str:
