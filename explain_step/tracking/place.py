@@ -111,7 +111,7 @@ class Place:
             name = "/".join(parts[:count])
             if root is not None and (root / name).is_symlink():
                 msg = (
-                    f"{name!r} in {str(root)!r} is a symbolic link, and evidence is read from regular files and folders "
+                    f"{name!r} at {self.location} is a symbolic link, and evidence is read from regular files and folders "
                     "only. Put the folder or file itself there, or remove the link and explain again."
                 )
                 raise SnapshotError(msg)

@@ -245,7 +245,7 @@ def test_a_link_among_the_evidence_is_refused_by_its_name(
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
     name = place.relative_to(made.place).as_posix()
-    with pytest.raises(SnapshotError, match=f"'{name}' in .* is a symbolic link"):
+    with pytest.raises(SnapshotError, match=f"'{name}' at .* is a symbolic link"):
         explain_step.load_model("models:/mortgage/1", on_unproven="warn")
     decision = explain_step.gate("models:/mortgage/1", POLICY)
     assert not decision.allowed
