@@ -29,7 +29,7 @@ PROVEN_STATUS = ("complete", "degraded", "waived")
 FREE = ("reason",)
 FACTS = ("snapshot_id", "manifest_sha256", "schema", "evidence")
 MOST_REASON = 500
-"""So much of the reason of break-glass is noted with the move; the audit log of the server has all of it."""
+"""So much of owner and reason of break-glass is noted with the move; the audit log of the server has all of it."""
 RECORD = re.compile(r"explanations/decisions/[A-Za-z0-9][A-Za-z0-9_.-]{0,150}")
 
 
