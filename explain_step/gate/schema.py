@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -11,6 +12,8 @@ from explain_step.gate.naming import folded, hopeless, is_pattern
 
 SectionName = Literal["importance", "dependence", "segments", "examples"]
 SECTIONS: tuple[SectionName, ...] = ("importance", "dependence", "segments", "examples")
+STAGES = ("None", "Staging", "Production", "Archived")
+"""MLflow knows no others, so that a protected one of another name would protect nothing."""
 Rate = Literal["selection_rate", "tpr", "fpr"]
 T = TypeVar("T")
 
@@ -27,6 +30,24 @@ def _matchable(name: str) -> str:
         msg = f"must be a name or a pattern that can match something, got {name!r}"
         raise ValueError(msg)
     return name
+
+
+def _stage(name: str) -> str:
+    from explain_step.gate.naming import matches, nearest
+
+    if not any(matches(stage, (name,)) for stage in STAGES):
+        msg = (
+            f"must name stages of MLflow ({', '.join(STAGES)}), there is no {name!r}; {nearest(name, STAGES)}"
+        )
+        raise ValueError(msg)
+    return name
+
+
+def _version(text: str) -> str:
+    if re.fullmatch(r"[1-9][0-9]*", text.strip()) is None:
+        msg = f"must be the number of one version, got {text!r}"
+        raise ValueError(msg)
+    return text
 
 
 def _day(value: Any) -> Any:
@@ -75,7 +96,9 @@ class Protected(Strict):
     """
 
     aliases: Names = ("champion",)
-    stages: Names = ("Production",)
+    stages: Annotated[tuple[Annotated[Name, AfterValidator(_stage)], ...], BeforeValidator(_many)] = (
+        "Production",
+    )
     registered_models: Names = ()
 
 
@@ -258,7 +281,7 @@ class Waiver(Strict):
         tuple[Annotated[str, AfterValidator(_known_rule)], ...], BeforeValidator(_many), Field(min_length=1)
     ]
     registered_model: str = Field(pattern=r"\S")
-    version: Annotated[str, BeforeValidator(_number_as_text), Field(pattern=r"\S")]
+    version: Annotated[str, BeforeValidator(_number_as_text), AfterValidator(_version)]
     owner: str = Field(pattern=r"\S")
     reason: str = Field(pattern=r"\S")
     expires: Annotated[date, BeforeValidator(_day)]

@@ -264,15 +264,16 @@ class RepositoryGuards:
         return any(finding.verdict != "pass" for finding in found)
 
     def _children(self, folder: str) -> dict[str, bool]:
-        """Return the names in a folder of the store, which is given from the root of the URI's path."""
-        root = urlparse(stripped(self.artifact_uri)).path.strip("/")
+        """Return the names in a folder of the store, which is given from the root of the URI's path.
+
+        A reading of a path is one of the root too: the store may lie in a folder with capital letters.
+        """
         inside = folder.strip("/")
-        if root and inside != root and not inside.startswith(f"{root}/"):
-            return self._children_elsewhere(inside)
-        relative = inside.removeprefix(root).strip("/")
-        return {
-            entry.path.rpartition("/")[2]: bool(entry.is_dir) for entry in self.inner.list_artifacts(relative)
-        }
+        for root in readings(urlparse(stripped(self.artifact_uri)).path):
+            if not root or inside == root or inside.startswith(f"{root}/"):
+                found = self.inner.list_artifacts(inside.removeprefix(root).strip("/"))
+                return {entry.path.rpartition("/")[2]: bool(entry.is_dir) for entry in found}
+        return self._children_elsewhere(inside)
 
     def _children_elsewhere(self, inside: str) -> dict[str, bool]:
         """Ask for a folder by its own URI: a reading may leave this repository (``..``, another case)."""

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -36,6 +37,14 @@ BREAK_GLASS_TAG = f"{PREFIX}break_glass"
 EXPLAINABLE = ("GATE002", "GATE003", "GATE004", "GATE005")
 """What is remedied by explaining the version (again)."""
 MESSAGE_LENGTH = 700
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowed:
+    """What a promotion rests on: the evidence, and the use of break-glass that was given for it."""
+
+    evidence: Evidence
+    break_glass: BreakGlassUse | None
 
 
 class Judge:
@@ -73,7 +82,7 @@ class Judge:
         policy: Policy,
         candidate: Candidate | None = None,
         found: Candidate | None = None,
-    ) -> Evidence | None:
+    ) -> Allowed | None:
         """Return the evidence if the version may be promoted; refuse otherwise. No allow is remembered.
 
         ``candidate`` is a version that does not exist yet, ``found`` one as it was read for this request.
@@ -98,7 +107,7 @@ class Judge:
         else:
             text = refusal_text(decision, source=None if candidate is None else candidate.source)
             self.refuse(str(asked), text, name=name, version=version, **facts)
-        return evidence if decision.allowed else None
+        return Allowed(evidence=evidence, break_glass=glass) if decision.allowed else None
 
     def must_stay(self, evidence: Evidence, asked: Request) -> None:
         """Refuse what MLflow will remove for good: a champion would vanish with the next ``mlflow gc``."""

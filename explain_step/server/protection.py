@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from explain_step.gate import Policy, matches
+from explain_step.gate import Policy, folded, matches
 from explain_step.tracking.target import MODEL_ID
 
 DELETED = "Deleted_Internal"
 """Stage in which MLflow's store keeps what was deleted."""
+INACTIVE = ("none", "archived")
+"""Stages of what is not in use."""
 
 
 def protected_here(
@@ -23,6 +25,23 @@ def protected_here(
     if matches(name, policy.protected.registered_models):
         return f"the registered model {name!r} is protected"
     return None
+
+
+def into_stage(name: str, policy: Policy, stage: str) -> bool:
+    """Tell whether a move to a stage is judged: not one out of use, where the policy does not protect that stage."""
+    if folded(stage) in INACTIVE and not matches(stage, policy.protected.stages):
+        return False
+    return protected_here(name, policy, stage=stage) is not None
+
+
+def in_stages(registry: Any, policy: Policy, name: str) -> dict[str, str]:
+    """Return the versions of a registered model that are in a protected stage, each with its stage."""
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as Version
+
+    with registry.ManagedSessionMaker() as session:
+        rows = _versions(registry, session, name=name).with_entities(Version.version, Version.current_stage)
+        stages = {str(version): str(stage) for version, stage in rows.all()}
+    return {version: stage for version, stage in stages.items() if matches(stage, policy.protected.stages)}
 
 
 def holders_of_name(registry: Any, policy: Policy, name: str) -> list[str]:

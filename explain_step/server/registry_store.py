@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,13 +11,15 @@ from urllib.parse import urlparse
 from explain_step.gate import Evidence, Policy, Request, folded
 from explain_step.server import client, racing, rows, tags
 from explain_step.server.client import Candidate
-from explain_step.server.judge import Judge
+from explain_step.server.judge import Allowed, Judge
 from explain_step.server.names import baseline_problem, waiver_problem
 from explain_step.server.prompts import has_prompt_tag, is_prompt, is_prompt_tag, is_prompt_version
 from explain_step.server.protection import (
     has_versions,
     holders_of_name,
     holders_of_version,
+    in_stages,
+    into_stage,
     protected_here,
     version_behind,
 )
@@ -106,7 +108,12 @@ class Look:
     request: Request
     policy: Policy
     location: str
-    evidence: Evidence | None
+    allowed: Allowed | None
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What was judged; None for a prompt, and where dry-run lets it pass."""
+        return None if self.allowed is None else self.allowed.evidence
 
     def again(self, store: Any, undo: Callable[[], Any]) -> None:
         """Refuse, and take the promotion back, where it is of something else than was judged.
@@ -160,11 +167,11 @@ class RegistryGuards:
 
     def _note_promotion(self, look: Look, alias: str) -> None:
         """Write down that the move was judged, before it is made; an audit looks for it."""
-        if look.evidence is None:  # a prompt, or dry-run lets it pass
+        if look.allowed is None:
             return
         from mlflow.entities.model_registry import ModelVersionTag
 
-        key, value = tags.promotion(alias, at=datetime.now(UTC), evidence=look.evidence, policy=look.policy)
+        key, value = tags.promotion(alias, at=datetime.now(UTC), allowed=look.allowed, policy=look.policy)
         note = super().set_model_version_tag  # type: ignore[misc]
         _twice(lambda: note(look.found.name, look.found.version, ModelVersionTag(key, value)))
 
@@ -175,22 +182,38 @@ class RegistryGuards:
             problem = baseline_problem(self.judge, policy, name, alias)
             if problem is not None:
                 self._refuse("delete alias", name, problem)
-            self.judge.record(f"delete alias {alias!r}", "allow", name=name)
+            version = version_behind(self, name, alias)
+            self.judge.record(f"delete alias {alias!r}", "allow", name=name, version=version)
         return super().delete_registered_model_alias(name, alias)  # type: ignore[misc]
 
     def transition_model_version_stage(
         self, name: str, version: Any, stage: str, archive_existing_versions: bool
     ) -> Any:
-        """Let proven versions into a protected stage only."""
+        """Let proven versions into a protected stage only; what leaves one is recorded."""
         policy = self.judge.policy()
         move = super().transition_model_version_stage  # type: ignore[misc]
-        if protected_here(name, policy, stage=stage) is None:
+        there = in_stages(self, policy, name)
+        if not into_stage(name, policy, stage):
+            self._record_leaving(name, {v: s for v, s in there.items() if v == _number(version)})
             return move(name, version, stage, archive_existing_versions)
         look = self._require(name, version, Request(action="stage", target=stage), policy)
         before = str(super().get_model_version(name, version).current_stage)  # type: ignore[misc]
+        number = str(look.found.version)
+        others = {v: s for v, s in there.items() if folded(s) == folded(stage) and v != number}
+        archived = others if archive_existing_versions else {}
+        self._record_leaving(name, archived)
         result = move(name, version, stage, archive_existing_versions)
-        look.again(self, lambda: move(name, version, before, False))
+
+        def undo() -> None:
+            for other, kept in {number: before, **archived}.items():
+                move(name, other, kept, False)
+
+        look.again(self, undo)
         return result
+
+    def _record_leaving(self, name: str, leaving: Mapping[str, str]) -> None:
+        for version, stage in leaving.items():
+            self.judge.record(f"leave stage {stage!r}", "allow", name=name, version=version)
 
     def create_registered_model(self, name: str, tags: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Create a registered model without tags that are the gate's own."""
@@ -261,10 +284,10 @@ class RegistryGuards:
             return make(name, source, run_id, kept, *args, **kwargs)
         candidate = self._candidate(name, source, run_id=run_id, plain=plain)
         request = Request(action="registered_model", target=name)
-        evidence = self.judge.require(name, candidate.version, request, policy=policy, candidate=candidate)
+        allowed = self.judge.require(name, candidate.version, request, policy=policy, candidate=candidate)
         result = make(name, source, run_id, kept, *args, **kwargs)
         look = Look(
-            found=result, request=request, policy=policy, location=candidate.location, evidence=evidence
+            found=result, request=request, policy=policy, location=candidate.location, allowed=allowed
         )
         look.again(self, lambda: super(RegistryGuards, self).delete_model_version(name, result.version))  # type: ignore[misc]
         return result
@@ -301,7 +324,7 @@ class RegistryGuards:
     def _require(self, name: str, version: Any, request: Request, policy: Policy) -> Look:
         found = super().get_model_version(name, version)  # type: ignore[misc]
         location = super().get_model_version_download_uri(name, version)  # type: ignore[misc]
-        evidence = None
+        allowed = None
         if not is_prompt_version(found):
             read = Candidate(
                 name=name,
@@ -311,8 +334,8 @@ class RegistryGuards:
                 tags=dict(found.tags or {}),
                 location=location,
             )
-            evidence = self.judge.require(name, read.version, request, policy=policy, found=read)
-        return Look(found=found, request=request, policy=policy, location=location, evidence=evidence)
+            allowed = self.judge.require(name, read.version, request, policy=policy, found=read)
+        return Look(found=found, request=request, policy=policy, location=location, allowed=allowed)
 
     def _refuse(self, action: str, name: str, why: str) -> None:
         self.judge.refuse(action, f"{name}: {action} refused: {why}.", name=name)
@@ -378,6 +401,15 @@ class RegistryGuards:
             model = self.judge.tracking().get_logged_model(source.removeprefix("models:/"))
             location, run = model.artifact_location, run_id or model.source_run_id
         return Candidate(name=name, version="new", source=source, run_id=run, tags=plain, location=location)
+
+
+def _number(version: Any) -> str:
+    """Return a version's number as a database takes it: ``01`` is 1."""
+    text = str(version)
+    try:
+        return str(int(text))
+    except ValueError:
+        return text
 
 
 def _twice(write: Callable[[], Any]) -> Any:

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from explain_step.errors import ExplainStepError
-from explain_step.gate import Evidence, Policy, check_break_glass, folded, person
+from explain_step.gate import Policy, check_break_glass, folded, person
 from explain_step.hashes import sha256_bytes
 from explain_step.secret_masking import told
 from explain_step.server.client import StoreClient
-from explain_step.server.judge import BREAK_GLASS_TAG, Judge, parse_break_glass
+from explain_step.server.judge import BREAK_GLASS_TAG, Allowed, Judge, parse_break_glass
 from explain_step.server.racing import DELETING_TAG
 from explain_step.server.user import current_user
 from explain_step.snapshot.manifest import check_schema, parse, seal
@@ -28,6 +28,8 @@ OPEN_STATUS = ("pending", "failed", "incomplete")
 PROVEN_STATUS = ("complete", "degraded", "waived")
 FREE = ("reason",)
 FACTS = ("snapshot_id", "manifest_sha256", "schema", "evidence")
+MOST_REASON = 500
+"""So much of owner and reason of break-glass is noted with the move; the audit log of the server has all of it."""
 RECORD = re.compile(r"explanations/decisions/[A-Za-z0-9][A-Za-z0-9_.-]{0,150}")
 
 
@@ -72,20 +74,28 @@ def checked(judge: Judge, name: str, version: str, tag: Any) -> Any:
     return type(tag)(key, written)
 
 
-def promotion(alias: str, *, at: datetime, evidence: Evidence, policy: Policy) -> tuple[str, str]:
+def promotion(alias: str, *, at: datetime, allowed: Allowed, policy: Policy) -> tuple[str, str]:
     """Return key and value of the tag that notes that the server lets an alias point to a version.
 
-    It is what `explain-step audit` knows a judged move by; a decision log has no room for many writers at once.
+    It is what `explain-step audit` knows a judged move by; a decision log has no room for many writers at once. The
+    use of break-glass is noted too: its own tag may be taken away.
     """
-    user = current_user()
-    facts = {
+    user, glass = current_user(), allowed.break_glass
+    facts: dict[str, Any] = {
         "alias": alias,
         "at": at.isoformat(),
         "by": user.name,
         "authenticated": user.authenticated,
         "policy": policy.digest,
-        "snapshot_id": evidence.snapshot_id,
+        "snapshot_id": allowed.evidence.snapshot_id,
     }
+    if glass is not None:
+        expires = glass.expires.isoformat()
+        facts["break_glass"] = {
+            "owner": glass.owner,
+            "reason": glass.reason[:MOST_REASON],
+            "expires": expires,
+        }
     return promoted_tag(alias), json.dumps(facts, sort_keys=True)
 
 

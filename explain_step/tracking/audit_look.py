@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def _nothing_local(location: str, *, owner: tuple[str, str] | None) -> bool:
     if not is_local_uri(location):
         return False
     root = Path(local_file_uri_to_path(location))
-    if (root / FOLDER).exists():
+    if os.path.lexists(root / FOLDER):  # also a link that leads nowhere
         return False
     if owner is not None and owner[0] == "model_id" and not root.is_dir():
         msg = f"the model's files are not on this machine: {location}"

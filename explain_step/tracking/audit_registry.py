@@ -11,7 +11,7 @@ from typing import Any
 from explain_step.errors import ExplainStepError, InvalidInput
 from explain_step.gate import Policy, decide, matches
 from explain_step.tracking.audit_look import Sight, look, unreadable
-from explain_step.tracking.audit_moves import move_findings
+from explain_step.tracking.audit_moves import break_glass_words, move_findings
 from explain_step.tracking.audit_places import (
     Held,
     held_by,
@@ -203,7 +203,13 @@ def _judged(
     row = replace(row, findings=(*row.findings, *broken))
     places = [
         _moved(
-            place_row(row, place, decision, policy), place, version, siblings=siblings, log=log, means=means
+            place_row(row, place, decision, policy),
+            place,
+            version,
+            siblings=siblings,
+            log=log,
+            now=now,
+            means=means,
         )
         for place in held
     ]
@@ -212,11 +218,26 @@ def _judged(
 
 
 def _moved(
-    row: Row, place: Held, version: Any, *, siblings: Sequence[Any], log: DecisionLog | None, means: Means
+    row: Row,
+    place: Held,
+    version: Any,
+    *,
+    siblings: Sequence[Any],
+    log: DecisionLog | None,
+    now: datetime,
+    means: Means,
 ) -> Row:
-    """Add to the row of a protected alias that nobody decided to move it there."""
+    """Add to the row of a protected alias that nobody decided to move it there, or that break-glass did."""
     if place.kind != "alias" or log is None:
         return row
+    words = break_glass_words(version, place.target, log, now=now)
+    if words is not None and row.findings:
+        refused = row.findings[0]
+        row = replace(
+            row,
+            findings=(replace(refused, message=f"{refused.message}; {words}"), *row.findings[1:]),
+            reason=f"{row.reason}; {words}",
+        )
     found = move_findings(version, place.target, siblings=siblings, log=log, tracking_uri=means.tracking_uri)
     return replace(row, findings=(*row.findings, *found))
 

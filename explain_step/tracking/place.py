@@ -47,6 +47,7 @@ class Place:
         found: dict[str, int | None] = {}
         waiting = [folder]
         while waiting:
+            self._check_links(waiting[-1])
             for entry in bounded(self.repository.list_artifacts, waiting.pop()):
                 if entry.is_dir:
                     waiting.append(entry.path)
@@ -57,6 +58,7 @@ class Place:
 
     def children(self, folder: str = "") -> dict[str, bool]:
         """Return the names directly in ``folder`` and whether each is a folder."""
+        self._check_links(folder)
         entries = bounded(self.repository.list_artifacts, folder or None)
         return {PurePosixPath(e.path).name: bool(e.is_dir) for e in entries}
 
@@ -92,9 +94,27 @@ class Place:
             raise ExplainStepError(msg)
 
     def copy(self, folder: str, *, destination: Path, most_files: int, most_bytes: int) -> Path:
-        """Copy a folder and return the copy; `check_sizes` first."""
+        """Copy a folder and return the copy; `check_sizes` first. A link in it raises `SnapshotError`."""
         self.check_sizes(folder, most_files=most_files, most_bytes=most_bytes)
+        root = self.local_root()
+        inside = () if root is None else os.walk(root / folder)
+        for at, folders, names in inside:
+            for name in (*folders, *names):
+                self._check_links((Path(at) / name).relative_to(root or at).as_posix())
         return self.get(folder, destination=destination)
+
+    def _check_links(self, path: str) -> None:
+        """Refuse a path of a local store that a link is on the way of: it may lead out of the store, to anything."""
+        root = self.local_root()
+        parts = () if root is None else PurePosixPath(path).parts
+        for count in range(1, len(parts) + 1):
+            name = "/".join(parts[:count])
+            if root is not None and (root / name).is_symlink():
+                msg = (
+                    f"{name!r} at {self.location} is a symbolic link, and evidence is read from regular files and folders "
+                    "only. Put the folder or file itself there, or remove the link and explain again."
+                )
+                raise SnapshotError(msg)
 
     @contextmanager
     def copied(self, folder: str) -> Iterator[Path]:

@@ -28,7 +28,7 @@ def world(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     from gate_kit import GATE_POLICY, explained_in
     from mlflow import MlflowClient
 
-    folder = tmp_path_factory.mktemp("gated")
+    folder = tmp_path_factory.mktemp("Gated")  # a store may lie in a folder with capital letters
     env = {f"MLFLOW_WEBHOOK_{key}": value for key, value in HOOKS.items()}
     with server_kit.serving(folder, policy=GATE_POLICY, migrated=migrated, env=env) as server:
         client = MlflowClient(tracking_uri=server.url, registry_uri=server.url)

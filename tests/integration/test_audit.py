@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,22 @@ def test_an_alias_that_went_back_without_a_decision_is_found(active_store: Store
     assert "is for version 2" in alias["problem"]
     assert explain_step.promote("models:/mortgage/1", "champion", policy=POLICY).allowed
     assert one(audited(active_store), "alias")["codes"] == ""
+
+
+def test_an_alias_by_break_glass_says_whose_word_it_was(active_store: Store, tmp_path: Path) -> None:
+    train(active_store, tmp_path, registered="mortgage", explained=False)
+    policy = {**POLICY, "break_glass": {"allowed": True}}
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    use = {"owner": "ann", "reason": "outage 17", "expires": ends.isoformat()}
+    assert explain_step.promote("models:/mortgage/1", "champion", policy=policy, break_glass=use).allowed
+    alias = one(audited(active_store), "alias")
+    assert (alias["codes"], alias["verdict"]) == ("AUD004", "fail")
+    assert "promoted by break-glass of ann" in alias["problem"]
+    assert f"(outage 17), which expires at {ends.isoformat()}" in alias["problem"]
+    later = one(audited(active_store, now=ends + timedelta(minutes=1)), "alias")
+    assert f"which expired at {ends.isoformat()}" in later["problem"]
+    explain(tmp_path, run_id=active_store.client.get_model_version("mortgage", "1").run_id)
+    assert one(audited(active_store), "alias")["codes"] == ""  # the rules hold now
 
 
 def test_stages_and_protected_registered_models(active_store: Store, tmp_path: Path) -> None:

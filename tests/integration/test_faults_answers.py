@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 from fault_kit import Proxy, proxied
-from tracking_kit import Store, current_store, fitted, log, pickle_free, rows
+from tracking_kit import Store, current_store, fitted, log, rows
 
 import explain_step
 from explain_step import cli
@@ -48,7 +48,6 @@ def after(n: int, method: str = "") -> Any:
     return lambda asked, path: (not method or asked == method) and next(count) >= n
 
 
-@pickle_free
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
@@ -87,7 +86,6 @@ def test_an_answer_that_is_none_costs_nothing(
     assert [f.verdict for f in verify_directory(stored)] == ["pass"]
 
 
-@pickle_free
 def test_a_name_that_no_server_has_and_a_spool_that_cannot_be_made(
     proxy: tuple[Proxy, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import mlflow
 import pytest
 from fault_kit import Proxy, proxied
 from mlflow import MlflowClient
-from tracking_kit import Store, current_store, fitted, log, pickle_free, rows
+from tracking_kit import Store, current_store, fitted, log, rows
 
 import explain_step
 from explain_step import cli
@@ -62,7 +62,6 @@ def resume(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
     return code, json.loads(capsys.readouterr().out)
 
 
-@pickle_free
 @pytest.mark.parametrize("fault", ["refuse", "hang", 500, 429, 403])
 def test_training_goes_on_and_resume_finishes(
     faulty: Faulty, fault: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -114,7 +113,6 @@ def test_training_goes_on_and_resume_finishes(
     assert direct.id == found.id
 
 
-@pickle_free
 def test_an_artifact_that_fails_leaves_no_manifest_and_a_tag_that_says_so(
     faulty: Faulty, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tracking_kit import REQUIREMENTS, Store, fitted, pickle_free, rows
+from tracking_kit import REQUIREMENTS, Store, fitted, rows
 
 import explain_step
 
-pytestmark = [pickle_free, pytest.mark.slow, pytest.mark.oldest]
+pytestmark = [pytest.mark.slow, pytest.mark.oldest]
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def version(active_store: Store, tmp_path: Path) -> str:
     X, y = rows()
     model = fitted()
     folder = tmp_path / "saved"
-    mlflow.sklearn.save_model(model, folder, pip_requirements=REQUIREMENTS)
+    mlflow.sklearn.save_model(model, folder, serialization_format="skops", pip_requirements=REQUIREMENTS)
     with mlflow.start_run() as run:
         mlflow.log_artifacts(str(folder), "model")
     client = active_store.client

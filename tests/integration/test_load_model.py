@@ -14,7 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 from audit_kit import POLICY, Logged, explain, sql, train
-from tracking_kit import Store, current_store, fitted, log, pickle_free, rows
+from tracking_kit import Store, current_store, fitted, log, rows
 
 import explain_step
 from explain_step.errors import InvalidInput, SnapshotError
@@ -73,7 +73,6 @@ def test_an_unexplained_model_is_refused_or_warned_of(active_store: Store, tmp_p
         explain_step.load_model("models:/mortgage/1")
 
 
-@pickle_free
 def test_warn_loads_formats_that_hold_data_only(active_store: Store, tmp_path: Path) -> None:
     train(active_store, tmp_path, registered="mortgage", explained=False)
     with pytest.warns(UserWarning, match="loaded without proof: GATE002"):
@@ -131,7 +130,6 @@ def test_a_payload_is_not_run(active_store: Store, tmp_path: Path, on_unproven: 
     assert not (tmp_path / MARK).exists()
 
 
-@pickle_free
 @pytest.mark.filterwarnings("ignore:explain_step. .* is loaded without proof:UserWarning")
 def test_a_foreign_pyfunc_loader_is_not_run_unproven(active_store: Store, tmp_path: Path) -> None:
     made = train(active_store, tmp_path, registered="mortgage", explained=False)
@@ -210,7 +208,6 @@ def test_explaining_by_uri_runs_no_pickle_that_nothing_proves(active_store: Stor
     assert not (tmp_path / MARK).exists()
 
 
-@pickle_free
 @pytest.mark.parametrize("looked", ["unsafe", "model_problem"])
 def test_a_writer_who_comes_between_look_and_load_changes_nothing(
     active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked: str
@@ -235,3 +232,24 @@ def test_a_writer_who_comes_between_look_and_load_changes_nothing(
     assert not (tmp_path / MARK).exists()
     assert logged.snapshot is not None
     assert "runs code" in logged.snapshot.model.binding_note  # the store holds a pickle by then
+
+
+@pytest.mark.parametrize("what", ["explanations", "snapshot", "manifest.json", "tables"])
+def test_a_link_among_the_evidence_is_refused_by_its_name(
+    active_store: Store, tmp_path: Path, what: str
+) -> None:
+    made = train(active_store, tmp_path, registered="mortgage")
+    assert made.snapshot is not None
+    places = {"explanations": made.place / "explanations", "snapshot": made.snapshot}
+    place = places.get(what, made.snapshot / what)
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    name = place.relative_to(made.place).as_posix()
+    with pytest.raises(SnapshotError, match=f"'{name}' at .* is a symbolic link"):
+        explain_step.load_model("models:/mortgage/1", on_unproven="warn")
+    decision = explain_step.gate("models:/mortgage/1", POLICY)
+    assert not decision.allowed
+    assert place.name in decision.summary
+    place.unlink()
+    place.symlink_to(tmp_path / "nowhere")
+    assert explain_step.audit(registered_models="mortgage")["status"].tolist() == ["undecided"]

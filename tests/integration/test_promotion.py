@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import pytest
 from promotion_kit import EXPLAINED, NAME, OTHER, UNEXPLAINED, Mortgage, made_fixture, mortgage_fixture  # noqa: F401
-from tracking_kit import pickle_free, tree
+from tracking_kit import tree
 
 import explain_step
 from explain_step import digests, hashes
@@ -25,7 +25,6 @@ from explain_step.tracking.evidence import gather
 from explain_step.tracking.fetch import newest
 from explain_step.tracking.place import open_place
 
-pytestmark = pickle_free
 Hook = Callable[[], None]
 
 

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from sklearn.ensemble import RandomForestClassifier
-from tracking_kit import fitted, log, pickle_free, rows, tree
+from tracking_kit import fitted, log, rows, tree
 
 import explain_step
 from explain_step.cli import invoke
@@ -66,7 +66,6 @@ def test_a_changed_pickle_is_never_loaded(version, tmp_path) -> None:
     assert not trap.exists()
 
 
-@pickle_free
 def test_other_files_in_a_safe_format_are_named(active_store, tmp_path) -> None:
     X, y = rows()
     with mlflow.start_run():

@@ -29,7 +29,7 @@ from explain_step.server import (
 if TYPE_CHECKING:
     from gate_kit import Version, World
 
-pytestmark = [pytest.mark.slow, tracking_kit.pickle_free]
+pytestmark = [pytest.mark.slow, tracking_kit.server_gate]
 
 
 def fresh(prefix: str = "between") -> str:
@@ -242,6 +242,24 @@ def test_another_model_gets_the_name_while_it_is_judged(
         assert store.get_registered_model(name).aliases == {}
         assert store.get_model_version(name, "1").current_stage == "None"
         store.delete_registered_model(name)
+
+
+def test_a_stage_move_that_is_taken_back_brings_the_archived_version_back(
+    store: Any, of_a_run: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = of_a_run.name
+    first = store.get_model_version(name, "1")
+    second = store.create_model_version(name, first.source, run_id=first.run_id, tags=[])
+    store.transition_model_version_stage(name, "1", "Production", False)
+    MLmodel = tmp_path / "artifacts" / of_a_run.path / "model" / "MLmodel"
+
+    def change() -> None:
+        MLmodel.write_bytes(MLmodel.read_bytes() + b"\n")
+
+    with meanwhile(monkeypatch, change, after=3), pytest.raises(MlflowException, match="GATE004"):
+        store.transition_model_version_stage(name, second.version, "Production", True)
+    stages = {str(v): store.get_model_version(name, v).current_stage for v in ("1", second.version)}
+    assert stages == {"1": "Production", str(second.version): "None"}
 
 
 def test_files_of_a_run_that_change_while_they_are_judged(

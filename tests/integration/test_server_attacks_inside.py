@@ -22,7 +22,7 @@ from gate_kit import FILES, explained_in
 if TYPE_CHECKING:
     from gate_kit import World
 
-pytestmark = [pytest.mark.slow, tracking_kit.pickle_free]
+pytestmark = [pytest.mark.slow, tracking_kit.server_gate]
 
 
 def fresh(prefix: str = "inside") -> str:

@@ -16,7 +16,7 @@ from gate_kit import GATE_POLICY, explained_in
 if TYPE_CHECKING:
     from gate_kit import Version, World
 
-pytestmark = [pytest.mark.slow, tracking_kit.pickle_free]
+pytestmark = [pytest.mark.slow, tracking_kit.server_gate]
 DRIFT = "drift: {alias: champion, max_share_change: 0.2}\n"
 
 

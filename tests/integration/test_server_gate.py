@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
@@ -130,6 +131,48 @@ def test_an_alias_may_be_taken_away_and_is_judged_when_it_comes_back(world: Worl
     )
     assert world.server.alias(name, bad.version).status_code == 403
     assert world.aliases(name) == {}
+    assert ("delete alias 'champion'", good) in records_of(world, name)
+
+
+def records_of(world: World, name: str) -> list[tuple[str, str | None]]:
+    lines = [json.loads(line) for line in world.server.audit.read_text().splitlines()]
+    return [(r["action"], r.get("version")) for r in lines if r.get("name") == name]
+
+
+def test_a_version_that_leaves_a_protected_stage_is_recorded(world: World) -> None:
+    name = fresh()
+    first, second = world.another_version(name), world.another_version(name)
+
+    def move(version: str, stage: str, *, archive: bool = False) -> int:
+        body = {"name": name, "version": version, "stage": stage, "archive_existing_versions": archive}
+        return world.server.api("POST", "model-versions/transition-stage", **body).status_code
+
+    assert move(first, "Production") == 200
+    assert move(second, "Production", archive=True) == 200
+    assert move(second, "Staging") == 200
+    assert move(second, "None") == 200  # it had left already
+    assert records_of(world, name) == [
+        ("stage 'Production'", first),
+        ("stage 'Production'", second),
+        ("leave stage 'Production'", first),
+        ("leave stage 'Production'", second),
+    ]
+
+
+def test_a_version_of_a_protected_model_that_lost_its_evidence_leaves_its_stage(world: World) -> None:
+    name = fresh("prod.")
+    version = world.another_version(name)
+    body = {"name": name, "version": version, "archive_existing_versions": False}
+    stage = functools.partial(world.server.api, "POST", "model-versions/transition-stage", **body)
+    assert stage(stage="Production").status_code == 200
+    with world.changed(world.good.evidence / "manifest.json") as manifest:
+        manifest.unlink()
+        assert stage(stage="Staging").status_code == 403
+        assert stage(stage="Archived").status_code == 200
+        assert stage(stage="Production").status_code == 403
+        gone = world.server.api("DELETE", "model-versions/delete", name=name, version=version)
+    assert gone.status_code == 200
+    assert ("leave stage 'Production'", version) in records_of(world, name)
 
 
 def test_prompts_work_in_every_name_space(world: World) -> None:
@@ -245,6 +288,27 @@ def test_break_glass_needs_the_policy_and_a_reason_and_is_recorded(world: World)
         assert found[-1]["break_glass"]["owner"] == "ann"
         assert found[-1]["outcome"] == "allow"
     assert world.server.alias(bad.name, bad.version).status_code == 403
+
+
+def test_the_audit_names_a_use_of_break_glass_also_when_its_tag_is_gone(world: World) -> None:
+    from explain_step import audit
+
+    bad = world.unexplained(fresh())
+    policy = world.server.policy
+    text = policy.read_text()
+    where = {"name": bad.name, "version": bad.version, "key": "explain_step.break_glass"}
+    try:
+        policy.write_text(f"{text}break_glass: {{allowed: true}}\n")
+        assert world.server.api("POST", "model-versions/set-tag", **where, value=glass()).status_code == 200
+        assert world.server.alias(bad.name, bad.version).status_code == 200
+        assert world.server.api("DELETE", "model-versions/delete-tag", **where).status_code == 200
+        found = audit(registered_models=bad.name, tracking_uri=world.server.url, policy=str(policy))
+    finally:
+        policy.write_text(text)
+    alias = found[found["kind"].eq("alias")].iloc[0]
+    assert alias["codes"] == "AUD004"
+    assert "promoted by break-glass of ann" in alias["problem"]
+    assert "(outage), which expires at" in alias["problem"]
 
 
 def test_a_use_of_break_glass_does_not_travel_with_a_copy(world: World) -> None:

@@ -21,7 +21,7 @@ import tracking_kit
 from gate_kit import GATE_POLICY, Version, World, explained_in
 from mlflow import MlflowClient
 
-pytestmark = [pytest.mark.slow, tracking_kit.pickle_free]
+pytestmark = [pytest.mark.slow, tracking_kit.server_gate]
 
 DRIFT = "drift: {alias: champion, max_share_change: 1.0}\n"
 """With it the alias itself may not be taken away."""

@@ -14,13 +14,14 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from tracking_kit import REQUIREMENTS, TRUST, Store, current_store, fitted, log, pickle_free, rows
+from tracking_kit import REQUIREMENTS, Store, current_store, fitted, log, pickle_free, rows
 
 from explain_step import models
 from explain_step.config import Config
 from explain_step.digests import directory_digest
 from explain_step.errors import BindingError, InvalidInput
 from explain_step.tracking import binding, load_model, model_digest, resolve
+from explain_step.tracking.place import evidence_place
 from explain_step.types import Response
 
 
@@ -42,8 +43,7 @@ def forest() -> Any:
     return make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0))
 
 
-@pickle_free
-@pytest.mark.parametrize("make", [pipeline, forest])
+@pytest.mark.parametrize("make", [pytest.param(pipeline, marks=pickle_free), forest])
 def test_a_model_in_the_skops_format_is_verified(active_store: Store, make: Any) -> None:
     X, y = mixed() if make is pipeline else rows()
     model = make().fit(X, y)
@@ -54,7 +54,6 @@ def test_a_model_in_the_skops_format_is_verified(active_store: Store, make: Any)
     assert "class probabilities on 80 explained rows" in note
 
 
-@pickle_free
 def test_another_model_than_the_explained_one_is_refused(active_store: Store) -> None:
     X, _ = rows()
     with mlflow.start_run():
@@ -63,7 +62,6 @@ def test_another_model_than_the_explained_one_is_refused(active_store: Store) ->
             binding(resolve(), X, answer(fitted(C=0.9), X))
 
 
-@pickle_free
 def test_regression_and_a_positive_class_of_the_caller(active_store: Store) -> None:
     X, y = rows()
     line = LinearRegression().fit(X, X["income"] * 2)
@@ -79,8 +77,7 @@ def test_regression_and_a_positive_class_of_the_caller(active_store: Store) -> N
         assert binding(resolve(), X, answer(model, X, output="margin"))[0] == "verified"
 
 
-@pickle_free
-@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+@pytest.mark.parametrize("library", ["xgboost", pytest.param("lightgbm", marks=pickle_free), "catboost"])
 def test_boosters_in_their_own_formats_are_verified(
     active_store: Store, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +112,6 @@ def test_a_pickle_is_not_loaded_for_the_comparison(active_store: Store) -> None:
     assert not Path("run_by_the_pickle").exists()
 
 
-@pickle_free
 def test_code_paths_foreign_types_and_pyfunc_are_declared(active_store: Store, tmp_path: Path) -> None:
     X, _ = rows()
     model = fitted()
@@ -156,17 +152,16 @@ def test_a_run_without_a_model_has_neither_digest_nor_bond(store: Store) -> None
         load_model(target, allow_pickle=True)
 
 
-@pickle_free
 def test_the_digest_covers_the_model_and_nothing_that_is_added_later(active_store: Store) -> None:
     with mlflow.start_run():
-        info = log(fitted(), registered="mortgage")
+        log(fitted(), registered="mortgage")
     target = resolve(model_uri="models:/mortgage/1")
     root = Path(str(target.model_location).removeprefix("file://"))
     before = model_digest(target)
     assert before == directory_digest(root)
     mlflow.sklearn.load_model("models:/mortgage/1")  # MLflow writes registered_model_meta into a local store
     assert (root / "registered_model_meta").exists()
-    active_store.client.log_model_artifact(info.model_id, str(root / "MLmodel"), "explanations/x")
+    evidence_place(target).put(root / "MLmodel", "explanations/x")
     assert model_digest(target) == before
     (root / "model.skops").write_bytes((root / "model.skops").read_bytes() + b" ")
     assert model_digest(target) != before
@@ -185,12 +180,11 @@ def test_models_load_by_every_uri_and_no_global_uri_is_needed(
         *("models:/mortgage/1", "models:/mortgage@champion", f"models:/{info.model_id}"),
         f"runs:/{run.info.run_id}/model",
     ):
-        loaded = load_model(resolve(model_uri=uri, tracking_uri=active_store.uri), allow_pickle=bool(TRUST))
+        loaded = load_model(resolve(model_uri=uri, tracking_uri=active_store.uri), allow_pickle=False)
         np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
     assert mlflow.get_tracking_uri() == "sqlite:////nowhere/else.db"
 
 
-@pickle_free
 @pytest.mark.slow
 @pytest.mark.oldest
 def test_behind_a_server_the_digest_is_the_same_and_the_model_loads(
@@ -201,10 +195,10 @@ def test_behind_a_server_the_digest_is_the_same_and_the_model_loads(
     model = fitted()
     with current_store(server_store.uri, server_store.experiment_id), mlflow.start_run():
         info = log(model)
-        server_store.client.log_model_artifact(info.model_id, __file__, "explanations/x")
         target = resolve()
+        evidence_place(target).put(Path(__file__), "explanations/x")
     assert str(target.model_location).startswith("mlflow-artifacts:")
     stored = server_store.artifacts / server_store.experiment_id / "models" / info.model_id / "artifacts"
     assert model_digest(target) == directory_digest(stored)
     assert binding(target, X, answer(model, X))[0] == "verified"
-    np.testing.assert_array_equal(load_model(target, allow_pickle=bool(TRUST)).predict(X), model.predict(X))
+    np.testing.assert_array_equal(load_model(target, allow_pickle=False).predict(X), model.predict(X))

@@ -14,7 +14,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from requests.exceptions import ConnectionError as NoConnection
-from tracking_kit import Store, current_store, fitted, hand_made, log, pickle_free, rows
+from tracking_kit import Store, current_store, fitted, hand_made, log, rows
 
 import explain_step
 from explain_step.errors import BindingError, ExplainStepError
@@ -254,7 +254,6 @@ def test_the_whole_step_leaves_a_good_run_when_the_model_raises(active_store: St
         assert "the feature store is down" in str(explanation_of(tags)[1])
 
 
-@pickle_free
 def test_the_whole_step_refuses_to_explain_another_model_than_the_logged_one(active_store: Store) -> None:
     X, y = rows()
     with mlflow.start_run() as run:

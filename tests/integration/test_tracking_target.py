@@ -7,7 +7,7 @@ from typing import Any
 
 import mlflow
 import pytest
-from tracking_kit import Store, fitted, log, pickle_free, rows
+from tracking_kit import Store, fitted, log, rows
 
 import explain_step
 from explain_step.errors import InvalidInput, SnapshotError
@@ -121,7 +121,6 @@ def test_no_global_uri_is_set_and_no_store_appears_in_the_working_directory(
     assert mlflow.tracking._tracking_service.utils._tracking_uri is None
 
 
-@pickle_free
 def test_a_model_named_by_its_uri_is_explained_and_nothing_is_logged(
     active_store: Store, tmp_path: Path
 ) -> None:

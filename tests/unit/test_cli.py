@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import requests
 from snapshot_kit import copied, frame, importance, parts, subject
-from tracking_kit import REQUIREMENTS, TRUST, Store, fitted, log, rows
+from tracking_kit import REQUIREMENTS, Store, fitted, log, rows
 
 from explain_step import cli, errors
 from explain_step.snapshot import read_directory, write
@@ -222,7 +222,7 @@ def test_no_color_is_honoured_on_a_terminal(place, no_color) -> None:
 
 def test_run_explains_a_model_directory(capsys, model_directory, data, tmp_path) -> None:
     out_dir = tmp_path / "kept"
-    arguments = ["run", model_directory, data, "--target", "deny", "--segments", "region, debt < 0", *TRUST]
+    arguments = ["run", model_directory, data, "--target", "deny", "--segments", "region, debt < 0"]
     code, out, err = _run(capsys, *arguments, "--output-dir", out_dir, "--seed", 3)
     assert code == 0, err
     facts = dict(line.split(maxsplit=1) for line in out.splitlines())
@@ -243,7 +243,7 @@ def test_run_logs_a_registered_version_and_reads_it_back(capsys, active_store: S
     mlflow.set_tracking_uri(None)  # the option alone has to be enough
     uri = ["--tracking-uri", active_store.uri]
     kept = tmp_path / "kept"
-    command = ["run", "models:/mortgage/1", data, "--target", "deny", "--segments", "", "--json", *TRUST]
+    command = ["run", "models:/mortgage/1", data, "--target", "deny", "--segments", "", "--json"]
     code, out, err = _run(capsys, *command, *uri, "--output-dir", kept)
     facts = json.loads(out)
     assert code == 0, err
@@ -269,8 +269,8 @@ def test_run_logs_a_registered_version_and_reads_it_back(capsys, active_store: S
         (["run", "{model}", "{data}", "--output", "odds"], "'odds' is not one of"),
         (["run", "{model}", "{data}", "--max-rows", "0"], "0 is not in the range"),
         (["run", "{model}", "{data}", "--run-id", "x"], "--run-id needs a model in MLflow"),
-        (["run", "{model}", "{data}", "--target", "nope", *TRUST], "nope"),
-        (["run", "{model}", "{data}", "--budget", "soon", *TRUST], "budget"),
+        (["run", "{model}", "{data}", "--target", "nope"], "nope"),
+        (["run", "{model}", "{data}", "--budget", "soon"], "budget"),
         (["show"], "Missing argument 'SOURCE'"),
         (["verify", "x", "--frob"], "No such option"),
     ],
@@ -305,10 +305,10 @@ def test_a_model_that_fails_is_four_and_verbose_says_where(capsys, model_directo
     shutil.copytree(model_directory, broken)
     (file,) = list(broken.glob("*.skops"))
     file.write_bytes(b"not a model")
-    code, out, err = _run(capsys, "run", broken, data, *TRUST, "--output-dir", tmp_path / "out")
+    code, out, err = _run(capsys, "run", broken, data, "--output-dir", tmp_path / "out")
     assert (code, out) == (4, "")
     assert "Traceback" not in err
-    code, _, err = _run(capsys, "run", broken, data, *TRUST, "--output-dir", tmp_path / "out", "--verbose")
+    code, _, err = _run(capsys, "run", broken, data, "--output-dir", tmp_path / "out", "--verbose")
     assert code == 4
     assert "Traceback" in err
     assert not (tmp_path / "out").exists()
@@ -317,7 +317,7 @@ def test_a_model_that_fails_is_four_and_verbose_says_where(capsys, model_directo
 def test_columns_that_the_model_needs_are_named(capsys, model_directory, tmp_path) -> None:
     path = tmp_path / "few.csv"
     pd.DataFrame({"income": [1.0, 2.0, 3.0]}).to_csv(path, index=False)
-    code, _, err = _run(capsys, "run", model_directory, path, "--output-dir", tmp_path / "out", *TRUST)
+    code, _, err = _run(capsys, "run", model_directory, path, "--output-dir", tmp_path / "out")
     assert code == 2
     assert "debt" in err
 

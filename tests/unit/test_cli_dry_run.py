@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 import pytest
 from snapshot_kit import copied
-from tracking_kit import REQUIREMENTS, Store, fitted, log, pickle_free, rows
+from tracking_kit import REQUIREMENTS, Store, fitted, log, rows
 
 import explain_step
 from explain_step.cli import cli, invoke
@@ -71,7 +71,6 @@ def test_of_a_model_directory(
     assert everything(tmp_path) == before
 
 
-@pickle_free
 def test_of_a_model_in_mlflow_and_of_its_signature(
     active_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

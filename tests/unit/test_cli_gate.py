@@ -13,7 +13,6 @@ from xml.etree import ElementTree as ET
 import click
 import pytest
 from promotion_kit import EXPLAINED, UNEXPLAINED, Mortgage, made_fixture, mortgage_fixture  # noqa: F401
-from tracking_kit import pickle_free
 
 from explain_step import cli, cli_gate
 from explain_step.gate.decision import GateDecision
@@ -22,7 +21,6 @@ from explain_step.gate.report import table
 from explain_step.tracking.decision_log import decisions_of
 from explain_step.types import Finding
 
-pytestmark = pickle_free
 POLICY = "version: 1\nname: house\nrequire: {min_rows: 1000}\n"
 GLASS = "version: 1\nbreak_glass: {allowed: true, max_hours: 8}\n"
 

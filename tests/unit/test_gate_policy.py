@@ -98,7 +98,9 @@ OTHER: dict[str, Any] = {
     "assertions.0.direction": None,
     "assertions.0.monotone": None,
     "assertions.3.levels.a": "negative",
+    "protected.stages": ["Staging", "arch*"],
     "waivers.0.rules": ["GATE032"],
+    "waivers.0.version": "12",
     "waivers.0.expires": "2027-01-01",
     "max_waiver_days": 60,
     "reviews.reviewers": ["dee", "cy*"],
@@ -106,6 +108,17 @@ OTHER: dict[str, Any] = {
     "protected.aliases": ["live"],
 }
 FIXED = {"version", "assertions.2.forbidden", "require.signature.required"}
+
+
+def test_a_stage_that_mlflow_does_not_have_would_protect_nothing() -> None:
+    message = refused(changed("protected.stages", ["Prodution"]))
+    assert "protected.stages[0]" in message
+    assert "the nearest is `Production`" in message
+
+
+@pytest.mark.parametrize("version", ["*", "new", "01", "1.0", "-1", "latest", " ", True])
+def test_a_waiver_is_for_the_number_of_one_version(version: Any) -> None:
+    assert "waivers[0].version" in refused(changed("waivers.0.version", version))
 
 
 def test_the_default_is_a_policy_of_its_own() -> None:
