@@ -185,8 +185,8 @@ def _meta(
         "interval": (
             "95%, over drawing other rows with this fitted model, one segment at a time. Mean "
             "|attribution|: "
-            f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch, with up to {MOST_ROWS:,} rows "
-            "on a side studentised against groups drawn by chance. Metric: "
+            f"studentised bootstrap, {RESAMPLES} resamples; its difference to the rest: Welch, with up to {MOST_ROWS:,} "
+            "rows on a side studentised against groups drawn by chance. Metric: "
             f"percentile bootstrap, {performance.RESAMPLES} resamples (from 40,000 rows on as performance), for means over "
             "rows studentised, for accuracy Wilson, for areas of few rows of a class Newcombe (all rows: as in the table of "
             f"performance); its difference: {told(metric, subject.model.task)}. None where resamples do not vary. "
