@@ -126,6 +126,48 @@ def test_another_model_is_told_by_its_answers(recorded) -> None:
     assert {t.name for t in found.tables if t.verdict == "different"} >= {"attributions", "importance"}
 
 
+def _one_cell(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.loc[79, "age"] += 1e-9
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "changes", "names"),
+    [
+        (_one_cell(rows()), {}, {"data", "model"}),
+        (rows().assign(limit=rows()["limit"] + 1), {}, {"data", "model"}),
+        (rows().assign(region="north"), {}, {"data", "model"}),
+        (rows().head(70), {}, {"data", "model"}),
+        (rows(), {"background": rows()[["income", "debt", "age"]].tail(40)}, {"data", "model"}),
+        (rows(), {"seed": 5}, {"seed", "model"}),
+        (rows(), {"seed": 5, "min_segment": 25}, {"seed", "config", "model"}),
+        (_one_cell(rows()), {"seed": 5, "min_segment": 25}, {"data", "seed", "config", "model"}),
+    ],
+    ids=["cell", "labels", "unread column", "fewer rows", "background", "seed", "config", "all"],
+)
+def test_every_input_that_differs_is_named(recorded, frame, changes, names: set[str]) -> None:
+    """An object has no files to digest: it is told by its answers, on whatever is still the recorded input."""
+    for fitted, expected in ((model(rows(), nudge=0.5), names), (model(rows()), names - {"model"})):
+        config = {**recorded.manifest["config"], **{k: v for k, v in changes.items() if k != "background"}}
+        given = {k: v for k, v in changes.items() if k == "background"}
+        found = again(recorded, frame, model=fitted, config=config, **given)
+        assert found.verdict == "different"
+        assert differing(found) == expected
+        assert all(f"{name}: " in found.reason for name in expected)
+
+
+def test_where_nothing_is_comparable_it_is_said_that_the_model_may_be_another(tmp_path) -> None:
+    frame = rows().drop(columns="region")
+    shot = explain_step.explain(model(frame), frame, "limit", top_features=1, directory=tmp_path)
+    changed = _one_cell(frame.copy())
+    for fitted in (model(frame), model(frame, nudge=0.5)):
+        found = explain_step.replay(shot.path, data=changed, model=fitted, figures=False)
+        assert differing(found) == {"data"}
+        assert any("do not tell whether it is the recorded one" in note for note in found.notes)
+    same = explain_step.replay(shot.path, data=frame, model=model(frame), figures=False)
+    assert not any("do not tell" in note for note in same.notes)
+
+
 def test_rounding_noise_is_within_tolerance(recorded) -> None:
     noisy = model(rows())
     noisy.coef_ = noisy.coef_ * (1 + 1e-13)
