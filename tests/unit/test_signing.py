@@ -437,3 +437,30 @@ def test_a_listed_key_may_not_say_what_the_manifest_does_not_say(
     (finding,) = verify_directory(shot, allowed_keys=allowed, today=TODAY)
     assert (finding.code, finding.verdict) == ("VER010", "fail")
     assert f"what it says is not what the manifest says: predicate.{where}" in finding.message
+
+
+def test_a_signature_is_a_small_file_in_a_true_folder(shot: Path, signer: Signer, tmp_path: Path) -> None:
+    """`signatures_of` by itself: callers of it alone follow no link and read no endless file."""
+    place = sign_directory(shot, signer)
+    aside = tmp_path / "aside"
+    shutil.move(place, aside)
+    place.symlink_to(aside)
+    (found,) = signatures_of(shot)
+    assert (found.valid, "not named after a key" in found.reason) == (False, True)
+    place.unlink()
+    shutil.copy(aside, place)
+    os.truncate(place, 2**20 + 1)
+    (found,) = signatures_of(shot)
+    assert (found.valid, found.reason) == (False, "the file is too large")
+    shutil.copy(aside, place)
+    shutil.move(place.parent, tmp_path / "folder")
+    place.parent.symlink_to(tmp_path / "folder")
+    assert signatures_of(shot) == ()
+
+
+def test_a_key_counts_through_its_last_day(shot: Path, signer: Signer) -> None:
+    sign_directory(shot, signer)
+    allowed = (AllowedKey(key_id=signer.key_id, owner="ci", expires=TODAY),)
+    for day, counts in ((TODAY, True), (date(2026, 6, 2), False)):
+        (verdict,) = trusted(signatures_of(shot), allowed, today=day)
+        assert verdict["counts"] is counts
