@@ -19,7 +19,7 @@ from snapshot_kit import copied, frame, parts, subject
 
 from explain_step.canonical import canonical_json
 from explain_step.errors import ExplainStepError, InvalidInput
-from explain_step.snapshot import verify_directory, write
+from explain_step.snapshot import ModelRef, read_directory, verify_directory, with_model, write
 from explain_step.snapshot.signing import (
     AllowedKey,
     Signer,
@@ -464,3 +464,19 @@ def test_a_key_counts_through_its_last_day(shot: Path, signer: Signer) -> None:
     for day, counts in ((TODAY, True), (date(2026, 6, 2), False)):
         (verdict,) = trusted(signatures_of(shot), allowed, today=day)
         assert verdict["counts"] is counts
+
+
+def test_a_snapshot_that_is_completed_for_its_model_keeps_no_signature_of_before(
+    shot: Path, signer: Signer, tmp_path: Path
+) -> None:
+    """It was signed while it waited in the spool; afterwards it has another manifest."""
+    sign_directory(shot, signer)
+    done = with_model(
+        read_directory(shot),
+        ModelRef(model_class="Repeater", model_id="m-1", digest="0" * 64),
+        directory=tmp_path / "done",
+        page=lambda identity: f"page of {identity}",
+        card=lambda identity: f"card of {identity}",
+    )
+    assert [f.code for f in verify_directory(done.path)] == ["VER000"]
+    assert done.model.model_id == "m-1"
