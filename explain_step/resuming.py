@@ -187,6 +187,6 @@ def _check_owner(shot: Snapshot, target: Target) -> None:
     """Refuse to tie a snapshot to another logged model or run than the one that it was made for."""
     key = "run_id" if target.model_id is None else "model_id"
     ours, theirs = getattr(shot.model, key), getattr(target, key)
-    if ours != theirs:
+    if ours not in (None, theirs):  # what names no model is not tied to another one
         msg = f"The entry says {key} {theirs}, its snapshot was made for {ours}; nothing was stored. Explain that model."
         raise SnapshotError(msg)
