@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,20 @@ def test_work_that_the_budget_cut_is_never_called_reproduced(tmp_path) -> None:
     judged = {t.name: t for t in found.tables if t.verdict != "identical"}
     assert all(t.kind == "statistical" for t in found.tables)
     assert "within_tolerance" not in {t.verdict for t in judged.values()}
+
+
+def test_a_slow_machine_cuts_nothing_that_the_recording_did_not_cut(recorded, monkeypatch) -> None:
+    replaying = import_module("explain_step.replaying")
+    true, budgets = replaying.computed, []
+
+    def watched(*arguments, config, **given):
+        budgets.append(config.budget)
+        return true(*arguments, config=config, **given)
+
+    monkeypatch.setattr(replaying, "computed", watched)
+    assert again(recorded).verdict == "identical"
+    assert budgets == [replaying.UNHURRIED]
+    assert recorded.manifest["config"]["budget"] == 60
 
 
 def test_a_flipped_gate_is_different_within_any_tolerance(recorded, tmp_path) -> None:
