@@ -260,7 +260,7 @@ def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:
     name = voice.abilities.model_class
     try:
         return ask(voice.columns.prepare(frame))
-    except InvalidInput:
+    except (InvalidInput, MemoryError):  # the rows are not at fault
         raise
     except Exception as error:
         if type(error).__name__ == "NotFittedError":

@@ -64,6 +64,9 @@ def told(error: BaseException, *, config: Config | None) -> str:
     'ValueError (its text may quote values of rows, so only the log of the process that explained has it)'
     """
     kind = type(error).__name__
+    if isinstance(error, MemoryError):  # whose text is a size, or nothing at all
+        text = f" ({error})" if str(error) else ""
+        return f"{kind}: no memory is left{text}; explain fewer rows, or give the process more memory"
     if config is None or not (is_strict(config) or config.redact):
         return f"{kind}: {error}"
     return f"{kind} (its text may quote values of rows, so only the log of the process that explained has it)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from explain_step import replay_inputs as inputs
 from explain_step.gate import INTEGRITY, RULES, Evidence, decide, load_policy
+from explain_step.replay_answers import model_told
 from explain_step.replay_result import DECISIVE, InputDifference, Replay
 from explain_step.snapshot.comparison import (
     DEFAULT,
@@ -67,13 +68,16 @@ def compared(
     found: tuple[InputDifference, ...],
     notes: tuple[str, ...],
     given_policy: Any,
+    digested: bool,
 ) -> Replay:
     """Return the verdict per table and for the whole."""
-    same_data = not any(d.input == "data" for d in found)
-    replayed, renamed = _with_recorded_ids(shot, again) if same_data else (again.tables, False)
+    same_rows = not any(d.facts.get("key") == "digest" for d in found)
+    replayed, renamed = _with_recorded_ids(shot, again) if same_rows else (again.tables, False)
     same = inputs.same_numbers_expected(list(found))
     tables = tuple(_tables(shot, replayed, same_environment=same, missing=_missing(again)))
-    found = (*found, *_other_answers(shot, replayed, found))
+    other, untold = model_told(shot, again, found, renamed=replayed, digested=digested)
+    found = (*found, *other)
+    notes = (*notes, *untold)
     gate = _gate(shot, again, replayed, policy=load_policy(given_policy))
     sections = _other_sections(shot, again)
     verdict = worst([table.verdict for table in tables])
@@ -144,21 +148,6 @@ def _with_recorded_ids(shot: Snapshot, again: Snapshot) -> tuple[Mapping[str, pd
         if name in again.tables
     }
     return {**again.tables, **renamed}, True
-
-
-def _other_answers(
-    shot: Snapshot, again: Mapping[str, pd.DataFrame], found: tuple[InputDifference, ...]
-) -> Iterator[InputDifference]:
-    """Yield the model as differing input where it answers otherwise on rows that are the recorded ones."""
-    ours, theirs = shot.tables.get(ATTRIBUTIONS), again.get(ATTRIBUTIONS)
-    told = any(d.input in ("data", "model", "config", "seed") for d in found)
-    if told or ours is None or theirs is None or len(ours) != len(theirs):
-        return
-    columns = ["row_id", "output", "prediction"]
-    answers = compare_table(ours[columns], theirs[columns], name="predictions", same_environment=False)
-    if answers.verdict == "different":
-        message = f"it answers otherwise on the recorded rows: {answers.reason}"
-        yield InputDifference(input="model", message=message)
 
 
 def _other_sections(shot: Snapshot, again: Snapshot) -> list[str]:

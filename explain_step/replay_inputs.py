@@ -53,11 +53,17 @@ def _rows_detail(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         return f": {'; '.join(typed[:SHOWN])}"
     if _rowset(recorded) is not None and _rowset(recorded) == _rowset(found):
         return ": the same rows stand in another order"
+    changed = changed_columns(recorded, found)
+    if changed is None:
+        return ""
+    return f": column {', '.join(changed[:SHOWN])}" if changed else ": no column can be named"
+
+
+def changed_columns(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> list[str] | None:
+    """Return the columns with other values, of as many rows with the same columns; None where that is not known."""
     before, now = _column_digests(recorded), _column_digests(found)
-    changed = [name for name in before if name in now and before[name] != now[name]]
-    if before and not changed:
-        return ": no column can be named"
-    return f": column {', '.join(changed[:SHOWN])}" if changed else ""
+    same = recorded.get("rows") == found.get("rows") and list(before) == list(now)
+    return [name for name in before if before[name] != now[name]] if before and same else None
 
 
 def _rowset(data: Mapping[str, Any]) -> tuple[Any, str] | None:

@@ -156,7 +156,9 @@ def replay_directory(shot: Snapshot, given: Given, *, folder: Path) -> Replay:
         return not_replayable(shot, str(error))
     model_class = explanation.subject.model.model_class
     found = tuple(differences(shot, again, model_class=model_class, digest=digest))
-    return compared(shot, again, found=found, notes=notes, given_policy=given.policy)
+    return compared(
+        shot, again, found=found, notes=notes, given_policy=given.policy, digested=digest is not None
+    )
 
 
 # --- what is needed

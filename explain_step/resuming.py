@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from explain_step.errors import SnapshotError
 from explain_step.secret_masking import mask_text
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def _complete(entry: Entry, target: Target, *, folder: Path) -> Snapshot:
 
     shot = snapshot.read_directory(entry.directory)
     if entry.whole:
+        _check_owner(shot, target)
         return shot
     ref = tracking.ref_of(target, model_class=shot.model.model_class)
     page, card = report.writers(partial(stored_context, shot, ref=ref))
@@ -179,3 +181,12 @@ def _complete(entry: Entry, target: Target, *, folder: Path) -> Snapshot:
         page=page,
         card=card,
     )
+
+
+def _check_owner(shot: Snapshot, target: Target) -> None:
+    """Refuse to tie a snapshot to another logged model or run than the one that it was made for."""
+    key = "run_id" if target.model_id is None else "model_id"
+    ours, theirs = getattr(shot.model, key), getattr(target, key)
+    if ours not in (None, theirs):  # what names no model is not tied to another one
+        msg = f"The entry says {key} {theirs}, its snapshot was made for {ours}; nothing was stored. Explain that model."
+        raise SnapshotError(msg)

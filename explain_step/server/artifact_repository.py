@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from explain_step.hashes import sha256_bytes
 from explain_step.secret_masking import told
 from explain_step.server import client
 from explain_step.server.judge import Judge
@@ -238,8 +237,7 @@ class RepositoryGuards:
             return None  # not finished: verification tells
         if len(place.children(f"{folder}/{SIGNATURES}")) >= MAX_SIGNATURES:
             return f"the snapshot has {MAX_SIGNATURES} signatures, which is the most it may have"
-        digest = sha256_bytes(place.read(f"{folder}/{MANIFEST}"))
-        found = check_envelope(file.read_bytes(), manifest_sha256=digest)
+        found = check_envelope(file.read_bytes(), manifest=place.read(f"{folder}/{MANIFEST}"))
         right = found.valid and file.name == f"{found.key_id}.json"
         return None if right else f"it is no signature of this snapshot: {found.reason or 'another key'}"
 

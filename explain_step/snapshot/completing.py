@@ -14,6 +14,7 @@ from explain_step.secret_masking import masked
 from explain_step.snapshot.chain import Previous, link
 from explain_step.snapshot.manifest import MANIFEST, ModelRef, dump, identity_of, seal
 from explain_step.snapshot.read import Snapshot, read_directory
+from explain_step.snapshot.signing import SIGNATURES
 from explain_step.snapshot.summary import summarise
 
 Text = Callable[[str], str]
@@ -65,7 +66,8 @@ def with_model(
         "summary.json": dump(masked(summary)),
     }
     target = directory / identity
-    shutil.copytree(snapshot.path, target)
+    # a signature is of the manifest that is replaced here
+    shutil.copytree(snapshot.path, target, ignore=shutil.ignore_patterns(SIGNATURES))
     (target / MANIFEST).unlink()
     for entry in old["files"]:
         if entry["path"] in new:

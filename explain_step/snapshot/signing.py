@@ -27,17 +27,14 @@ from typing import TYPE_CHECKING, Any
 from explain_step.canonical import canonical_json
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.hashes import sha256_bytes
-from explain_step.snapshot.manifest import MANIFEST, check_schema, parse, read_bounded
+from explain_step.snapshot.manifest import MANIFEST, parse, read_bounded
+from explain_step.snapshot.statement import PAYLOAD_TYPE, contradiction, pre_authentication, statement
 from explain_step.types import SignatureFound
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SIGNATURES = "signatures"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:explain-step:snapshot:v1"
 KEY_ENVIRONMENT = "EXPLAIN_STEP_SIGNING_KEY"
 MAX_ENVELOPE_BYTES = 1 << 20
 MAX_SIGNATURES = 50
@@ -208,7 +205,7 @@ def sign_manifest(data: bytes, signer: Signer) -> bytes:
     payload = canonical_json(statement(data))
     signature = signer.sign(pre_authentication(payload))
     envelope = _envelope(payload, signature, signer.public_key)
-    found = check_envelope(envelope, manifest_sha256=sha256_bytes(data))
+    found = check_envelope(envelope, manifest=data)
     if not found.valid:
         msg = f"The signer did not give a signature that holds for key {signer.key_id[:12]}…: {found.reason}."
         raise ExplainStepError(msg)
@@ -226,58 +223,7 @@ def _envelope(payload: bytes, signature: bytes, public: bytes) -> bytes:
     return canonical_json(body)
 
 
-def statement(data: bytes) -> dict[str, Any]:
-    """Return the in-toto statement about the bytes of a manifest."""
-    manifest = parse(data)
-    check_schema(manifest)
-    model, facts = manifest["model"], manifest["data"]
-    parameters = {
-        "snapshot_id": manifest["snapshot_id"],
-        "config_digest": manifest["config_digest"],
-        "status": manifest["status"],
-        "previous": manifest.get("previous"),
-        "model": {
-            key: model.get(key) for key in ("name", "version", "run_id", "model_id", "digest", "binding")
-        },
-    }
-    inputs = {
-        "model": model.get("digest"),
-        "data": facts.get("digest"),
-        "background": facts.get("background_digest"),
-    }
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [{"name": MANIFEST, "digest": {"sha256": sha256_bytes(data)}}],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": parameters,
-                "resolvedDependencies": [
-                    {"name": name, "digest": {"sha256": digest}} for name, digest in inputs.items() if digest
-                ],
-            },
-            "runDetails": {
-                "builder": {"id": f"urn:explain-step:{manifest['tool']}"},
-                "metadata": {"invocationId": manifest["snapshot_id"], "finishedOn": manifest["created_at"]},
-            },
-        },
-    }
-
-
-def pre_authentication(payload: bytes) -> bytes:
-    """Return what DSSE signs: type and payload with their lengths, so that neither can slide into the other.
-
-    Examples
-    --------
-    >>> pre_authentication(b"hello")
-    b'DSSEv1 28 application/vnd.in-toto+json 5 hello'
-    """
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-
-
-def signatures_of(directory: str | Path, *, manifest_sha256: str | None = None) -> tuple[SignatureFound, ...]:
+def signatures_of(directory: str | Path, *, manifest: bytes | None = None) -> tuple[SignatureFound, ...]:
     """Return every signature in a snapshot directory and whether it holds for its manifest.
 
     Nothing is said of trust: compare ``key_id`` with the keys you allow (`trusted`).
@@ -285,14 +231,14 @@ def signatures_of(directory: str | Path, *, manifest_sha256: str | None = None) 
     Parameters
     ----------
     directory : path
-    manifest_sha256 : str, optional
-        Of the manifest's bytes that are judged, where they were read before. Default: those that are there now.
+    manifest : bytes, optional
+        The manifest's bytes that are judged, where they were read before. Default: those that are there now.
     """
     root = Path(directory)
     folder = root / SIGNATURES
     if not folder.is_dir() or folder.is_symlink():
         return ()
-    digest = manifest_sha256 or sha256_bytes(read_bounded(root / MANIFEST))
+    judged = read_bounded(root / MANIFEST) if manifest is None else manifest
     files = sorted(folder.iterdir())
     if len(files) > MAX_SIGNATURES:
         return (
@@ -300,10 +246,10 @@ def signatures_of(directory: str | Path, *, manifest_sha256: str | None = None) 
                 key_id="*", valid=False, reason=f"there are more than {MAX_SIGNATURES} files", file=SIGNATURES
             ),
         )
-    return tuple(_file(place, digest) for place in files)
+    return tuple(_file(place, judged) for place in files)
 
 
-def _file(place: Path, digest: str) -> SignatureFound:
+def _file(place: Path, manifest: bytes) -> SignatureFound:
     """Judge one file; what does not hold is named after the file, not after what it says."""
     shown = os.fsencode(place.name).decode("utf-8", "backslashreplace")[:80]
     if not _FILE.fullmatch(place.name) or place.is_symlink() or not place.is_file():
@@ -311,7 +257,7 @@ def _file(place: Path, digest: str) -> SignatureFound:
     elif place.stat().st_size > MAX_ENVELOPE_BYTES:
         found = SignatureFound(key_id=place.stem, valid=False, reason="the file is too large")
     else:
-        found = check_envelope(place.read_bytes(), manifest_sha256=digest)
+        found = check_envelope(place.read_bytes(), manifest=manifest)
         if found.valid and found.key_id != place.stem:
             found = replace(found, valid=False, reason="the file is named after another key")
         if not found.valid:
@@ -319,8 +265,8 @@ def _file(place: Path, digest: str) -> SignatureFound:
     return replace(found, file=f"{SIGNATURES}/{shown}")
 
 
-def check_envelope(data: bytes, *, manifest_sha256: str) -> SignatureFound:
-    """Check one envelope: its key is the named one, it signs its payload, and the payload names this manifest."""
+def check_envelope(data: bytes, *, manifest: bytes) -> SignatureFound:
+    """Check one envelope: its key is the named one, it signs its payload, and that is what this manifest states."""
     try:
         envelope = parse(data)
         entry = envelope["signatures"][0]
@@ -338,8 +284,8 @@ def check_envelope(data: bytes, *, manifest_sha256: str) -> SignatureFound:
         reason = "its key does not have the key id it names"
     elif not _holds(public, signature, pre_authentication(payload)):
         reason = "the signature does not hold"
-    elif not _about(payload, manifest_sha256):
-        reason = "it was made for another manifest"
+    elif (wrong := contradiction(payload, manifest)) is not None:
+        reason = wrong
     elif _envelope(payload, signature, public) != data:
         reason = "it holds, but in other bytes than those that were written"
     return SignatureFound(key_id=key_id, valid=reason is None, reason=reason or "it holds for this manifest")
@@ -356,18 +302,6 @@ def _holds(public: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-def _about(payload: bytes, manifest_sha256: str) -> bool:
-    try:
-        body = parse(payload)
-        kinds = (body["_type"], body["predicateType"])
-        build = body["predicate"]["buildDefinition"]["buildType"]
-        subject = body["subject"]
-        expected = [{"name": MANIFEST, "digest": {"sha256": manifest_sha256}}]
-    except (SnapshotError, KeyError, TypeError):
-        return False
-    return kinds == (STATEMENT_TYPE, PREDICATE_TYPE) and build == BUILD_TYPE and bool(subject == expected)
 
 
 def _decoded(text: Any) -> bytes | None:

@@ -150,7 +150,7 @@ def examine(
         findings.extend(_identity(root, manifest, compute=thorough))
     digest = sha256_bytes(data)
     # of the bytes that were judged: a manifest that is exchanged meanwhile brings no signature with it
-    signatures = signatures_of(root, manifest_sha256=digest) if not findings else ()
+    signatures = signatures_of(root, manifest=data) if not findings else ()
     findings.extend(_signatures(signatures))
     findings.extend(_noted(noted, digest))
     judged = trusted(signatures, allowed_keys, today=today or datetime.now(UTC).date())

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import sys
 import time
 import uuid
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from explain_step.canonical import canonical_json
@@ -37,6 +38,7 @@ logger = logging.getLogger("explain_step.tracking")
 VARIABLE = "EXPLAIN_STEP_SPOOL"
 ENTRY = "entry.json"
 FORM = 1
+MOST_BYTES = 1 << 20
 DRAFT_SECONDS = 86_400
 
 
@@ -157,9 +159,13 @@ def entries(folder: Path) -> tuple[Entry, ...]:
 
 def _read(path: Path) -> Entry | None:
     try:
-        facts = json.loads((path / ENTRY).read_bytes())
+        if path.is_symlink():
+            raise ValueError("it is a link")
+        facts = _facts(path / ENTRY)
         if facts["form"] != FORM:
             raise ValueError(f"form {facts['form']} is not known here")
+        if type(facts["whole"]) is not bool:
+            raise ValueError("whole must be true or false")
         identity = str(facts["snapshot_id"])
         if not (path / identity).resolve().is_relative_to(path.resolve()):
             raise ValueError("the snapshot id is a path")
@@ -167,12 +173,20 @@ def _read(path: Path) -> Entry | None:
             path=path,
             snapshot_id=identity,
             asked=Asked(**facts["asked"]),
-            whole=bool(facts["whole"]),
+            whole=facts["whole"],
             kept_at=str(facts["kept_at"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("explain_step: %s is no entry of a spool: %s", path, error)
         return None
+
+
+def _facts(place: Path) -> Any:
+    """Return what an entry's own file holds; a pipe or an endless file would keep all other entries waiting."""
+    found = place.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        raise ValueError(f"{ENTRY} is not a small regular file")
+    return json.loads(place.read_bytes())
 
 
 @contextmanager

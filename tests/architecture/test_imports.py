@@ -80,7 +80,8 @@ ROOMS: dict[str, set[str]] = {
     "replay_result": BASE | {"gate", "snapshot"},
     "replay_inputs": BASE | {"replay_result"},
     "replay_recreate": BASE | {"frames", "gate", "replay_inputs", "replay_result", "snapshot", "tracking"},
-    "replay_comparing": BASE | {"gate", "replay_inputs", "replay_result", "snapshot"},
+    "replay_answers": BASE | {"replay_inputs", "replay_result", "snapshot"},
+    "replay_comparing": BASE | {"gate", "replay_answers", "replay_inputs", "replay_result", "snapshot"},
     "replaying": BASE
     | {
         "compute",

@@ -422,6 +422,7 @@ FORGED = {
     "a size that is true": lambda m: m["files"][0].update(size=True),
     "caveats of another kind": lambda m: m.update(caveats=["x"]),
     "scores of another kind": lambda m: m.update(scores=["ab"]),
+    "options of another digest": lambda m: m.update(config_digest="0" * 64),
     "a score that is text": lambda m: m["scores"][0].update(value="abc"),
     "a table without a digest": lambda m: m["tables"]["importance"].pop("digest"),
     "no model": lambda m: m.update(model=None),

@@ -19,6 +19,7 @@ from explain_step.config import Config
 from explain_step.config import load as load_config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.models import wrap
+from explain_step.privacy import told
 
 N = 30
 X = pd.DataFrame(np.random.default_rng(6).normal(size=(N, 3)), columns=["age", "income", "debt"])
@@ -423,3 +424,17 @@ def test_rows_in_lists_and_metrics_named_twice():
 def test_a_config_file_with_a_byte_order_mark(tmp_path):
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"segments": "age"}')
     assert load_config(tmp_path / "a.json", {})[0].segments == ("age",)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_rows_are_not_blamed_where_no_memory_is_left(strict: bool, monkeypatch) -> None:
+    model = LinearRegression().fit(X, NUMBER)
+
+    def exhausted(self, frame) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(LinearRegression, "predict", exhausted)
+    with pytest.raises(MemoryError) as raised:
+        compute(model, X, NUMBER, config=NOTHING)
+    said = told(raised.value, config=Config(privacy="strict") if strict else NOTHING)
+    assert said == "MemoryError: no memory is left; explain fewer rows, or give the process more memory"

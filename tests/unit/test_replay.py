@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,48 @@ def test_another_model_is_told_by_its_answers(recorded) -> None:
     assert {t.name for t in found.tables if t.verdict == "different"} >= {"attributions", "importance"}
 
 
+def _one_cell(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.loc[79, "age"] += 1e-9
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "changes", "names"),
+    [
+        (_one_cell(rows()), {}, {"data", "model"}),
+        (rows().assign(limit=rows()["limit"] + 1), {}, {"data", "model"}),
+        (rows().assign(region="north"), {}, {"data", "model"}),
+        (rows().head(70), {}, {"data", "model"}),
+        (rows(), {"background": rows()[["income", "debt", "age"]].tail(40)}, {"data", "model"}),
+        (rows(), {"seed": 5}, {"seed", "model"}),
+        (rows(), {"seed": 5, "min_segment": 25}, {"seed", "config", "model"}),
+        (_one_cell(rows()), {"seed": 5, "min_segment": 25}, {"data", "seed", "config", "model"}),
+    ],
+    ids=["cell", "labels", "unread column", "fewer rows", "background", "seed", "config", "all"],
+)
+def test_every_input_that_differs_is_named(recorded, frame, changes, names: set[str]) -> None:
+    """An object has no files to digest: it is told by its answers, on whatever is still the recorded input."""
+    for fitted, expected in ((model(rows(), nudge=0.5), names), (model(rows()), names - {"model"})):
+        config = {**recorded.manifest["config"], **{k: v for k, v in changes.items() if k != "background"}}
+        given = {k: v for k, v in changes.items() if k == "background"}
+        found = again(recorded, frame, model=fitted, config=config, **given)
+        assert found.verdict == "different"
+        assert differing(found) == expected
+        assert all(f"{name}: " in found.reason for name in expected)
+
+
+def test_where_nothing_is_comparable_it_is_said_that_the_model_may_be_another(tmp_path) -> None:
+    frame = rows().drop(columns="region")
+    shot = explain_step.explain(model(frame), frame, "limit", top_features=1, directory=tmp_path)
+    changed = _one_cell(frame.copy())
+    for fitted in (model(frame), model(frame, nudge=0.5)):
+        found = explain_step.replay(shot.path, data=changed, model=fitted, figures=False)
+        assert differing(found) == {"data"}
+        assert any("do not tell whether it is the recorded one" in note for note in found.notes)
+    same = explain_step.replay(shot.path, data=frame, model=model(frame), figures=False)
+    assert not any("do not tell" in note for note in same.notes)
+
+
 def test_rounding_noise_is_within_tolerance(recorded) -> None:
     noisy = model(rows())
     noisy.coef_ = noisy.coef_ * (1 + 1e-13)
@@ -198,6 +241,20 @@ def test_work_that_the_budget_cut_is_never_called_reproduced(tmp_path) -> None:
     judged = {t.name: t for t in found.tables if t.verdict != "identical"}
     assert all(t.kind == "statistical" for t in found.tables)
     assert "within_tolerance" not in {t.verdict for t in judged.values()}
+
+
+def test_a_slow_machine_cuts_nothing_that_the_recording_did_not_cut(recorded, monkeypatch) -> None:
+    replaying = import_module("explain_step.replaying")
+    true, budgets = replaying.computed, []
+
+    def watched(*arguments, config, **given):
+        budgets.append(config.budget)
+        return true(*arguments, config=config, **given)
+
+    monkeypatch.setattr(replaying, "computed", watched)
+    assert again(recorded).verdict == "identical"
+    assert budgets == [replaying.UNHURRIED]
+    assert recorded.manifest["config"]["budget"] == 60
 
 
 def test_a_flipped_gate_is_different_within_any_tolerance(recorded, tmp_path) -> None:

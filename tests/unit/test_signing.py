@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import shutil
@@ -18,8 +17,9 @@ import numpy as np
 import pytest
 from snapshot_kit import copied, frame, parts, subject
 
+from explain_step.canonical import canonical_json
 from explain_step.errors import ExplainStepError, InvalidInput
-from explain_step.snapshot import verify_directory, write
+from explain_step.snapshot import ModelRef, read_directory, verify_directory, with_model, write
 from explain_step.snapshot.signing import (
     AllowedKey,
     Signer,
@@ -28,12 +28,12 @@ from explain_step.snapshot.signing import (
     generate,
     load_allowed_keys,
     load_signer,
-    pre_authentication,
     sign_directory,
     sign_manifest,
     signatures_of,
     trusted,
 )
+from explain_step.snapshot.statement import pre_authentication, statement
 
 TODAY = date(2026, 6, 1)
 
@@ -289,17 +289,13 @@ def test_a_signature_has_one_sequence_of_bytes(shot: Path, signer: Signer) -> No
         place.write_bytes(changed)
         (finding,) = verify_directory(shot)
         assert (finding.code, finding.evidence["path"]) == ("VER010", f"signatures/{place.name}")
-    rng = np.random.default_rng(3)
+    rng, manifest = np.random.default_rng(3), (shot / "manifest.json").read_bytes()
     for at in range(len(raw)):
         changed = bytearray(raw)
         changed[at] ^= int(rng.integers(1, 256))
-        assert not check_envelope(bytes(changed), manifest_sha256=_digest(shot)).valid, at
+        assert not check_envelope(bytes(changed), manifest=manifest).valid, at
     place.write_bytes(raw)
     assert [f.code for f in verify_directory(shot)] == ["VER000"]
-
-
-def _digest(shot: Path) -> str:
-    return hashlib.sha256((shot / "manifest.json").read_bytes()).hexdigest()
 
 
 def test_what_does_not_hold_is_named_after_its_file(shot: Path, signer: Signer) -> None:
@@ -378,3 +374,109 @@ def test_a_payload_that_says_two_things_counts_for_nothing(shot: Path, signer: S
 
     _edit(sign_directory(shot, signer), twice)
     assert [f.code for f in verify_directory(shot)] == ["VER010"]
+
+
+LIES: dict[str, tuple[str, Any]] = {
+    "the snapshot": ("buildDefinition.externalParameters.snapshot_id", "0" * 64),
+    "the config": ("buildDefinition.externalParameters.config_digest", "0" * 64),
+    "the status": ("buildDefinition.externalParameters.status", "waived"),
+    "the one before": ("buildDefinition.externalParameters.previous", "0" * 64),
+    "the name": ("buildDefinition.externalParameters.model.name", "another"),
+    "the version": ("buildDefinition.externalParameters.model.version", "2"),
+    "the run": ("buildDefinition.externalParameters.model.run_id", "f" * 32),
+    "the logged model": ("buildDefinition.externalParameters.model.model_id", "m-another"),
+    "the digest": ("buildDefinition.externalParameters.model.digest", "0" * 64),
+    "the binding": ("buildDefinition.externalParameters.model.binding", "verified"),
+    "an approval": ("buildDefinition.externalParameters.approved", True),
+    "the inputs": ("buildDefinition.resolvedDependencies", []),
+    "the tool": ("runDetails.builder.id", "urn:explain-step:another 9.9"),
+    "the run of the tool": ("runDetails.metadata.invocationId", "0" * 64),
+    "the time": ("runDetails.metadata.finishedOn", "2020-01-01T00:00:00+00:00"),
+    "the form": ("buildDefinition.buildType", "urn:explain-step:snapshot:v2"),
+    "nothing": ("buildDefinition.externalParameters", None),
+}
+
+
+def _told(body: dict[str, Any], where: str, value: Any) -> None:
+    *parents, last = where.split(".")
+    place = body["predicate"]
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        assert place.get(last) != value
+        place[last] = value
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_listed_key_may_not_say_what_the_manifest_does_not_say(
+    shot: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    """The subject is the manifest's own digest, the key is listed: who reads the predicate alone would be misled."""
+    where, value = LIES[lie]
+    place = sign_directory(shot, signer)
+    body = statement((shot / "manifest.json").read_bytes())
+    _told(body, where, value)
+    payload = canonical_json(body)
+    named = {
+        "keyid": signer.key_id,
+        "sig": base64.b64encode(signer.sign(pre_authentication(payload))).decode(),
+        "public_key": base64.b64encode(signer.public_key).decode(),
+    }
+    place.write_bytes(
+        canonical_json(
+            {
+                "payloadType": "application/vnd.in-toto+json",
+                "payload": base64.b64encode(payload).decode(),
+                "signatures": [named],
+            }
+        )
+    )
+    allowed = (AllowedKey(key_id=signer.key_id, owner="ci"),)
+    (finding,) = verify_directory(shot, allowed_keys=allowed, today=TODAY)
+    assert (finding.code, finding.verdict) == ("VER010", "fail")
+    assert f"what it says is not what the manifest says: predicate.{where}" in finding.message
+
+
+def test_a_signature_is_a_small_file_in_a_true_folder(shot: Path, signer: Signer, tmp_path: Path) -> None:
+    """`signatures_of` by itself: callers of it alone follow no link and read no endless file."""
+    place = sign_directory(shot, signer)
+    aside = tmp_path / "aside"
+    shutil.move(place, aside)
+    place.symlink_to(aside)
+    (found,) = signatures_of(shot)
+    assert (found.valid, "not named after a key" in found.reason) == (False, True)
+    place.unlink()
+    shutil.copy(aside, place)
+    os.truncate(place, 2**20 + 1)
+    (found,) = signatures_of(shot)
+    assert (found.valid, found.reason) == (False, "the file is too large")
+    shutil.copy(aside, place)
+    shutil.move(place.parent, tmp_path / "folder")
+    place.parent.symlink_to(tmp_path / "folder")
+    assert signatures_of(shot) == ()
+
+
+def test_a_key_counts_through_its_last_day(shot: Path, signer: Signer) -> None:
+    sign_directory(shot, signer)
+    allowed = (AllowedKey(key_id=signer.key_id, owner="ci", expires=TODAY),)
+    for day, counts in ((TODAY, True), (date(2026, 6, 2), False)):
+        (verdict,) = trusted(signatures_of(shot), allowed, today=day)
+        assert verdict["counts"] is counts
+
+
+def test_a_snapshot_that_is_completed_for_its_model_keeps_no_signature_of_before(
+    shot: Path, signer: Signer, tmp_path: Path
+) -> None:
+    """It was signed while it waited in the spool; afterwards it has another manifest."""
+    sign_directory(shot, signer)
+    done = with_model(
+        read_directory(shot),
+        ModelRef(model_class="Repeater", model_id="m-1", digest="0" * 64),
+        directory=tmp_path / "done",
+        page=lambda identity: f"page of {identity}",
+        card=lambda identity: f"card of {identity}",
+    )
+    assert [f.code for f in verify_directory(done.path)] == ["VER000"]
+    assert done.model.model_id == "m-1"

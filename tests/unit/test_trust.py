@@ -112,6 +112,7 @@ def test_each_level_says_what_lacks_for_the_others(loans: Path, tmp_path: Path) 
     assert "--allowed-keys" in lacking["L2"]
     reached, lacking = level(allowed_keys=keys)
     assert (reached, set(lacking)) == ("L2", {"L1", "L3"})
+    assert level(allowed_keys=keys, noted=noted)[0] == "L2"
     assert level(allowed_keys=keys, timestamp=stamp(), noted=noted) == ("L3", {})
     reached, lacking = level(allowed_keys=keys, timestamp=stamp(authorities=()))
     assert reached == "L2"
@@ -119,10 +120,12 @@ def test_each_level_says_what_lacks_for_the_others(loans: Path, tmp_path: Path) 
 
 
 def test_a_registry_that_notes_another_manifest_is_a_finding(loans: Path) -> None:
-    noted = Noted(sha256="0" * 64, where="version models:/loans/1")
-    (finding,) = verify_directory(loans, noted=noted)
-    assert (finding.code, finding.verdict) == ("VER011", "fail")
-    assert "models:/loans/1" in finding.message
+    true = hashlib.sha256(MANIFEST).hexdigest()
+    for other in ("0" * 64, f"{true[:-1]}{'0' if true[-1] != '0' else '1'}"):
+        noted = Noted(sha256=other, where="version models:/loans/1")
+        (finding,) = verify_directory(loans, noted=noted)
+        assert (finding.code, finding.verdict) == ("VER011", "fail")
+        assert "models:/loans/1" in finding.message
 
 
 def test_nothing_at_level_zero_speaks_of_tampering(loans: Path, capsys: pytest.CaptureFixture[str]) -> None:
