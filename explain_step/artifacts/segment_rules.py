@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from explain_step import dates, privacy
@@ -26,6 +27,8 @@ FEW = 6
 """A numeric column with more distinct values than this is cut into quartiles."""
 MOST_LEVELS = 12
 """Levels of one column; the rarest beyond are pooled."""
+FIRST_ROWS = 10_000
+"""Rows that tell columns of many levels, without a table of all levels of millions of rows."""
 MOST_CELLS = 40
 """Cells of one intersection; the smallest beyond are pooled."""
 QUARTILES = (0.25, 0.5, 0.75)
@@ -58,7 +61,7 @@ class Partition:
 
     name: str
     levels: tuple[str, ...]
-    codes: IntArray
+    codes: npt.NDArray[np.integer]
     origin: Origin
     columns: frozenset[str]
     margins: tuple[tuple[int, ...], ...] = ()
@@ -152,7 +155,7 @@ def partition(
     return Partition(
         name=name_of(declaration),
         levels=levels,
-        codes=codes,
+        codes=codes.astype(np.int16),  # there are few levels, and dozens of partitions of millions of rows
         origin=origin,
         columns=columns_of(declaration, list(frame.columns)),
         margins=margins,
@@ -167,7 +170,8 @@ def strata(frame: pd.DataFrame, *, config: Config) -> IntArray | None:
     codes = None
     for declaration in (*config.segments, *config.sensitive):
         made = partition(declaration, frame, config=config, origin="declared")
-        crossed = made.codes if codes is None else codes * len(made.levels) + made.codes
+        own = made.codes.astype(np.int64)
+        crossed = own if codes is None else codes * len(made.levels) + own
         numbered = np.unique(crossed, return_inverse=True)[1].reshape(-1).astype(np.int64)
         if codes is not None and int(numbered.max(initial=0)) >= MOST_STRATA:
             break
@@ -200,6 +204,18 @@ def cut_column(series: pd.Series[Any], *, config: Config) -> tuple[tuple[str, ..
     return _binned(plain_numbers(series, kind=kind), edges, bin_labels(edges, kind=kind))
 
 
+def count_levels(series: pd.Series[Any]) -> int:
+    """Return how many levels a column has; where its first rows already have too many, those of these rows.
+
+    Cells that cannot be hashed, such as lists, count as many.
+    """
+    try:
+        first = int(series.head(FIRST_ROWS).nunique(dropna=False))
+        return first if first > FEW else int(series.nunique(dropna=False))
+    except TypeError:
+        return len(series)
+
+
 def rule(series: pd.Series[Any], *, config: Config) -> tuple[Rule, FloatArray]:
     """Return how a column is cut, and the edges where it is cut into bins.
 
@@ -213,7 +229,7 @@ def rule(series: pd.Series[Any], *, config: Config) -> tuple[Rule, FloatArray]:
         if len(known) == 0:
             return "levels", np.empty(0)
         return "days", _inner(np.floor(np.quantile(known, QUARTILES)), days)
-    if privacy.is_numeric(series) and series.nunique() > FEW:
+    if privacy.is_numeric(series) and count_levels(series.dropna()) > FEW:
         edges = privacy.quantile_edges(series, quantiles=QUARTILES, config=config)
         return "numbers", _inner(edges, plain_numbers(series, kind="numbers"))
     return "levels", np.empty(0)

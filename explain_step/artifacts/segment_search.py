@@ -62,8 +62,11 @@ def search_artifact(
     metric = _metric(subject, config=config)
     if metric is None:
         return None, ()
+    usable = np.flatnonzero(np.isfinite(_losses(metric, subject)))
+    if len(usable) > 2 * MOST_ROWS:
+        subject = subject.take(np.sort(np.concatenate(_halves(subject, usable, seeds=seeds))))
+        usable = np.arange(len(subject.X))
     losses = _losses(metric, subject)
-    usable = np.flatnonzero(np.isfinite(losses))
     smallest = max(config.min_segment, int(np.ceil(LEAF_SHARE * len(usable) / 2)))
     questions = _questions(subject, config=config)
     reason = _why_not(losses[usable], questions, metric, needed=8 * config.min_segment)

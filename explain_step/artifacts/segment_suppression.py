@@ -15,7 +15,8 @@ counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from explain_step.types import FloatArray, IntArray
 BoolArray = npt.NDArray[np.bool_]
 LARGEST_SYSTEM = 4000
 """Groups of rows told apart by all cuts together; beyond, only rules 1 and 2 are checked."""
+AT_ONCE = 1 << 16
+"""Rows whose combinations are looked at together."""
 DERIVABLE = 1e-7
 
 
@@ -53,9 +56,13 @@ def withheld(
     """
     if not partitions:
         return ()
-    codes = np.stack([p.codes if rows is None else p.codes[rows] for p in partitions], axis=1)
-    atoms, sizes = np.unique(codes, axis=0, return_counts=True)
-    return withheld_of(partitions, atoms, sizes=sizes, smallest=smallest)
+    codes = [p.codes if rows is None else p.codes[rows] for p in partitions]
+    n = len(codes[0])
+    parts = (
+        np.unique(np.stack([c[start : start + AT_ONCE] for c in codes], axis=1), axis=0, return_counts=True)
+        for start in range(0, max(n, 1), AT_ONCE)
+    )
+    return _withheld(partitions, parts, smallest=smallest)
 
 
 def withheld_of(
@@ -65,17 +72,62 @@ def withheld_of(
 
     The codes of the partitions are not looked at.
     """
+    return _withheld(partitions, [(atoms, sizes)], smallest=smallest)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counted:
+    """Rows in each cell, in each two of them, and in the groups that all cuts together tell apart, where these are few."""
+
+    counts: FloatArray
+    both: FloatArray
+    atoms: tuple[FloatArray, FloatArray] | None
+
+
+def _counted(cells: Sequence[tuple[int, int]], parts: Iterable[tuple[IntArray, IntArray]]) -> _Counted:
+    """Count combinations of levels, given in parts: only a part of them is held as a matrix of cells."""
+    counts, both = np.zeros(len(cells)), np.zeros((len(cells), len(cells)))
+    known: tuple[IntArray, IntArray] | None = None
+    few = True
+    for atoms, sizes in parts:
+        member = _member(atoms, cells)
+        counts += member @ sizes
+        both += (member * sizes) @ member.T
+        if few:
+            known = _united(known, (atoms, sizes))
+            few = len(known[1]) <= LARGEST_SYSTEM
+    small = (_member(known[0], cells), known[1].astype(np.float64)) if few and known is not None else None
+    return _Counted(counts=counts, both=both, atoms=small)
+
+
+def _member(atoms: IntArray, cells: Sequence[tuple[int, int]]) -> FloatArray:
+    return np.stack([atoms[:, i] == level for i, level in cells]).astype(np.float64)
+
+
+def _united(
+    known: tuple[IntArray, IntArray] | None, more: tuple[IntArray, IntArray]
+) -> tuple[IntArray, IntArray]:
+    """Return the combinations of both with their rows."""
+    if known is None:
+        return more
+    atoms, place = np.unique(np.concatenate([known[0], more[0]]), axis=0, return_inverse=True)
+    sizes = np.bincount(place.ravel(), weights=np.concatenate([known[1], more[1]]), minlength=len(atoms))
+    return atoms, sizes.astype(np.int64)
+
+
+def _withheld(
+    partitions: Sequence[Partition], parts: Iterable[tuple[IntArray, IntArray]], *, smallest: int
+) -> tuple[BoolArray, ...]:
     cells = [(i, level) for i, p in enumerate(partitions) for level in range(len(p.levels))]
-    member = np.stack([atoms[:, i] == level for i, level in cells]).astype(np.float64)
-    counts = member @ sizes
-    hidden = (counts < smallest) & (counts > 0)
+    known = _counted(cells, parts)
+    hidden = (known.counts < smallest) & (known.counts > 0)
     groups = _groups(partitions, cells)
     found: int | None = 0
     while found is not None:
-        found = _next(hidden, counts=counts, member=member, sizes=sizes, groups=groups, smallest=smallest)
+        found = _next(hidden, known=known, groups=groups, smallest=smallest)
         if found is not None:
             hidden[found] = True
-    empty = counts == 0
+    empty = known.counts == 0
     return tuple(
         np.array([hidden[c] or empty[c] for c, (i, _) in enumerate(cells) if i == wanted], dtype=np.bool_)
         for wanted in range(len(partitions))
@@ -109,20 +161,14 @@ def _groups(partitions: Sequence[Partition], cells: Sequence[tuple[int, int]]) -
     return groups
 
 
-def _next(
-    hidden: BoolArray,
-    *,
-    counts: FloatArray,
-    member: FloatArray,
-    sizes: IntArray,
-    groups: Sequence[IntArray],
-    smallest: int,
-) -> int | None:
+def _next(hidden: BoolArray, *, known: _Counted, groups: Sequence[IntArray], smallest: int) -> int | None:
     """Return the next cell to withhold, or None when nothing small can be recovered."""
+    counts = known.counts
     found = _open_group(hidden, counts=counts, groups=groups, smallest=smallest)
     if found is None:
-        found = _nested(hidden, counts=counts, member=member, sizes=sizes, smallest=smallest)
-    if found is None and len(sizes) <= LARGEST_SYSTEM:
+        found = _nested(hidden, counts=counts, both=known.both, smallest=smallest)
+    if found is None and known.atoms is not None:
+        member, sizes = known.atoms
         found = _derivable(hidden, counts=counts, member=member, sizes=sizes, smallest=smallest)
     return found
 
@@ -149,15 +195,12 @@ def _smallest(cells: IntArray, counts: FloatArray) -> int | None:
     return int(cells[np.argmin(counts[cells])]) if len(cells) else None
 
 
-def _nested(
-    hidden: BoolArray, *, counts: FloatArray, member: FloatArray, sizes: IntArray, smallest: int
-) -> int | None:
+def _nested(hidden: BoolArray, *, counts: FloatArray, both: FloatArray, smallest: int) -> int | None:
     """Rule 2: a published cell inside another published cell that is larger by a few rows."""
     shown = np.flatnonzero(~hidden & (counts > 0))
     shown = shown[np.argsort(counts[shown], kind="stable")]
-    both = (member[shown] * sizes) @ member[shown].T
     size = counts[shown]
-    inside = both == size[:, None]
+    inside = both[np.ix_(shown, shown)] == size[:, None]
     more = size[None, :] - size[:, None]
     bad = inside & (more > 0) & (more < smallest)
     hit = np.flatnonzero(bad.any(axis=1))
@@ -165,7 +208,7 @@ def _nested(
 
 
 def _derivable(
-    hidden: BoolArray, *, counts: FloatArray, member: FloatArray, sizes: IntArray, smallest: int
+    hidden: BoolArray, *, counts: FloatArray, member: FloatArray, sizes: FloatArray, smallest: int
 ) -> int | None:
     """Rule 3: a small group that is a linear combination of published counts; the smallest one used."""
     shown = np.flatnonzero(~hidden & (counts > 0))

@@ -12,7 +12,15 @@ from explain_step.artifacts.performance import why_undefined
 from explain_step.artifacts.segment_cells import SECTION, Cell, cells_of, metric_of, view_of
 from explain_step.artifacts.segment_performance import value_on
 from explain_step.artifacts.segment_rates import rates_artifact
-from explain_step.artifacts.segment_rules import FEW, Partition, check, name_of, partition, sensitive_columns
+from explain_step.artifacts.segment_rules import (
+    FEW,
+    Partition,
+    check,
+    count_levels,
+    name_of,
+    partition,
+    sensitive_columns,
+)
 from explain_step.artifacts.segment_rules import columns_of as read_columns
 from explain_step.artifacts.segment_search import search_artifact
 from explain_step.artifacts.segment_suppression import withheld
@@ -154,20 +162,13 @@ def _automatic(subject: Subject, attributions: Attributions, *, config: Config) 
     """Return columns with few levels, the most important first; some numeric ones where these are too few."""
     order = _by_importance(subject, attributions)
     usable = [c for c in order if c != subject.target_name and c not in privacy.hidden(config)]
-    few = [c for c in usable if 2 <= _levels(subject.frame[c]) <= FEW]
+    few = [c for c in usable if 2 <= count_levels(subject.frame[c]) <= FEW]
     cut = [c for c in usable if c not in few and _is_cut(subject.frame[c])][: max(0, BINNED - len(few))]
     return [*few[: 3 * AUTOMATIC], *cut]
 
 
-def _levels(series: pd.Series[Any]) -> int:
-    try:
-        return int(series.nunique(dropna=False))
-    except TypeError:  # cells that cannot be hashed, such as lists
-        return len(series)
-
-
 def _is_cut(series: pd.Series[Any]) -> bool:
-    return privacy.is_numeric(series) and _levels(series) > FEW
+    return privacy.is_numeric(series) and count_levels(series) > FEW
 
 
 def _by_importance(subject: Subject, attributions: Attributions) -> list[str]:
