@@ -20,7 +20,7 @@ PER_ROW, PER_OTHER, PER_ENTRY, PER_PAIR, PER_SORTED = 12e-9, 3e-9, 10e-9, 0.4e-9
 pattern is too wide for a table."""
 WITHOUT_NUMBA = 5.0
 """How many times longer NumPy takes, about."""
-PER_SECOND = 4.0
+PER_SECOND = 3.0
 """Processor seconds of exact work that a second of the stage's budget affords: two processors, and what other stages of an
 exact explanation leave."""
 FEWEST = 1_000
