@@ -155,12 +155,12 @@ def _judge_curve(
     verdict, at, reversal = _reversal(
         numbers, sign=1 if wanted == "increasing" else -1, most=tolerance * span
     )
-    turn = "falls" if wanted == "increasing" else "rises"
+    turn = "fall" if wanted == "increasing" else "rise"
     words = {"pass": "is", "fail": "is not", "undecided": "may not be"}[verdict]
     message = (
-        f"the {name} curve of {named(feature)}{asked.of} {words} {wanted}: from {amount(points[at[0]][0])} to "
-        f"{amount(points[at[1]][0])} it {turn} by {reversal.text()}; at most {amount(tolerance * span)} "
-        f"({limit(tolerance, percent=True)} of its range) is accepted"
+        f"the {name} curve of {named(feature)}{asked.of} {words} {wanted}: its largest {turn}, from "
+        f"{amount(points[at[0]][0])} to {amount(points[at[1]][0])}, is {reversal.text()}; at most "
+        f"{amount(tolerance * span)} ({limit(tolerance, percent=True)} of its range) is accepted"
     )
     more: dict[str, Any] = {
         "curve": name,
