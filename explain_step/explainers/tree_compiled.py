@@ -201,13 +201,16 @@ def warm() -> None:
     """Compile every kernel, or load it from Numba's cache on disk, by explaining a tree of two kinds of leaves."""
     from explain_step.explainers import tree_masks  # which imports this module
 
-    deep = _comb(depth=12)
-    ensemble = Ensemble(trees=(deep,), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(12)))
+    shallow, ensemble = (
+        Ensemble(trees=(_comb(depth=d),), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(d)))
+        for d in (6, 12)
+    )
     rows = np.random.default_rng(0).normal(size=(12, 8))
     predict(ensemble, rows)
-    for n_used in (12, 24):  # tables with and without a place for every column
-        for background in (rows, None):
-            list(shapley_values(ensemble, rows, background, places=np.arange(12), n_used=n_used, threads=1))
+    for trees in (shallow, ensemble):  # patterns of bytes, and of words
+        for n_used in (12, 24):  # tables with and without a place for every column
+            for background in (rows, None):
+                list(shapley_values(trees, rows, background, places=np.arange(12), n_used=n_used, threads=1))
     pair_of = np.arange(144).reshape(12, 12)
     for background in (rows, None):
         list(interactions(ensemble, rows, background, places=np.arange(12), pair_of=pair_of, threads=1))
@@ -296,6 +299,7 @@ def _add_groups(total: FloatArray, prepared: Prepared, batch: Batch, coding: Cod
         np.concatenate([p.targets for p in programs]),
         tables, flat.outputs[outputs], np.array([p.levels for p in programs]), sums.row_columns,
         flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes],
+        np.zeros(0, np.uint32 if any(p.deep for p in programs) else np.uint8),
     )  # fmt: skip
 
 

@@ -31,10 +31,12 @@ from explain_step.explainers.tree_programs import (
     STEP,
     TABLE,
 )
-from explain_step.explainers.tree_vectors import add_eight
+from explain_step.explainers.tree_vectors import add_entries
 
 STATES = 1 << GROUP_BITS
 ALL, NONE = np.uint32(0xFFFFFFFF), np.uint32(0)
+TOGETHER = 16
+"""Groups whose entries are added in one pass over the sums: those of a tree of depth six."""
 ROWS = 1024
 """Rows that go through all trees of a batch together: their sums stay in the second-level cache."""
 
@@ -56,7 +58,7 @@ def decide(out, codes, line, limit, category, sides, node, start):
 @njit(cache=True, nogil=True)
 def step(patterns, op, goes_left):
     """Write the patterns of a step's children: the column's bit is cleared where the row goes the other way."""
-    level, bit = op[LEVEL], np.uint32(1 << op[BIT])
+    level, bit = op[LEVEL], patterns.dtype.type(1 << op[BIT])
     here, left, right = patterns[op[SIDE], level], patterns[0, level + 1], patterns[1, level + 1]
     others = ~bit
     for r in range(len(goes_left)):
@@ -69,13 +71,13 @@ def step(patterns, op, goes_left):
 def index_of(index, patterns, op, splits, goes_left, codes, line, limit, category, sides, start):
     """Write the rows' indices into a group's table."""
     here = patterns[op[SIDE], op[LEVEL]]
-    mask = np.uint32((1 << op[PATH]) - 1)
+    mask = index.dtype.type((1 << op[PATH]) - 1)
     n = len(goes_left)
     for r in range(n):
         index[r] = here[r] & mask
     for s in range(op[SPLITS]):
         decide(goes_left, codes, line, limit, category, sides, splits[op[FIRST_SPLIT] + s], start)
-        bit = np.uint32(1 << (op[PATH] + s))
+        bit = index.dtype.type(1 << (op[PATH] + s))
         for r in range(n):
             index[r] |= goes_left[r] & bit
 
@@ -204,12 +206,14 @@ def leaf_patterns(out, tests, k, states):
 
 @njit(cache=True, nogil=True)
 def add_groups(
-    sums, program, splits, columns, levels, tables, outputs, row_columns, codes, line, limit, category, sides, start, size
+    sums, program, splits, columns, levels, tables, outputs, row_columns, codes, line, limit, category, sides, start, size,
+    kind,
 ):  # fmt: skip
-    """Add one tree's groups for ``size`` rows from ``start``."""
-    patterns = np.empty((2, levels, size), np.uint32)
-    goes_left, index = np.empty(size, np.uint32), np.empty(size, np.uint32)
-    patterns[0, 0] = np.uint32(0xFFFFFFFF)
+    """Add one tree's groups for ``size`` rows from ``start``; patterns and indices are of the type of ``kind``."""
+    patterns = np.empty((2, levels, size), kind.dtype)
+    goes_left, index = np.empty(size, kind.dtype), np.empty((TOGETHER, size), kind.dtype)
+    patterns[0, 0] = ALL
+    first, found = np.empty(TOGETHER, np.int64), 0
     width = len(outputs)
     for i in range(len(program)):
         op = program[i]
@@ -217,27 +221,40 @@ def add_groups(
             decide(goes_left, codes, line, limit, category, sides, op[NODE], start)
             step(patterns, op, goes_left)
         elif op[KIND] == GROUP:
-            index_of(index, patterns, op, splits, goes_left, codes, line, limit, category, sides, start)
-            table = tables[op[TABLE] :]
+            index_of(
+                index[found], patterns, op, splits, goes_left, codes, line, limit, category, sides, start
+            )
             if row_columns:
-                _add_rows(sums, table, index, outputs, width, row_columns, start)
+                first[found] = op[TABLE]
+                found += 1
+                if found == TOGETHER:
+                    _add_rows(sums, tables, first, index, outputs, width, row_columns, start)
+                    found = 0
             else:
                 places = columns[op[FIRST_COLUMN] : op[FIRST_COLUMN] + op[COLUMNS]]
-                _add_columns(sums, table, index, outputs, width, places, start)
+                _add_columns(sums, tables[op[TABLE] :], index[0], outputs, width, places, start)
+    if found:
+        _add_rows(sums, tables, first[:found], index, outputs, width, row_columns, start)
 
 
 @njit(cache=True, nogil=True)
-def _add_rows(sums, table, index, outputs, width, row_columns, start):
-    """Add whole table rows: every used column has its place in them."""
-    flat = sums.reshape(-1)
-    stride = sums.shape[1] * row_columns
+def _add_rows(sums, tables, first, index, outputs, width, row_columns, start):
+    """Add whole table rows of several groups: every used column has its place in them."""
+    flat, size = sums.reshape(-1), np.int64(index.shape[1])
+    stride, entry, many = (
+        np.int64(sums.shape[1] * row_columns),
+        np.int64(width * row_columns),
+        np.int64(len(first)),
+    )
+    begin = np.empty(len(first), np.int64)
     for o in range(width):
-        to = start * stride + outputs[o] * row_columns
-        for r in range(len(index)):
-            at = (np.int64(index[r]) * width + o) * row_columns
-            for eight in range(0, row_columns, 8):
-                add_eight(flat, to + eight, table, at + eight)
-            to += stride
+        for eight in range(0, row_columns, 8):
+            for g in range(len(first)):
+                begin[g] = first[g] + o * row_columns + eight
+            to = start * stride + outputs[o] * row_columns + eight
+            for r in range(size):
+                add_entries(flat, np.int64(to), tables, begin, index, np.int64(r), size, many, entry)
+                to += stride
 
 
 @njit(cache=True, nogil=True)
@@ -255,13 +272,14 @@ def _add_columns(sums, table, index, outputs, width, places, start):
 @njit(cache=True, nogil=True)
 def add_batch(
     sums, starts, program, splits, columns, tables, outputs, levels, row_columns,
-    limit, category, sides, codes, line,
+    limit, category, sides, codes, line, kind,
 ):  # fmt: skip
     """Add the groups of several trees for all rows.
 
     ``sums`` has shape (rows, outputs, columns) where a table entry has a place for every used column, else
     (outputs, columns, rows). ``starts[t]`` says where tree t begins in the joined arrays: nodes, program, splits, columns,
-    tables, outputs; the last row is their end.
+    tables, outputs; the last row is their end. ``kind`` is an empty array of the type of patterns and indices: bytes where
+    no path has more columns than a byte has bits.
     """
     rows = codes.shape[1]
     for first in range(0, rows, ROWS):
@@ -272,5 +290,5 @@ def add_batch(
             add_groups(
                 sums, program[op : end[1]], splits[split : end[2]], columns[column : end[3]], levels[t],
                 tables[table : end[4]], outputs[output : end[5]], row_columns,
-                codes, line[node : end[0]], limit[node : end[0]], category[node : end[0]], sides, first, size,
+                codes, line[node : end[0]], limit[node : end[0]], category[node : end[0]], sides, first, size, kind,
             )  # fmt: skip

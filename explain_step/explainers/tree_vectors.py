@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 EIGHT = ir.VectorType(ir.DoubleType(), 8)
@@ -34,6 +35,33 @@ def add_eight(_typing, out, to, source, at):
         return context.get_dummy_value()
 
     return types.void(out, to, source, at), generate
+
+
+@intrinsic
+def add_entries(_typing, out, to, tables, first, index, row, stride, count, entry):
+    """Add to eight neighbouring doubles of ``out`` those of several tables, one after the other.
+
+    Table g begins at ``first[g]``, and the entry is ``index[g * stride + row]``, of ``entry`` doubles each. What is added
+    stays in a register.
+    """
+
+    def generate(context, builder, signature, arguments):
+        to_ = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        data = [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (2, 3, 4)]
+        tables_, first_, index_ = data
+        row_, stride_, count_, entry_ = arguments[5:9]
+        total = cgutils.alloca_once_value(builder, builder.load(to_, align=8))
+        with cgutils.for_range(builder, count_) as loop:
+            at = builder.add(builder.mul(loop.index, stride_), row_)
+            state = builder.zext(builder.load(builder.gep(index_, [at])), ir.IntType(64))
+            begin = builder.load(builder.gep(first_, [loop.index]))
+            where = builder.add(begin, builder.mul(state, entry_))
+            own = builder.bitcast(builder.gep(tables_, [where]), EIGHT.as_pointer())
+            builder.store(builder.fadd(builder.load(total), builder.load(own, align=8)), total)
+        builder.store(builder.load(total), to_, align=8)
+        return context.get_dummy_value()
+
+    return types.void(out, to, tables, first, index, row, stride, count, entry), generate
 
 
 @intrinsic
