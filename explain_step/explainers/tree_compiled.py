@@ -192,8 +192,8 @@ def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = Non
             shape = (size, outputs, width) if by_row else (outputs, width, size)
             work = [pool.submit(_sum, prepared, part, coding, shape=shape) for part in prepared.parts]
             total = np.zeros(shape)
-            for done in work:
-                total += done.result()
+            while work:  # what is added is let go: its memory serves the next part
+                total += work.pop(0).result()
             yield (total if by_row else total.transpose(2, 0, 1))[:, :, : prepared.n_used]
 
 
