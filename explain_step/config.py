@@ -75,7 +75,8 @@ class Config(BaseModel):
     max_rows : int, optional
         Explain at most this many rows (a seeded sample); what was cut is said in the report.
     budget : float, optional
-        Seconds for estimated (black-box) work, all stages together. Exact work has no budget.
+        Seconds for estimated (black-box) work, all stages together. Exact values of forests grown to the end are reckoned
+        beforehand, and made of fewer rows where they would take longer; other exact work has no budget.
     precision : float, optional
         Estimated values of more rows, then more draws for each, until half the 95% interval of the mean |value| of
         each of the first ``top_features`` columns is at most this part of the largest mean; ends earlier where the
