@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from segment_kit import linear, loan_frame
 
-from explain_step.artifacts import performance, segment_rules, segments
+from explain_step.artifacts import performance, segment_rules, segment_search, segments
 from explain_step.artifacts.proportions import Share, newcombe, share
 from explain_step.artifacts.segment_rules import cut_column
 from explain_step.config import Config
@@ -212,6 +212,19 @@ def test_search_finds_a_planted_weak_segment_and_reports_it_on_other_rows():
     again, _ = build(frame, y, **options, config={"segments": [found["rule"]]})
     shown = again["segments"].table
     assert shown.loc[shown["level"] == "yes", "n"].iloc[0] == found["n"] + found["n_search"]
+
+
+def test_search_in_more_rows_than_it_needs_still_finds_the_weak_segment(monkeypatch):
+    monkeypatch.setattr(segment_search, "MOST_ROWS", 400)
+    r = np.random.default_rng(5)
+    frame = loan_frame(6000, seed=5)
+    bad = (frame["purpose"] == "house").to_numpy()
+    y = frame["income"].to_numpy() + r.normal(size=len(frame)) * np.where(bad, 9.0, 1.0)
+    made, _ = build(frame, y, task="regression", features=["income", "age"], weights=[1.0, 0.0])
+    found = made["segment_search"].table.iloc[0]
+    assert "purpose == 'house'" in found["rule"]
+    assert 0 < found["n"] < 400
+    assert 0 < found["n_search"] < 400
 
 
 def test_search_does_not_depend_on_the_order_of_rows():

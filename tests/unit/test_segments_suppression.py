@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from explain_step.artifacts import segment_suppression
 from explain_step.artifacts.segment_rules import partition
 from explain_step.artifacts.segment_suppression import complete, withheld
 from explain_step.config import Config
@@ -31,6 +32,23 @@ def test_one_partition_cannot_be_undone_by_subtraction(counts):
     # the sum of the withheld is known, total minus the published: not small, unless all is withheld
     assert len(hidden) == 0 or hidden.sum() >= K or gone.all()
     assert complete(sizes, smallest=K).tolist() == gone.tolist()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_rows_counted_in_parts_withhold_the_same(monkeypatch, at_once):
+    r = np.random.default_rng(3)
+    for size in (60, 300):
+        frame = pd.DataFrame({c: r.choice(list("uvw"), size, p=[0.7, 0.22, 0.08]) for c in "abc"})
+        parts = cut(frame, "a", "b", ("a", "b"), "c == 'u'")
+        rows = r.choice(size, size // 2, replace=False)
+        whole = [withheld(parts, smallest=K), withheld(parts, smallest=K, rows=rows)]
+        with monkeypatch.context() as patch:
+            patch.setattr(segment_suppression, "AT_ONCE", at_once)
+            again = [withheld(parts, smallest=K), withheld(parts, smallest=K, rows=rows)]
+        assert [[g.tolist() for g in gone] for gone in whole] == [
+            [g.tolist() for g in gone] for gone in again
+        ]
+        assert any(g.any() for g in whole[1])
 
 
 @settings(max_examples=30, deadline=None)
