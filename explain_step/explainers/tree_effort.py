@@ -15,7 +15,7 @@ from explain_step.types import FloatArray, IntArray
 
 SHALLOW, MOST_TABLE = 8, 16
 """Distinct columns on the path: up to the first a leaf costs next to nothing; up to the second it can have a table."""
-PER_ROW, PER_OTHER, PER_ENTRY, PER_PAIR, PER_SORTED = 12e-9, 3e-9, 10e-9, 0.4e-9, 60e-9
+PER_ROW, PER_OTHER, PER_ENTRY, PER_PAIR, PER_SORTED = 12e-9, 3e-9, 10e-9, 0.7e-9, 60e-9
 """Processor seconds per leaf: of an explained row, a background row, an entry of a table, a pair of patterns, a row whose
 pattern is too wide for a table."""
 WITHOUT_NUMBA = 5.0

@@ -58,31 +58,33 @@ def test_evidence_lies_under_the_model_and_a_browsable_copy_on_the_run(
     assert logged.url is None  # there is no server that could show it
 
 
-def test_the_local_copy_lives_as_long_as_the_snapshot(
-    active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    X, y = rows(60)
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that temporary files of this test go to."""
     (tmp_path / "own").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+def test_the_local_copy_lives_as_long_as_the_snapshot(active_store: Store, temporary: Path) -> None:
+    X, y = rows(60)
     with mlflow.start_run():
         log(fitted())
         logged = explain_step.log_explanations(fitted(), X, y)
     assert logged.status in ("complete", "degraded")
     assert logged.snapshot is not None
-    (folder,) = (tmp_path / "own").glob("explain_step_*")
+    (folder,) = temporary.glob("explain_step_*")
     assert logged.snapshot.path.parent == folder
     assert (logged.snapshot.path / "report.html").is_file()
     del logged
     gc.collect()
-    assert list((tmp_path / "own").glob("explain_step_*")) == []
+    assert list(temporary.glob("explain_step_*")) == []
 
 
 def test_the_local_copy_stays_where_nothing_else_has_the_snapshot(
-    active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    active_store: Store, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = rows(60)
-    (tmp_path / "own").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "own"))
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("EXPLAIN_STEP_SPOOL", str(tmp_path / "file" / "spool"))
     monkeypatch.setattr(Place, "put", refuse)
@@ -92,7 +94,7 @@ def test_the_local_copy_stays_where_nothing_else_has_the_snapshot(
     assert (logged.status, logged.snapshot) == ("incomplete", None)
     assert "the spool could not be written" in logged.reason
     gc.collect()
-    (kept,) = (tmp_path / "own").glob("explain_step_*/*/manifest.json")
+    (kept,) = temporary.glob("explain_step_*/*/manifest.json")
     assert str(kept.parent) in logged.reason
 
 
