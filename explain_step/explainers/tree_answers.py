@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from explain_step.explainers.tree_kernels import ROWS, STATES, decide, index_of, leaf_patterns, step
+from explain_step.explainers.tree_kernels import STATES, leaf_patterns
+from explain_step.explainers.tree_patterns import ROWS, begin, index_of, place_of, step
 from explain_step.explainers.tree_programs import (
     FIRST_LEAF,
     GROUP,
@@ -47,26 +48,37 @@ def fill_answers(program, leaves, tests, values, width):
 def add_answers(sums, program, splits, levels, answers, values, outputs, codes, line, limit, category, sides):
     """Add one tree's output for every row; ``sums`` has shape (rows, outputs)."""
     n, width = len(sums), len(outputs)
-    patterns = np.empty((2, levels, ROWS), np.uint32)
-    goes_left, index = np.empty(ROWS, np.uint32), np.empty(ROWS, np.uint32)
+    patterns, index = np.empty(2 * levels * ROWS, np.uint32), np.empty(ROWS, np.uint32)
     for start in range(0, n, ROWS):
         size = min(ROWS, n - start)
-        patterns[0, 0, :size] = np.uint32(0xFFFFFFFF)
+        begin(patterns, size)
         for i in range(len(program)):
-            op = program[i]
-            if op[KIND] == STEP:
-                decide(goes_left[:size], codes, line, limit, category, sides, op[NODE], start)
-                step(patterns, op, goes_left[:size])
-            elif op[KIND] == GROUP:
+            if program[i, KIND] == STEP:
+                step(patterns, ROWS, levels, program, i, codes, line, limit, category, sides, start, size)
+            elif program[i, KIND] == GROUP:
                 index_of(
-                    index, patterns, op, splits, goes_left[:size], codes, line, limit, category, sides, start
+                    index,
+                    patterns,
+                    ROWS,
+                    levels,
+                    program,
+                    i,
+                    splits,
+                    codes,
+                    line,
+                    limit,
+                    category,
+                    sides,
+                    start,
+                    size,
                 )
                 for r in range(size):
                     for o in range(width):
                         sums[start + r, outputs[o]] += answers[i, index[r], o]
             else:
-                here, mask = patterns[op[SIDE], op[LEVEL]], np.uint32((1 << op[PATH]) - 1)
+                here = place_of(levels, ROWS, program[i, LEVEL], program[i, SIDE])
+                mask, node = np.uint32((1 << program[i, PATH]) - 1), program[i, NODE]
                 for r in range(size):
-                    if here[r] & mask == mask:
+                    if patterns[here + np.uint64(r)] & mask == mask:
                         for o in range(width):
-                            sums[start + r, outputs[o]] += values[op[NODE] * width + o]
+                            sums[start + r, outputs[o]] += values[node * width + o]

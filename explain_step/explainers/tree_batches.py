@@ -44,18 +44,15 @@ class Sums:
     ----------
     width : int
         Number of sums per row and output.
-    row_columns : int
-        Places in a table entry, where it has one for every used column; else 0.
     pair_of : ndarray of shape (used columns, used columns)
         Place of each pair of columns, negative where not asked for; without entries: values.
     """
 
     width: int
-    row_columns: int
     pair_of: IntArray
 
 
-NOTHING = Sums(width=0, row_columns=0, pair_of=np.zeros((0, 0), dtype=np.int64))
+NOTHING = Sums(width=0, pair_of=np.zeros((0, 0), dtype=np.int64))
 
 
 def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
@@ -79,7 +76,7 @@ def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
     layout, targets = operations, columns
     if len(sums.pair_of):
         layout, targets = tree_programs.pair_program(operations, columns, sums.pair_of)
-    entries = int(tree_programs.place_tables(layout, width_of(flat, tree), sums.row_columns))
+    entries = int(tree_programs.place_tables(layout, width_of(flat, tree)))
     deep = bool((operations[:, tree_programs.KIND] == tree_programs.DEEP).any())
     return Program(
         tree=tree, operations=operations, layout=layout, splits=splits, columns=columns, targets=targets,
@@ -165,6 +162,6 @@ def _fill(
     *_, weights, sizes = quadrature()
     tree_kernels.fill_tables(
         tables, program.operations, program.layout, program.columns, program.leaves, program.tests,
-        leaf_values(flat, program.tree), width_of(flat, program.tree), sums.row_columns, sums.pair_of, shares,
+        leaf_values(flat, program.tree), width_of(flat, program.tree), sums.pair_of, shares,
         tree_units.parents(flat.left[nodes], flat.right[nodes]), flat.place[nodes], flat.cover[nodes], weights, sizes,
     )  # fmt: skip

@@ -30,8 +30,6 @@ HELD_ENTRIES = 1 << 24
 """Most table entries that are held for further rows: 128 MiB."""
 SMALL_BLOCK = 1 << 14
 """Rows held per part of the sum where the tables are held: a block then costs nothing beside its rows."""
-WHOLE_ROWS = 16
-"""Up to so many used columns a table entry has a place for each of them."""
 KEPT_ROWS = 1 << 17
 """Background rows whose patterns are kept for every level of a deep tree."""
 SMALL_WORK = 200_000_000
@@ -67,7 +65,6 @@ class Prepared:
     others: Coding | None
     parts: tuple[tuple[Batch, ...], ...]
     sums: Sums
-    n_used: int
     outputs: int
     held: bool
 
@@ -124,8 +121,8 @@ def interactions(
     NotApplicable
         A path has more distinct columns than fit a packed pattern or, against a background, a table.
     """
-    sums = Sums(width=int(pair_of.max(initial=-1)) + 1, row_columns=0, pair_of=pair_of)
-    prepared = _prepare(ensemble, background, places=places, sums=sums, n_used=sums.width, hold=False)
+    sums = Sums(width=int(pair_of.max(initial=-1)) + 1, pair_of=pair_of)
+    prepared = _prepare(ensemble, background, places=places, sums=sums, hold=False)
     yield from values_of(prepared, rows, threads=threads)
 
 
@@ -141,14 +138,8 @@ def prepare(
     NotApplicable
         As `shapley_values`.
     """
-    padded = -(-n_used // 8) * 8
-    whole = padded <= WHOLE_ROWS
-    sums = Sums(
-        width=padded if whole else n_used,
-        row_columns=padded if whole else 0,
-        pair_of=np.zeros((0, 0), dtype=np.int64),
-    )
-    return _prepare(ensemble, background, places=places, sums=sums, n_used=n_used, hold=hold)
+    sums = Sums(width=n_used, pair_of=np.zeros((0, 0), dtype=np.int64))
+    return _prepare(ensemble, background, places=places, sums=sums, hold=hold)
 
 
 def _prepare(
@@ -157,7 +148,6 @@ def _prepare(
     *,
     places: IntArray,
     sums: Sums,
-    n_used: int,
     hold: bool,
 ) -> Prepared:
     flat = tree_codes.flatten(ensemble, places=places)
@@ -174,27 +164,24 @@ def _prepare(
     with ThreadPoolExecutor(max_workers=processors()) as pool:
         made = [[pool.submit(batch, some) for some in tree_batches.batches(programs[a:b])] for a, b in parts]
         done = tuple(tuple(one.result() for one in part) for part in made)
-    return Prepared(
-        flat=flat, others=others, parts=done, sums=sums, n_used=n_used,
-        outputs=len(ensemble.offset), held=held,
-    )  # fmt: skip
+    return Prepared(flat=flat, others=others, parts=done, sums=sums, outputs=len(ensemble.offset), held=held)
 
 
 def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
     """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
-    width, outputs, by_row = prepared.sums.width, prepared.outputs, prepared.sums.row_columns > 0
+    width, outputs = prepared.sums.width, prepared.outputs
     most = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE
     block = max(1024, min(most, VALUES_AT_ONCE // max(1, width * outputs)))
     with ThreadPoolExecutor(max_workers=threads or processors()) as pool:
         for start in range(0, rows.shape[1], block):
             coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])
             size = coding.codes.shape[1]
-            shape = (size, outputs, width) if by_row else (outputs, width, size)
+            shape = (outputs, width, -(-size // 8) * 8)  # each column begins where a line of the cache does
             work = [pool.submit(_sum, prepared, part, coding, shape=shape) for part in prepared.parts]
-            total = np.zeros(shape)
+            total = tree_batches.aligned(shape)
             while work:  # what is added is let go: its memory serves the next part
                 total += work.pop(0).result()
-            yield (total if by_row else total.transpose(2, 0, 1))[:, :, : prepared.n_used]
+            yield total[:, :, :size].transpose(2, 0, 1)
 
 
 def warm() -> None:
@@ -208,9 +195,8 @@ def warm() -> None:
     rows = np.random.default_rng(0).normal(size=(12, 8))
     predict(ensemble, rows)
     for trees in (shallow, ensemble):  # patterns of bytes, and of words
-        for n_used in (12, 24):  # tables with and without a place for every column
-            for background in (rows, None):
-                list(shapley_values(trees, rows, background, places=np.arange(12), n_used=n_used, threads=1))
+        for background in (rows, None):
+            list(shapley_values(trees, rows, background, places=np.arange(12), n_used=12, threads=1))
     pair_of = np.arange(144).reshape(12, 12)
     for background in (rows, None):
         list(interactions(ensemble, rows, background, places=np.arange(12), pair_of=pair_of, threads=1))
@@ -297,7 +283,7 @@ def _add_groups(total: FloatArray, prepared: Prepared, batch: Batch, coding: Cod
         np.concatenate([p.layout for p in programs]),
         np.concatenate([p.splits for p in programs]),
         np.concatenate([p.targets for p in programs]),
-        tables, flat.outputs[outputs], np.array([p.levels for p in programs]), sums.row_columns,
+        tables, flat.outputs[outputs], np.array([p.levels for p in programs]),
         flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes],
         np.zeros(0, np.uint32 if any(p.deep for p in programs) else np.uint8),
     )  # fmt: skip
@@ -317,7 +303,7 @@ def _add_deep(
     nodes = tree_batches.nodes_of(flat, program.tree)
     against = coding if others is None else others
     done = tree_deep.add_deep(
-        total, sums.row_columns, program.operations, program.levels, tree_batches.leaf_values(flat, program.tree),
+        total, program.operations, program.levels, tree_batches.leaf_values(flat, program.tree),
         tree_batches.outputs_of(flat, program.tree), flat.left[nodes],
         tree_units.parents(flat.left[nodes], flat.right[nodes]),
         flat.place[nodes], flat.cover[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,

@@ -13,9 +13,19 @@ import numpy as np
 from numba import njit
 
 from explain_step.explainers import tree_units
-from explain_step.explainers.tree_kernels import ALL, NONE, decide, step
-from explain_step.explainers.tree_programs import DEEP, KIND, LEVEL, MOST_PATH, NODE, PATH, SIDE, STEP
-from explain_step.explainers.tree_vectors import add_eight
+from explain_step.explainers.tree_kernels import add_table
+from explain_step.explainers.tree_patterns import EVERY, begin, narrow, place_of, step
+from explain_step.explainers.tree_programs import (
+    DEEP,
+    KIND,
+    LEVEL,
+    MOST_PATH,
+    NODE,
+    PATH,
+    SIDE,
+    STEP,
+    padded,
+)
 
 MOST_TABLE = tree_units.MOST_TABLE
 SLOTS = 1 << MOST_TABLE
@@ -27,7 +37,7 @@ PAIR_COST, ENTRY_COST = 0.4, 8.0
 
 @njit(cache=True, nogil=True)
 def add_deep(
-    sums, row_columns, program, levels, values, outputs, left, parent, place, cover, limit, category, sides,
+    sums, program, levels, values, outputs, left, parent, place, cover, limit, category, sides,
     codes, line, other_codes, other_line, path_dependent, pair_of, most_kept, quadrature,
 ):  # fmt: skip
     """Add the values of one tree's deep leaves; ``sums`` has the shape that `tree_kernels.add_batch` tells.
@@ -39,10 +49,10 @@ def add_deep(
     """
     n, m = codes.shape[1], 0 if path_dependent else other_codes.shape[1]
     kept = m if m <= most_kept else 0
-    patterns, others = np.empty((2, levels, n), np.uint32), np.empty((2, levels, kept), np.uint32)
-    patterns[0, 0], others[0, 0] = np.uint32(0xFFFFFFFF), np.uint32(0xFFFFFFFF)
+    patterns, others = np.empty(2 * levels * n, np.uint32), np.empty(2 * levels * kept, np.uint32)
+    begin(patterns, n)
+    begin(others, kept)
     anew = np.empty(m - kept, np.uint32)
-    goes_left = np.empty(max(n, m), np.uint32)
     path = np.empty(len(left), np.int64)
     slots, share = np.full(SLOTS, -1, np.int32), np.zeros(SLOTS)
     counts = np.zeros((2, SLOTS), np.int32)
@@ -52,11 +62,9 @@ def add_deep(
     for i in range(len(program)):
         op = program[i]
         if op[KIND] == STEP and needed[i]:
-            decide(goes_left[:n], codes, line, limit, category, sides, op[NODE], 0)
-            step(patterns, op, goes_left[:n])
+            step(patterns, n, levels, program, i, codes, line, limit, category, sides, 0, n)
             if kept:
-                decide(goes_left[:m], other_codes, other_line, limit, category, sides, op[NODE], 0)
-                step(others, op, goes_left[:m])
+                step(others, m, levels, program, i, other_codes, other_line, limit, category, sides, 0, m)
         if op[KIND] != DEEP:
             continue
         node, k = op[NODE], op[PATH]
@@ -64,16 +72,18 @@ def add_deep(
         count = _targets(targets, columns, k, pair_of)
         if count == 0:
             continue
-        listed, where = _distinct(patterns[op[SIDE], op[LEVEL]], k, slots)
+        begins = place_of(levels, n, op[LEVEL], op[SIDE])
+        listed, where = _distinct(patterns[begins : begins + n], k, slots)
         units = np.empty((len(listed), k * (k - 1) // 2 if len(pair_of) else k))
         if path_dependent:
             _path_units(units, listed, node, columns, k, parent, place, cover, len(pair_of) > 0, quadrature)
         else:
-            here = others[op[SIDE], op[LEVEL]]
+            begins = place_of(levels, kept, op[LEVEL], op[SIDE])
+            here = others[begins : begins + kept]
             if len(anew):
                 leaf_pattern(
-                    anew, path[:length], columns, left, place, goes_left, other_codes, other_line, limit, category, sides
-                )  # fmt: skip
+                    anew, path[:length], columns, left, place, other_codes, other_line, limit, category, sides
+                )
                 here = anew
             theirs, shares = _shares(here, k, counts)
             if len(pair_of) and k > MOST_TABLE:
@@ -85,10 +95,7 @@ def add_deep(
             else:
                 _pair_units(units, listed, theirs, shares, k, quadrature)
         mine = values[node * len(outputs) : (node + 1) * len(outputs)]
-        if row_columns:
-            _spread_rows(sums, units, where, mine, outputs, columns[:k], row_columns)
-        else:
-            _spread(sums, units, where, mine, outputs, targets[: units.shape[1]])
+        _spread(sums, units, where, mine, outputs, targets[: units.shape[1]])
     return True
 
 
@@ -127,19 +134,15 @@ def path_to(path, columns, node, parent, place):
 
 
 @njit(cache=True, nogil=True)
-def leaf_pattern(patterns, path, columns, left, place, goes_left, codes, line, limit, category, sides):
+def leaf_pattern(patterns, path, columns, left, place, codes, line, limit, category, sides):
     """Write every row's pattern at the leaf at the end of ``path``."""
-    n = len(patterns)
-    patterns[:] = np.uint32(0xFFFFFFFF)
+    patterns[:] = EVERY
     for i in range(len(path) - 1):
         node = path[i]
-        decide(goes_left[:n], codes, line, limit, category, sides, node, 0)
         j = 0
         while columns[j] != place[node]:
             j += 1
-        others, other_way = ~np.uint32(1 << j), NONE if left[node] == path[i + 1] else ALL
-        for r in range(n):
-            patterns[r] &= (goes_left[r] ^ other_way) | others
+        narrow(patterns, j, node, left[node] == path[i + 1], codes, line, limit, category, sides)
 
 
 @njit(cache=True, nogil=True)
@@ -268,42 +271,14 @@ def _path_units(units, listed, node, columns, k, parent, place, cover, pairs, qu
 
 
 @njit(cache=True, nogil=True)
-def _live(units):
-    """Return which patterns have values: a pattern has none where no background row can bring it to the leaf."""
-    live = np.zeros(len(units), np.bool_)
-    for u in range(len(units)):
-        for j in range(units.shape[1]):
-            live[u] |= units[u, j] != 0.0
-    return live
-
-
-@njit(cache=True, nogil=True)
 def _spread(sums, units, where, values, outputs, targets):
-    """Add each row's values to the places of the leaf's columns or pairs of columns."""
-    own = np.empty(len(units))
+    """Add each row's values to the places of the leaf's columns or pairs of columns, those that are asked for."""
+    asked = np.flatnonzero(targets >= 0)
+    flat, entry, first = sums.reshape(-1), padded(len(asked)), np.empty(len(asked), np.int64)
+    table = np.zeros(len(units) * entry)
     for o in range(len(outputs)):
-        for j in range(len(targets)):
-            if targets[j] >= 0:
-                for u in range(len(units)):
-                    own[u] = values[o] * units[u, j]
-                to = sums[outputs[o], targets[j]]
-                for r in range(len(where)):
-                    to[r] += own[where[r]]
-
-
-@njit(cache=True, nogil=True)
-def _spread_rows(sums, units, where, values, outputs, columns, row_columns):
-    """Add each row's values as whole rows of columns."""
-    live, flat = _live(units), sums.reshape(-1)
-    stride = sums.shape[1] * row_columns
-    for o in range(len(outputs)):
-        table = np.zeros(len(units) * row_columns)
-        for u in range(len(units)):
-            for j in range(len(columns)):
-                table[u * row_columns + columns[j]] = values[o] * units[u, j]
-        to = outputs[o] * row_columns
-        for r in range(len(where)):
-            if live[where[r]]:
-                for eight in range(0, row_columns, 8):
-                    add_eight(flat, to + eight, table, np.int64(where[r]) * row_columns + eight)
-            to += stride
+        for j in range(len(asked)):
+            first[j] = (outputs[o] * sums.shape[1] + targets[asked[j]]) * sums.shape[2]
+            for u in range(len(units)):
+                table[u * entry + j] = values[o] * units[u, asked[j]]
+        add_table(flat, first, len(asked), table, 0, entry, where, len(where))

@@ -13,73 +13,26 @@ import numpy as np
 from numba import njit
 
 from explain_step.explainers import tree_units
+from explain_step.explainers.tree_patterns import ROWS, begin, index_of, step
 from explain_step.explainers.tree_programs import (
-    BIT,
     COLUMNS,
     FIRST_COLUMN,
     FIRST_LEAF,
-    FIRST_SPLIT,
     GROUP,
     GROUP_BITS,
     KIND,
     LEAVES,
-    LEVEL,
-    NODE,
     PATH,
-    SIDE,
     SPLITS,
     STEP,
     TABLE,
+    padded,
 )
-from explain_step.explainers.tree_vectors import add_entries
+from explain_step.explainers.tree_vectors import add_columns
 
 STATES = 1 << GROUP_BITS
-ALL, NONE = np.uint32(0xFFFFFFFF), np.uint32(0)
-TOGETHER = 16
-"""Groups whose entries are added in one pass over the sums: those of a tree of depth six."""
-ROWS = 1024
-"""Rows that go through all trees of a batch together: their sums stay in the second-level cache."""
-
-
-@njit(cache=True, nogil=True)
-def decide(out, codes, line, limit, category, sides, node, start):
-    """Write whether the rows from ``start`` go left at ``node``: all bits or none, so that masks do without shifts."""
-    values = codes[line[node], start : start + len(out)]
-    if category[node]:
-        first = limit[node]
-        for r in range(len(out)):
-            out[r] = ALL if sides[first + values[r]] else NONE
-    else:
-        most = codes.dtype.type(limit[node])
-        for r in range(len(out)):
-            out[r] = ALL if values[r] <= most else NONE
-
-
-@njit(cache=True, nogil=True)
-def step(patterns, op, goes_left):
-    """Write the patterns of a step's children: the column's bit is cleared where the row goes the other way."""
-    level, bit = op[LEVEL], patterns.dtype.type(1 << op[BIT])
-    here, left, right = patterns[op[SIDE], level], patterns[0, level + 1], patterns[1, level + 1]
-    others = ~bit
-    for r in range(len(goes_left)):
-        g = goes_left[r]
-        left[r] = here[r] & (g | others)
-        right[r] = here[r] & ~(g & bit)
-
-
-@njit(cache=True, nogil=True)
-def index_of(index, patterns, op, splits, goes_left, codes, line, limit, category, sides, start):
-    """Write the rows' indices into a group's table."""
-    here = patterns[op[SIDE], op[LEVEL]]
-    mask = index.dtype.type((1 << op[PATH]) - 1)
-    n = len(goes_left)
-    for r in range(n):
-        index[r] = here[r] & mask
-    for s in range(op[SPLITS]):
-        decide(goes_left, codes, line, limit, category, sides, splits[op[FIRST_SPLIT] + s], start)
-        bit = index.dtype.type(1 << (op[PATH] + s))
-        for r in range(n):
-            index[r] |= goes_left[r] & bit
+MOST_ENTRIES = GROUP_BITS * GROUP_BITS
+"""Columns, or pairs of them, of a group at most."""
 
 
 @njit(cache=True, nogil=True)
@@ -87,19 +40,29 @@ def count_states(program, splits, levels, codes, line, limit, category, sides):
     """Return the share of background rows with each index, per group: shape (operations, 256)."""
     n = codes.shape[1]
     shares = np.zeros((len(program), STATES))
-    patterns = np.empty((2, levels, ROWS), np.uint32)
-    goes_left, index = np.empty(ROWS, np.uint32), np.empty(ROWS, np.uint32)
+    patterns, index = np.empty(2 * levels * ROWS, np.uint32), np.empty(ROWS, np.uint32)
     for start in range(0, n, ROWS):
         size = min(ROWS, n - start)
-        patterns[0, 0, :size] = np.uint32(0xFFFFFFFF)
+        begin(patterns, size)
         for i in range(len(program)):
-            op = program[i]
-            if op[KIND] == STEP:
-                decide(goes_left[:size], codes, line, limit, category, sides, op[NODE], start)
-                step(patterns, op, goes_left[:size])
-            elif op[KIND] == GROUP:
+            if program[i, KIND] == STEP:
+                step(patterns, ROWS, levels, program, i, codes, line, limit, category, sides, start, size)
+            elif program[i, KIND] == GROUP:
                 index_of(
-                    index, patterns, op, splits, goes_left[:size], codes, line, limit, category, sides, start
+                    index,
+                    patterns,
+                    ROWS,
+                    levels,
+                    program,
+                    i,
+                    splits,
+                    codes,
+                    line,
+                    limit,
+                    category,
+                    sides,
+                    start,
+                    size,
                 )
                 for r in range(size):
                     shares[i, index[r]] += 1.0
@@ -108,7 +71,7 @@ def count_states(program, splits, levels, codes, line, limit, category, sides):
 
 @njit(cache=True, nogil=True)
 def fill_tables(
-    tables, program, layout, columns, leaves, tests, values, width, row_columns, pair_of,
+    tables, program, layout, columns, leaves, tests, values, width, pair_of,
     shares, parent, place, cover, weights, sizes,
 ):  # fmt: skip
     """Add every leaf's unit values, times its own, to the tables of its group.
@@ -125,7 +88,7 @@ def fill_tables(
         if op[KIND] != GROUP or layout[i, COLUMNS] == 0:
             continue
         states = 1 << (op[PATH] + op[SPLITS])
-        entry = row_columns if row_columns else layout[i, COLUMNS]
+        entry = padded(layout[i, COLUMNS])
         table = tables[layout[i, TABLE] : layout[i, TABLE] + states * width * entry]
         places = columns[op[FIRST_COLUMN] : op[FIRST_COLUMN] + op[COLUMNS]]
         if pairs:
@@ -150,7 +113,7 @@ def fill_tables(
             else:
                 count = k
                 for j in range(k):
-                    slots[j] = places[tests[leaf, j, 0]] if row_columns else tests[leaf, j, 0]
+                    slots[j] = tests[leaf, j, 0]
             for state in range(states):
                 mine = unit[pattern_of[state]]
                 for o in range(width):
@@ -206,89 +169,75 @@ def leaf_patterns(out, tests, k, states):
 
 @njit(cache=True, nogil=True)
 def add_groups(
-    sums, program, splits, columns, levels, tables, outputs, row_columns, codes, line, limit, category, sides, start, size,
-    kind,
+    sums, program, splits, targets, levels, tables, outputs, codes, line, limit, category, sides, start, size, kind,
 ):  # fmt: skip
     """Add one tree's groups for ``size`` rows from ``start``; patterns and indices are of the type of ``kind``."""
-    patterns = np.empty((2, levels, size), kind.dtype)
-    goes_left, index = np.empty(size, kind.dtype), np.empty((TOGETHER, size), kind.dtype)
-    patterns[0, 0] = ALL
-    first, found = np.empty(TOGETHER, np.int64), 0
-    width = len(outputs)
+    patterns, index = np.empty(2 * levels * size, kind.dtype), np.empty(size, kind.dtype)
+    flat, width, first = sums.reshape(-1), len(outputs), np.empty(MOST_ENTRIES, np.int64)
+    begin(patterns, size)
     for i in range(len(program)):
-        op = program[i]
-        if op[KIND] == STEP:
-            decide(goes_left, codes, line, limit, category, sides, op[NODE], start)
-            step(patterns, op, goes_left)
-        elif op[KIND] == GROUP:
+        if program[i, KIND] == STEP:
+            step(patterns, size, levels, program, i, codes, line, limit, category, sides, start, size)
+        elif program[i, KIND] == GROUP:
             index_of(
-                index[found], patterns, op, splits, goes_left, codes, line, limit, category, sides, start
+                index,
+                patterns,
+                size,
+                levels,
+                program,
+                i,
+                splits,
+                codes,
+                line,
+                limit,
+                category,
+                sides,
+                start,
+                size,
             )
-            if row_columns:
-                first[found] = op[TABLE]
-                found += 1
-                if found == TOGETHER:
-                    _add_rows(sums, tables, first, index, outputs, width, row_columns, start)
-                    found = 0
-            else:
-                places = columns[op[FIRST_COLUMN] : op[FIRST_COLUMN] + op[COLUMNS]]
-                _add_columns(sums, tables[op[TABLE] :], index[0], outputs, width, places, start)
-    if found:
-        _add_rows(sums, tables, first[:found], index, outputs, width, row_columns, start)
+            count, at = program[i, COLUMNS], program[i, FIRST_COLUMN]
+            entry = padded(count)
+            for o in range(width):
+                for j in range(count):
+                    first[j] = (outputs[o] * sums.shape[1] + targets[at + j]) * sums.shape[2] + start
+                add_table(
+                    flat, first, count, tables, program[i, TABLE] + o * entry, width * entry, index, size
+                )
 
 
 @njit(cache=True, nogil=True)
-def _add_rows(sums, tables, first, index, outputs, width, row_columns, start):
-    """Add whole table rows of several groups: every used column has its place in them."""
-    flat, size = sums.reshape(-1), np.int64(index.shape[1])
-    stride, entry, many = (
-        np.int64(sums.shape[1] * row_columns),
-        np.int64(width * row_columns),
-        np.int64(len(first)),
-    )
-    begin = np.empty(len(first), np.int64)
-    for o in range(width):
-        for eight in range(0, row_columns, 8):
-            for g in range(len(first)):
-                begin[g] = first[g] + o * row_columns + eight
-            to = start * stride + outputs[o] * row_columns + eight
-            for r in range(size):
-                add_entries(flat, np.int64(to), tables, begin, index, np.int64(r), size, many, entry)
-                to += stride
+def add_table(out, first, count, tables, begin, entry, index, n):
+    """Add the rows' entries of a table to ``count`` columns: ``out[first[j] + r]`` for column j of row r.
 
-
-@njit(cache=True, nogil=True)
-def _add_columns(sums, table, index, outputs, width, places, start):
-    """Add the entries of a group's own columns, column by column: only what a group has is touched."""
-    entry = width * len(places)
-    for o in range(width):
-        for j in range(len(places)):
-            to = sums[outputs[o], places[j], start : start + len(index)]
-            own = table[o * len(places) + j :]
-            for r in range(len(index)):
-                to[r] += own[np.int64(index[r]) * entry]
+    An entry has `tree_programs.padded` places; that of row r is ``begin + index[r] * entry``.
+    """
+    whole = n - n % 8
+    for r in range(0, whole, 8):
+        add_columns(out, first, np.int64(count), np.int64(r), tables, np.int64(begin), np.int64(entry), index)
+    for r in range(whole, n):
+        own = begin + np.int64(index[r]) * entry
+        for j in range(count):
+            out[first[j] + r] += tables[own + j]
 
 
 @njit(cache=True, nogil=True)
 def add_batch(
-    sums, starts, program, splits, columns, tables, outputs, levels, row_columns,
-    limit, category, sides, codes, line, kind,
+    sums, starts, program, splits, targets, tables, outputs, levels, limit, category, sides, codes, line, kind,
 ):  # fmt: skip
     """Add the groups of several trees for all rows.
 
-    ``sums`` has shape (rows, outputs, columns) where a table entry has a place for every used column, else
-    (outputs, columns, rows). ``starts[t]`` says where tree t begins in the joined arrays: nodes, program, splits, columns,
-    tables, outputs; the last row is their end. ``kind`` is an empty array of the type of patterns and indices: bytes where
-    no path has more columns than a byte has bits.
+    ``sums`` has shape (outputs, columns, rows or more). ``starts[t]`` says where tree t begins in the joined arrays:
+    nodes, program, splits, targets, tables, outputs; the last row is their end. ``kind`` is an empty array of the type of
+    patterns and indices: bytes where no path has more columns than a byte has bits.
     """
     rows = codes.shape[1]
     for first in range(0, rows, ROWS):
         size = min(ROWS, rows - first)
         for t in range(len(starts) - 1):
-            node, op, split, column, table, output = starts[t]
+            node, op, split, target, table, output = starts[t]
             end = starts[t + 1]
             add_groups(
-                sums, program[op : end[1]], splits[split : end[2]], columns[column : end[3]], levels[t],
-                tables[table : end[4]], outputs[output : end[5]], row_columns,
+                sums, program[op : end[1]], splits[split : end[2]], targets[target : end[3]], levels[t],
+                tables[table : end[4]], outputs[output : end[5]],
                 codes, line[node : end[0]], limit[node : end[0]], category[node : end[0]], sides, first, size, kind,
             )  # fmt: skip

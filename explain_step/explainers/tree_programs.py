@@ -161,14 +161,20 @@ def _group(top, path, left, right, place, splits, columns, leaves, tests):
 
 
 @njit(cache=True, nogil=True)
-def place_tables(program, width, row_columns):
-    """Write where each group's table begins; return the size of all. ``row_columns`` 0: only a group's own entries."""
+def padded(columns):
+    """Return the places of a table entry for so many columns: two are loaded at once."""
+    return columns + columns % 2
+
+
+@njit(cache=True, nogil=True)
+def place_tables(program, width):
+    """Write where each group's table begins; return the size of all."""
     end = 0
     for i in range(len(program)):
         op = program[i]
         if op[KIND] == GROUP:
             op[TABLE] = end
-            end += (1 << (op[PATH] + op[SPLITS])) * width * (row_columns if row_columns else op[COLUMNS])
+            end += (1 << (op[PATH] + op[SPLITS])) * width * padded(op[COLUMNS])
     return end
 
 

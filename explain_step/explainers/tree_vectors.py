@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-EIGHT = ir.VectorType(ir.DoubleType(), 8)
+EIGHT, TWO = ir.VectorType(ir.DoubleType(), 8), ir.VectorType(ir.DoubleType(), 2)
 
 
 def _place(context, builder, kind, array, at):
@@ -38,30 +38,55 @@ def add_eight(_typing, out, to, source, at):
 
 
 @intrinsic
-def add_entries(_typing, out, to, tables, first, index, row, stride, count, entry):
-    """Add to eight neighbouring doubles of ``out`` those of several tables, one after the other.
+def add_columns(_typing, out, first, count, row, tables, begin, entry, index):
+    """Add to ``count`` columns of ``out``, for eight rows each, the rows' entries of a table.
 
-    Table g begins at ``first[g]``, and the entry is ``index[g * stride + row]``, of ``entry`` doubles each. What is added
-    stays in a register.
+    Column j of ``out`` begins at ``first[j]``, and the entry of row r is ``begin + index[r] * entry``. Two columns of an
+    entry are loaded together and then brought in the order of the rows, which costs less than gathering single numbers.
     """
 
     def generate(context, builder, signature, arguments):
-        to_ = _place(context, builder, signature.args[0], arguments[0], arguments[1])
-        data = [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (2, 3, 4)]
-        tables_, first_, index_ = data
-        row_, stride_, count_, entry_ = arguments[5:9]
-        total = cgutils.alloca_once_value(builder, builder.load(to_, align=8))
-        with cgutils.for_range(builder, count_) as loop:
-            at = builder.add(builder.mul(loop.index, stride_), row_)
-            state = builder.zext(builder.load(builder.gep(index_, [at])), ir.IntType(64))
-            begin = builder.load(builder.gep(first_, [loop.index]))
-            where = builder.add(begin, builder.mul(state, entry_))
-            own = builder.bitcast(builder.gep(tables_, [where]), EIGHT.as_pointer())
-            builder.store(builder.fadd(builder.load(total), builder.load(own, align=8)), total)
-        builder.store(builder.load(total), to_, align=8)
+        data = [
+            context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1, 4, 7)
+        ]
+        out_, first_, tables_, index_ = data
+        count_, row_, begin_, entry_ = (arguments[i] for i in (2, 3, 5, 6))
+        one = ir.Constant(row_.type, 1)
+        entries = []
+        for r in range(8):
+            at = builder.add(row_, ir.Constant(row_.type, r))
+            state = builder.zext(builder.load(builder.gep(index_, [at])), row_.type)
+            entries.append(builder.gep(tables_, [builder.add(begin_, builder.mul(state, entry_))]))
+
+        def add(column, values):
+            start = builder.load(builder.gep(first_, [column]))
+            to_ = builder.bitcast(builder.gep(out_, [builder.add(start, row_)]), EIGHT.as_pointer())
+            builder.store(builder.fadd(builder.load(to_, align=8), values), to_, align=8)
+
+        with cgutils.for_range(builder, builder.lshr(builder.add(count_, one), one)) as loop:
+            column = builder.shl(loop.index, one)
+            pairs = [builder.bitcast(builder.gep(e, [column]), TWO.as_pointer()) for e in entries]
+            loaded = [builder.load(p, align=8) for p in pairs]
+            even, odd = _joined(builder, loaded[::2]), _joined(builder, loaded[1::2])
+            add(column, builder.shuffle_vector(even, odd, _lanes([0, 8, 2, 10, 4, 12, 6, 14])))
+            column = builder.add(column, one)
+            with builder.if_then(builder.icmp_signed("<", column, count_), likely=True):
+                add(column, builder.shuffle_vector(even, odd, _lanes([1, 9, 3, 11, 5, 13, 7, 15])))
         return context.get_dummy_value()
 
-    return types.void(out, to, tables, first, index, row, stride, count, entry), generate
+    return types.void(out, first, count, row, tables, begin, entry, index), generate
+
+
+def _lanes(which):
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(which)), which)
+
+
+def _joined(builder, parts):
+    """Return vectors of equal length, a power of two of them, as one."""
+    while len(parts) > 1:
+        lanes = _lanes(list(range(2 * parts[0].type.count)))
+        parts = [builder.shuffle_vector(a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 @intrinsic

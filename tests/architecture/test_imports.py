@@ -123,7 +123,17 @@ ROOMS: dict[str, set[str]] = {
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
 KERNELS = {
     f"explainers/tree_{name}.py"
-    for name in ("kernels", "units", "deep", "programs", "answers", "vectors", "mask_kernels", "walk_kernels")
+    for name in (
+        "kernels",
+        "patterns",
+        "units",
+        "deep",
+        "programs",
+        "answers",
+        "vectors",
+        "mask_kernels",
+        "walk_kernels",
+    )
 }
 PLUGINS = {
     "evaluator.py": {"mlflow"},
