@@ -95,8 +95,10 @@ def ours(ensemble: Ensemble, X: pd.DataFrame, background: pd.DataFrame | None = 
     parts = tree_compiled.shapley_values(
         ensemble, ensemble.encode(X), against, places=places, n_used=len(used)
     )
-    values = np.zeros((len(X), X.shape[1]))
-    values[:, used] = np.concatenate(list(parts))[:, 0]
+    values, start = np.zeros((len(X), X.shape[1])), 0
+    for part in parts:
+        values[start : start + len(part), used] = part[:, 0]
+        start += len(part)
     return values
 
 

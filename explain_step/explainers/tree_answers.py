@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from explain_step.explainers.tree_kernels import STATES, leaf_patterns
-from explain_step.explainers.tree_patterns import ROWS, begin, index_of, place_of, step
+from explain_step.explainers.tree_patterns import ROWS, follow_from_root, index_of, place_of, step
 from explain_step.explainers.tree_programs import (
     FIRST_LEAF,
     GROUP,
@@ -51,7 +51,7 @@ def add_answers(sums, program, splits, levels, answers, values, outputs, codes, 
     patterns, index = np.empty(2 * levels * ROWS, np.uint32), np.empty(ROWS, np.uint32)
     for start in range(0, n, ROWS):
         size = min(ROWS, n - start)
-        begin(patterns, size)
+        follow_from_root(patterns, size)
         for i in range(len(program)):
             if program[i, KIND] == STEP:
                 step(patterns, ROWS, levels, program, i, codes, line, limit, category, sides, start, size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers.tree_codes import Coding, FlatEnsemble
+from explain_step.explainers.tree_codes import Codes, Coding, FlatEnsemble
 from explain_step.explainers.tree_quadrature import quadrature
 from explain_step.types import FloatArray, IntArray
 
@@ -50,6 +50,25 @@ class Sums:
 
     width: int
     pair_of: IntArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Trees that rows go through together, joined; see `tree_kernels.add_batch`.
+
+    ``tables`` are None where they are made anew for every block of rows. ``nodes`` are the trees' among all.
+    """
+
+    programs: tuple[Program, ...]
+    starts: IntArray
+    nodes: slice
+    operations: IntArray
+    splits: IntArray
+    targets: IntArray
+    levels: IntArray
+    outputs: IntArray
+    tables: FloatArray | None
+    kind: Codes
 
 
 NOTHING = Sums(width=0, pair_of=np.zeros((0, 0), dtype=np.int64))
@@ -102,6 +121,26 @@ def batches(programs: list[Program]) -> Iterator[list[Program]]:
         batch.append(program)
     if batch:
         yield batch
+
+
+def joined(
+    flat: FlatEnsemble, programs: list[Program], *, others: Coding | None, sums: Sums, held: bool
+) -> Batch:
+    """Return trees as a batch, with their tables where they are ``held``."""
+    starts = sizes_of(flat, programs)
+    first, last = programs[0].tree, programs[-1].tree
+    return Batch(
+        programs=tuple(programs),
+        starts=starts,
+        nodes=slice(int(flat.start[first]), int(flat.start[last + 1])),
+        operations=np.concatenate([p.layout for p in programs]),
+        splits=np.concatenate([p.splits for p in programs]),
+        targets=np.concatenate([p.targets for p in programs]),
+        levels=np.array([p.levels for p in programs]),
+        outputs=flat.outputs[flat.output_start[first] : flat.output_start[last + 1]],
+        tables=tables_of(flat, programs, starts, others=others, sums=sums) if held else None,
+        kind=np.zeros(0, np.uint32 if any(p.deep for p in programs) else np.uint8),
+    )
 
 
 def nodes_of(flat: FlatEnsemble, tree: int) -> slice:

@@ -1,7 +1,8 @@
 """The tree engine on compiled kernels: the values of `tree.interventional`, many times faster, where Numba is.
 
 The numbers agree with those of the NumPy engine to rounding. They do not depend on the number of threads or
-on blocks of rows: the trees are summed in `CHUNKS` parts, the parts in their order.
+on blocks of rows: each row's trees are added in their order. Threads share the rows; where trees have deep leaves, whose
+work is one for all rows, they share the trees, which are then summed in `CHUNKS` parts, the parts in their order.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ import numpy as np
 from explain_step.errors import NotApplicable
 from explain_step.explainers import tree_batches, tree_codes
 from explain_step.explainers.ensembles import Ensemble, Tree, frozen_tree
-from explain_step.explainers.tree_batches import Program, Sums
+from explain_step.explainers.tree_batches import Batch, Program, Sums
 from explain_step.explainers.tree_codes import Coding, FlatEnsemble
 from explain_step.explainers.tree_quadrature import quadrature
 from explain_step.types import FloatArray, IntArray
 
 CHUNKS = 16
-"""The trees are summed in this many parts, then the parts in order, whatever the number of threads."""
+"""Parts of the sum of trees with deep leaves, whatever the number of threads."""
+SHARES = 4
+"""Runs of rows per thread: one that is done early takes another."""
 ROWS_AT_ONCE, VALUES_AT_ONCE = 1 << 16, 1 << 23
-"""Rows and attributions held per part of the sum; further rows are done block by block."""
+"""Rows and attributions held at once, per part of the sum; further rows are done block by block."""
 HELD_ENTRIES = 1 << 24
 """Most table entries that are held for further rows: 128 MiB."""
 SMALL_BLOCK = 1 << 14
-"""Rows held per part of the sum where the tables are held: a block then costs nothing beside its rows."""
+"""Rows held at once where the tables are held: a block then costs nothing beside its rows."""
 KEPT_ROWS = 1 << 17
 """Background rows whose patterns are kept for every level of a deep tree."""
 SMALL_WORK = 200_000_000
@@ -49,15 +52,6 @@ def worthwhile(ensemble: Ensemble, *, rows: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """Trees that rows go through together; ``tables`` are None where they are made anew for every block of rows."""
-
-    programs: tuple[Program, ...]
-    starts: IntArray
-    tables: FloatArray | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """An ensemble against a background, ready for any number of rows; see `prepare`."""
 
@@ -67,6 +61,7 @@ class Prepared:
     sums: Sums
     outputs: int
     held: bool
+    deep: bool
 
 
 def shapley_values(
@@ -156,32 +151,55 @@ def _prepare(
     held = hold and sum(p.entries for p in programs) <= HELD_ENTRIES
 
     def batch(some: list[Program]) -> Batch:
-        starts = tree_batches.sizes_of(flat, some)
-        tables = tree_batches.tables_of(flat, some, starts, others=others, sums=sums) if held else None
-        return Batch(programs=tuple(some), starts=starts, tables=tables)
+        return tree_batches.joined(flat, some, others=others, sums=sums, held=held)
 
-    parts = tree_codes.chunks(len(programs), parts=CHUNKS)
+    deep = any(p.deep for p in programs)
+    parts = tree_codes.chunks(len(programs), parts=CHUNKS if deep else 1)
     with ThreadPoolExecutor(max_workers=processors()) as pool:
         made = [[pool.submit(batch, some) for some in tree_batches.batches(programs[a:b])] for a, b in parts]
         done = tuple(tuple(one.result() for one in part) for part in made)
-    return Prepared(flat=flat, others=others, parts=done, sums=sums, outputs=len(ensemble.offset), held=held)
+    return Prepared(
+        flat=flat, others=others, parts=done, sums=sums, outputs=len(ensemble.offset), held=held, deep=deep
+    )
 
 
 def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
     """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
-    width, outputs = prepared.sums.width, prepared.outputs
-    most = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE
-    block = max(1024, min(most, VALUES_AT_ONCE // max(1, width * outputs)))
-    with ThreadPoolExecutor(max_workers=threads or processors()) as pool:
+    most, workers = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE, threads or processors()
+    block = max(1024, min(most, VALUES_AT_ONCE // max(1, prepared.sums.width * prepared.outputs)))
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         for start in range(0, rows.shape[1], block):
             coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])
             size = coding.codes.shape[1]
-            shape = (outputs, width, -(-size // 8) * 8)  # each column begins where a line of the cache does
-            work = [pool.submit(_sum, prepared, part, coding, shape=shape) for part in prepared.parts]
-            total = tree_batches.aligned(shape)
-            while work:  # what is added is let go: its memory serves the next part
-                total += work.pop(0).result()
+            # each column begins where a line of the cache does
+            total = tree_batches.aligned((prepared.outputs, prepared.sums.width, -(-size // 8) * 8))
+            if prepared.deep:
+                _add_parts(total, prepared, coding, pool)
+            else:
+                _add_rows(total, prepared, coding, pool, workers=workers)
             yield total[:, :, :size].transpose(2, 0, 1)
+
+
+def _add_rows(
+    total: FloatArray, prepared: Prepared, coding: Coding, pool: ThreadPoolExecutor, *, workers: int
+) -> None:
+    """Add all trees; threads share the making of tables, a batch each, and then the rows."""
+    from explain_step.explainers.tree_patterns import ROWS
+
+    size = coding.codes.shape[1]
+    shares = tree_codes.chunks(-(-size // ROWS), parts=SHARES * workers)
+    (batches,) = prepared.parts
+    for first in range(0, len(batches), len(batches) if prepared.held else workers):
+        some = batches[first : first + (len(batches) if prepared.held else workers)]
+        tables = list(pool.map(lambda batch: _tables(prepared, batch), some))
+
+        def add(share: tuple[int, int], ready: list[tuple[Batch, FloatArray]]) -> None:
+            for batch, made in ready:
+                _add_groups(
+                    total, prepared, batch, made, coding, rows=(share[0] * ROWS, min(share[1] * ROWS, size))
+                )
+
+        list(pool.map(add, shares, [list(zip(some, tables, strict=True))] * len(shares)))
 
 
 def warm() -> None:
@@ -255,37 +273,48 @@ def predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
     return out
 
 
-def _sum(
-    prepared: Prepared, part: tuple[Batch, ...], coding: Coding, *, shape: tuple[int, int, int]
-) -> FloatArray:
-    """Return the summed values of some trees."""
-    total = tree_batches.aligned(shape)
-    for batch in part:
-        _add_groups(total, prepared, batch, coding)
-        for program in batch.programs:
-            if program.deep:
-                _add_deep(total, prepared.flat, program, coding, prepared.others, sums=prepared.sums)
-    return total
+def _add_parts(total: FloatArray, prepared: Prepared, coding: Coding, pool: ThreadPoolExecutor) -> None:
+    """Add all trees; threads share the parts, which have sums of their own until they are added in order."""
+
+    def summed(part: tuple[Batch, ...]) -> FloatArray:
+        own = tree_batches.aligned(total.shape)
+        for batch in part:
+            _add_groups(
+                own, prepared, batch, _tables(prepared, batch), coding, rows=(0, coding.codes.shape[1])
+            )
+            for program in batch.programs:
+                if program.deep:
+                    _add_deep(own, prepared.flat, program, coding, prepared.others, sums=prepared.sums)
+        return own
+
+    work = [pool.submit(summed, part) for part in prepared.parts]
+    while work:  # what is added is let go: its memory serves the next part
+        total += work.pop(0).result()
 
 
-def _add_groups(total: FloatArray, prepared: Prepared, batch: Batch, coding: Coding) -> None:
+def _tables(prepared: Prepared, batch: Batch) -> FloatArray:
+    if batch.tables is not None:
+        return batch.tables
+    return tree_batches.tables_of(
+        prepared.flat, batch.programs, batch.starts, others=prepared.others, sums=prepared.sums
+    )
+
+
+def _add_groups(
+    total: FloatArray,
+    prepared: Prepared,
+    batch: Batch,
+    tables: FloatArray,
+    coding: Coding,
+    *,
+    rows: tuple[int, int],
+) -> None:
     from explain_step.explainers import tree_kernels
 
-    flat, programs, sums = prepared.flat, batch.programs, prepared.sums
-    tables = batch.tables
-    if tables is None:
-        tables = tree_batches.tables_of(flat, programs, batch.starts, others=prepared.others, sums=sums)
-    first, last = programs[0].tree, programs[-1].tree
-    nodes = slice(flat.start[first], flat.start[last + 1])
-    outputs = slice(flat.output_start[first], flat.output_start[last + 1])
+    flat, nodes = prepared.flat, batch.nodes
     tree_kernels.add_batch(
-        total, batch.starts,
-        np.concatenate([p.layout for p in programs]),
-        np.concatenate([p.splits for p in programs]),
-        np.concatenate([p.targets for p in programs]),
-        tables, flat.outputs[outputs], np.array([p.levels for p in programs]),
-        flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes],
-        np.zeros(0, np.uint32 if any(p.deep for p in programs) else np.uint8),
+        total, batch.starts, batch.operations, batch.splits, batch.targets, tables, batch.outputs, batch.levels,
+        flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes], batch.kind, *rows,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from numba import njit
 
 from explain_step.explainers import tree_units
 from explain_step.explainers.tree_kernels import add_table
-from explain_step.explainers.tree_patterns import EVERY, begin, narrow, place_of, step
+from explain_step.explainers.tree_patterns import EVERY, follow_from_root, narrow, place_of, step
 from explain_step.explainers.tree_programs import (
     DEEP,
     KIND,
@@ -50,8 +50,8 @@ def add_deep(
     n, m = codes.shape[1], 0 if path_dependent else other_codes.shape[1]
     kept = m if m <= most_kept else 0
     patterns, others = np.empty(2 * levels * n, np.uint32), np.empty(2 * levels * kept, np.uint32)
-    begin(patterns, n)
-    begin(others, kept)
+    follow_from_root(patterns, n)
+    follow_from_root(others, kept)
     anew = np.empty(m - kept, np.uint32)
     path = np.empty(len(left), np.int64)
     slots, share = np.full(SLOTS, -1, np.int32), np.zeros(SLOTS)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from explain_step.explainers import tree_units
-from explain_step.explainers.tree_patterns import ROWS, begin, index_of, step
+from explain_step.explainers.tree_patterns import ROWS, follow_from_root, index_of, step
 from explain_step.explainers.tree_programs import (
     COLUMNS,
     FIRST_COLUMN,
@@ -43,7 +43,7 @@ def count_states(program, splits, levels, codes, line, limit, category, sides):
     patterns, index = np.empty(2 * levels * ROWS, np.uint32), np.empty(ROWS, np.uint32)
     for start in range(0, n, ROWS):
         size = min(ROWS, n - start)
-        begin(patterns, size)
+        follow_from_root(patterns, size)
         for i in range(len(program)):
             if program[i, KIND] == STEP:
                 step(patterns, ROWS, levels, program, i, codes, line, limit, category, sides, start, size)
@@ -174,7 +174,7 @@ def add_groups(
     """Add one tree's groups for ``size`` rows from ``start``; patterns and indices are of the type of ``kind``."""
     patterns, index = np.empty(2 * levels * size, kind.dtype), np.empty(size, kind.dtype)
     flat, width, first = sums.reshape(-1), len(outputs), np.empty(MOST_ENTRIES, np.int64)
-    begin(patterns, size)
+    follow_from_root(patterns, size)
     for i in range(len(program)):
         if program[i, KIND] == STEP:
             step(patterns, size, levels, program, i, codes, line, limit, category, sides, start, size)
@@ -222,22 +222,21 @@ def add_table(out, first, count, tables, begin, entry, index, n):
 
 @njit(cache=True, nogil=True)
 def add_batch(
-    sums, starts, program, splits, targets, tables, outputs, levels, limit, category, sides, codes, line, kind,
+    sums, starts, program, splits, targets, tables, outputs, levels, limit, category, sides, codes, line, kind, begin, end,
 ):  # fmt: skip
-    """Add the groups of several trees for all rows.
+    """Add the groups of several trees for the rows from ``begin`` to before ``end``.
 
     ``sums`` has shape (outputs, columns, rows or more). ``starts[t]`` says where tree t begins in the joined arrays:
     nodes, program, splits, targets, tables, outputs; the last row is their end. ``kind`` is an empty array of the type of
     patterns and indices: bytes where no path has more columns than a byte has bits.
     """
-    rows = codes.shape[1]
-    for first in range(0, rows, ROWS):
-        size = min(ROWS, rows - first)
+    for first in range(begin, end, ROWS):
+        size = min(ROWS, end - first)
         for t in range(len(starts) - 1):
             node, op, split, target, table, output = starts[t]
-            end = starts[t + 1]
+            after = starts[t + 1]
             add_groups(
-                sums, program[op : end[1]], splits[split : end[2]], targets[target : end[3]], levels[t],
-                tables[table : end[4]], outputs[output : end[5]],
-                codes, line[node : end[0]], limit[node : end[0]], category[node : end[0]], sides, first, size, kind,
+                sums, program[op : after[1]], splits[split : after[2]], targets[target : after[3]], levels[t],
+                tables[table : after[4]], outputs[output : after[5]],
+                codes, line[node : after[0]], limit[node : after[0]], category[node : after[0]], sides, first, size, kind,
             )  # fmt: skip

@@ -25,7 +25,7 @@ def place_of(levels, room, level, side):
 
 
 @njit(cache=True, nogil=True)
-def begin(patterns, n):
+def follow_from_root(patterns, n):
     """Write the root's patterns: nothing is failed yet."""
     for r in range(np.uint64(n)):
         patterns[r] = patterns.dtype.type(EVERY)
