@@ -21,6 +21,8 @@ from explain_step.types import FloatArray, IntArray
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 MOST_SHORT = np.iinfo(np.uint16).max - 2
 """More thresholds in one column than this need codes of 32 bits."""
+MOST_COUNTED = 512
+"""Up to so many thresholds are compared one by one, eight rows at once, which is quicker than a search for each row."""
 MISSING_CATEGORY, OTHER_CATEGORY, FIRST_CATEGORY = 0, 1, 2
 
 
@@ -189,7 +191,7 @@ def encode(flat: FlatEnsemble, encoded: FloatArray) -> Coding:
             lines.append(_category_codes(values, int(flat.most_category[c])).astype(dtype))
         if len(kinds) == 0 or kinds[0] == 2:
             continue
-        codes = (np.searchsorted(flat.thresholds[c], values) + 1).astype(dtype)
+        codes = _number_codes(values, flat.thresholds[c], dtype=dtype)
         if not missing.any():
             line_of[:2, c] = len(lines)
             lines.append(codes)
@@ -199,6 +201,18 @@ def encode(flat: FlatEnsemble, encoded: FloatArray) -> Coding:
             lines.append(np.where(missing, dtype(code), codes))
     table = np.stack(lines) if lines else np.zeros((0, encoded.shape[1]), dtype=dtype)
     return Coding(codes=table, line=np.where(inner, line_of[kind, column], -1))
+
+
+def _number_codes(values: FloatArray, thresholds: FloatArray, *, dtype: type) -> Codes:
+    """Return the number of thresholds below each value, plus one; what missing values get is replaced."""
+    if len(thresholds) > MOST_COUNTED:
+        return (np.searchsorted(thresholds, values) + 1).astype(dtype)
+    from explain_step.explainers import tree_patterns
+
+    codes: Codes = np.empty(len(values), dtype)
+    padded = np.append(thresholds, np.full(-len(thresholds) % 4, np.inf))
+    tree_patterns.write_codes(codes, np.ascontiguousarray(values, dtype=np.float64), padded)
+    return codes
 
 
 def _category_codes(values: FloatArray, most: int) -> IntArray:

@@ -19,6 +19,24 @@ EVERY = np.uint32(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
+def write_codes(codes, values, thresholds):
+    """Write the number of thresholds below each value, plus one; 1 for NaN. A multiple of four thresholds are given."""
+    below = np.empty(ROWS, np.int64)
+    for start in range(0, len(values), ROWS):
+        some = values[start : start + ROWS]
+        below[:] = 1
+        for t in range(0, len(thresholds), 4):
+            a, b, c, d = thresholds[t], thresholds[t + 1], thresholds[t + 2], thresholds[t + 3]
+            for r in range(len(some)):
+                value = some[r]
+                below[r] += (
+                    np.int64(a < value) + np.int64(b < value) + np.int64(c < value) + np.int64(d < value)
+                )
+        for r in range(len(some)):
+            codes[start + r] = below[r]
+
+
+@njit(cache=True, nogil=True)
 def place_of(levels, room, level, side):
     """Return where the patterns of a level begin, each level having ``room`` for rows."""
     return np.uint64((side * levels + level) * room)

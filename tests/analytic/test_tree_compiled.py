@@ -130,6 +130,17 @@ def test_columns_of_more_thresholds_than_short_codes_hold(monkeypatch):
     assert compiled(ensemble, rows, background).tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 30, 512, 513])
+def test_codes_are_the_number_of_thresholds_below_a_value_plus_one(number):
+    rng = np.random.default_rng(number)
+    thresholds = np.unique([*CELLS[:-1], *rng.normal(size=number)])[:number]
+    values = np.concatenate([CELLS[:-1], -CELLS[:-1], rng.normal(size=2000), thresholds])
+    wanted = (thresholds[None, :] < values[:, None]).sum(axis=1) + 1
+    found = tree_codes._number_codes(values, thresholds, dtype=np.uint16)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("depth", [6, 10], ids=["threads share rows", "threads share trees"])
 def test_batches_of_trees_and_threads_change_no_bit(monkeypatch, depth):
     ensemble, rows, background = case(6, columns=9, depth=depth, trees=40)
