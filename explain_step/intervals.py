@@ -20,7 +20,7 @@ EXPANSION_ROWS = 100
 MOST_SKEWNESS, MOST_KURTOSIS = 0.3, 0.05
 """From so many rows, and for means whose own skewness and excess kurtosis are at most this, the quantiles of the
 studentised mean come from its expansion: resampling would change nothing but the time. Of eight distributions with 100, 250
-and 500 rows, where these bounds let the expansion in, its coverage was within half a point of the resamples' (lognormal: 0.7)."""
+and 500 rows, its coverage was within half a point of the resamples' where they let it in (0.7 for lognormal ones)."""
 BOOTSTRAP_ROWS = 20_000
 """Above this many rows they always do."""
 

@@ -11,7 +11,8 @@ first, which is not counted:
 - shapash: ``compile`` on all rows and ``generate_report``;
 - explainerdashboard: the explainer on all rows and ``save_html``.
 
-Wall seconds and processor seconds of all threads, and the ratio of the wall times to the step's.
+Wall seconds and processor seconds of all threads, and the ratio of the wall times to the step's. A peer that has not ended
+after ``--limit`` seconds, its first 100 rows and the start of its process included, is ended.
 """
 
 from __future__ import annotations
@@ -60,10 +61,13 @@ def cache_bytecode(python: str) -> None:
     subprocess.run([python, "-c", script, str(HERE.parents[1] / "explain_step")], check=True)
 
 
-def measure(python: str, peer: str, folder: Path, *, rows: int) -> dict[str, object]:
-    """Run one peer in a process of its own and return what it printed last."""
+def measure(python: str, peer: str, folder: Path, *, rows: int, limit: float) -> dict[str, object] | None:
+    """Run one peer in a process of its own and return what it printed last; nothing where it has not ended in time."""
     command = [python, "-W", "ignore", str(HERE / "peer.py"), peer, str(folder), str(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         raise SystemExit(f"{peer} failed:\n{done.stderr[-3000:]}")
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
@@ -79,6 +83,7 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=500)
     parser.add_argument("--shapash-python")
     parser.add_argument("--dashboard-python")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a peer is ended")
     parser.add_argument(
         "--cached", action="store_true", help="leave the bytecode of what is installed as it is"
     )
@@ -93,7 +98,13 @@ def main() -> None:
             cache_bytecode(python)
         first = 0.0
         for peer, python in peers.items():
-            found = measure(python, peer, Path(name), rows=given.rows)
+            found = measure(python, peer, Path(name), rows=given.rows, limit=given.limit)
+            if found is None:
+                more_than = f"more than {given.limit:.0f} s"
+                sys.stdout.write(
+                    f"| {peer} | {more_than} | | more than {given.limit / first:.0f} | ended by us |\n"
+                )
+                continue
             wall, processor = float(str(found["wall"])), float(str(found["processor"]))
             first = first or wall
             sys.stdout.write(
