@@ -4,8 +4,9 @@ Adult census (48,842 real rows, shipped in the wheel of shapiq), 12 mixed column
 numbers, one-hot categories), 100 background rows as shap's maskers take by default. The categories are codes, so that
 shap, which asks with plain arrays, has nothing to convert. The truth is exact: all 4,096 coalitions. An error is the root
 mean square of the differences to it, over the root mean square of the exact values. What is compared is processor time of
-all threads: of each rival's setting, and of ours at the same error (interpolated between numbers of pairs in logarithms
-of both). The floor is the time of predicting as many rows in one call.
+all threads, and the number of predicted rows, which is the same on every machine: of each rival's setting, and of ours at
+the same error (interpolated between numbers of pairs in logarithms of both). The floor is the time of predicting as many
+rows in one call.
 """
 
 from __future__ import annotations
@@ -108,16 +109,17 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def at_error(curve: list[tuple[float, float]], wanted: float) -> tuple[float, str]:
-    """Return our time at an error: interpolated, or that of the nearest measured end."""
-    errors, times = (np.log(v) for v in zip(*curve, strict=True))
+def at_error(curve: list[tuple[float, float, float]], wanted: float) -> tuple[float, float, str]:
+    """Return our time and predicted rows at an error: interpolated, or those of the nearest measured end."""
+    errors, times, rows = (np.log(v) for v in zip(*curve, strict=True))
     order = np.argsort(errors)
     note = ""
     if np.log(wanted) < errors.min():
-        note = " (more exact than our longest run, whose time this is)"
+        note = " (more exact than our longest run, which this is)"
     if np.log(wanted) > errors.max():
-        note = " (less exact than our shortest run, whose time this is)"
-    return float(np.exp(np.interp(np.log(wanted), errors[order], times[order]))), note
+        note = " (less exact than our shortest run, which this is)"
+    found = (float(np.exp(np.interp(np.log(wanted), errors[order], v[order]))) for v in (times, rows))
+    return (*found, note)
 
 
 def measure(kind: str, rows: int, *, most: int) -> None:
@@ -127,7 +129,10 @@ def measure(kind: str, rows: int, *, most: int) -> None:
     subject, config = subject_of(model, X, rows=rows, kind=kind)
     answer = model.predict_proba if kind == "mlp" else model.decision_function
 
+    asked_of = [0]
+
     def plain(values: np.ndarray) -> np.ndarray:
+        asked_of[0] += len(values)
         return np.asarray(answer(values)).reshape(len(values), -1)[:, -1]
 
     many = X.sample(20_000, replace=True, random_state=2)
@@ -147,7 +152,7 @@ def measure(kind: str, rows: int, *, most: int) -> None:
         seconds = float(np.mean([t for t, _ in runs]))
         error = float(np.sqrt(np.mean([off(v, truth) ** 2 for _, (v, _) in runs])))
         asked = runs[0][1][1]
-        curve.append((error, seconds))
+        curve.append((error, seconds, asked))
         say(
             f"  ours, {pairs:5d} pairs   error {error:7.2%}  {seconds:8.2f} s  {asked:10,} predicted rows, "
             f"{seconds / (asked * floor):.2f} times their floor"
@@ -157,29 +162,30 @@ def measure(kind: str, rows: int, *, most: int) -> None:
         explainer = shap.PermutationExplainer(plain, shap.maskers.Independent(B, max_samples=len(B)), seed=0)
         evaluations = count * (2 * shown.shape[1] + 1)
         explainer(shown[:1], max_evals=evaluations, silent=True)  # compiles
+        asked_of[0] = 0
         seconds, found = clocked(lambda e=explainer, n=evaluations: e(shown, max_evals=n, silent=True).values)
-        _line(f"shap.PermutationExplainer, {count} permutations", off(found, truth), seconds, curve)
+        name = f"shap.PermutationExplainer, {count} permutations"
+        _line(name, off(found, truth), seconds, asked_of[0], curve)
     for count in COALITIONS:
         kernel = shap.KernelExplainer(plain, B)
         kernel.shap_values(shown[:1], nsamples=count, silent=True, l1_reg=False)
+        asked_of[0] = 0
         with caller_state_kept():
             np.random.seed(0)  # noqa: NPY002 - what shap draws from
             seconds, found = clocked(
                 lambda e=kernel, n=count: e.shap_values(shown, nsamples=n, silent=True, l1_reg=False)
             )
         error = off(np.asarray(found).reshape(truth.shape), truth)
-        _line(
-            f"shap.KernelExplainer, {count} coalitions",
-            off(np.asarray(found).reshape(truth.shape), truth),
-            seconds,
-            curve,
-        )
+        _line(f"shap.KernelExplainer, {count} coalitions", error, seconds, asked_of[0], curve)
 
 
-def _line(name: str, error: float, seconds: float, curve: list[tuple[float, float]]) -> None:
-    mine, note = at_error(curve, error)
+def _line(
+    name: str, error: float, seconds: float, rows: int, curve: list[tuple[float, float, float]]
+) -> None:
+    mine, asked, note = at_error(curve, error)
     say(
-        f"  {name:42s} error {error:7.2%}  {seconds:8.2f} s; ours at this error {mine:7.2f} s: {seconds / mine:6.1f} x{note}"
+        f"  {name:42s} error {error:7.2%}  {seconds:8.2f} s, {rows:10,} predicted rows; ours at this error "
+        f"{mine:7.2f} s, {asked:10,.0f} rows: {seconds / mine:6.1f} x in time, {rows / asked:6.1f} x in rows{note}"
     )
 
 

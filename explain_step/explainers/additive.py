@@ -13,6 +13,8 @@ ZERO = 1e-14
 """Values below this, relative to the outputs, are rounding: some forty units in the last place."""
 DOUBLE, SINGLE = (1e-6, 1e-12), (1e-5, 1e-6)
 """Largest additivity error relative to the outputs and to the sums' terms: in double precision, in single precision."""
+PART = 0.1
+"""And relative to what the values of a row come to: outputs far from zero are rounded coarsely for their differences."""
 
 
 def errors(subject: Subject, attributions: Attributions) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -20,12 +22,17 @@ def errors(subject: Subject, attributions: Attributions) -> tuple[FloatArray, np
 
     The largest error allowed is a part of the size of the outputs, and a much smaller part of the sums' terms, whose
     rounding stays when they cancel: `DOUBLE`, or `SINGLE` for a model that answers in single precision, as boosters do.
+    Where there is something to explain it is also no more than `PART` of it, but for rounding in double precision.
     """
     output = subject.response.output[attributions.rows]
     error = np.abs(attributions.base_values + attributions.values.sum(axis=1) - output)
     single = bool((output == output.astype(np.float32)).all())
     of_output, of_terms = SINGLE if single else DOUBLE
-    allowed = of_output * np.abs(output).max(axis=0, initial=0.0) + of_terms * terms(attributions)
+    largest = terms(attributions)
+    allowed = of_output * np.abs(output).max(axis=0, initial=0.0) + of_terms * largest
+    typical = np.abs(attributions.values).sum(axis=1).mean(axis=0)
+    bounded = np.minimum(allowed, np.maximum(PART * typical, DOUBLE[1] * largest))
+    allowed = np.where(typical > 0, bounded, allowed)
     # written so that NaN fails
     return error, (~(error <= allowed)).any(axis=1)
 

@@ -136,6 +136,22 @@ def test_the_check_allows_for_single_precision_only_where_the_model_has_it() -> 
         assert (not_additive(subject, off) is None) is passes
 
 
+@pytest.mark.parametrize(("offset", "exact"), [(2e4, True), (1.7e9, False)])
+def test_sums_of_trees_that_the_models_rounding_drowns_are_not_its_explanation(
+    offset: float, exact: bool
+) -> None:
+    from xgboost import XGBRegressor
+
+    X = rows(60)
+    model = XGBRegressor(n_estimators=10, max_depth=3).fit(X, offset + 100 * product(X))
+    subject = subject_of(model.predict, X, native=model, family="tree")  # answers in steps of 128 at 1.7e9
+    found, caveats = explain(subject, config=CONFIG, seeds=SEEDS)
+    assert (found.method.name == "tree_interventional") is exact
+    assert ("explainer_fallback" in {c.code for c in caveats}) is not exact
+    outputs = subject.response.output - subject.response.output.mean(axis=0)
+    assert np.abs(found.values.sum(axis=1) - outputs).max() <= 0.1 * np.abs(found.values).sum(axis=1).mean()
+
+
 def test_a_model_that_never_changes_is_degraded_not_complete() -> None:
     subject = subject_of(lambda A: np.full(len(A), 0.5), rows(20))
     _, caveats = explain(subject, config=CONFIG, seeds=SEEDS)
