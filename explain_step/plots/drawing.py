@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from explain_step.plots.sections import RENDERERS, jobs
-from explain_step.plots.style import clean_rc
+from explain_step.plots.style import clean_rc, drawn
 from explain_step.types import Artifact, Figure
 
 ENOUGH_ROWS = 5_000
@@ -145,18 +145,18 @@ def serve(handle: int) -> None:
     link: Connection[Any, Any] = Connection(handle)
     labels = link.recv()
     waiting: SimpleQueue[tuple[str, list[Artifact]]] = SimpleQueue()
-    drawn: SimpleQueue[tuple[tuple[str, int], Figure]] = SimpleQueue()
+    ready: SimpleQueue[tuple[tuple[str, int], Figure]] = SimpleQueue()
     # before any thread: reading a table imports pandas too, and two threads in one import lock each other out
     for name in RENDERERS:
         jobs(name, {}, labels=labels)
     import_module("explain_step.plots.canvas")
     Thread(target=_read, args=(link, waiting), daemon=True).start()
-    Thread(target=_write, args=(link, drawn), daemon=True).start()
+    Thread(target=_write, args=(link, ready), daemon=True).start()
     with clean_rc():
         while True:
             kind, artifacts = waiting.get()
             for place, job in enumerate(jobs(kind, {a.name: a for a in artifacts}, labels=labels)):
-                drawn.put(((kind, place), job()))
+                ready.put(((kind, place), drawn(job)))
 
 
 def _read(link: Connection[Any, Any], waiting: SimpleQueue[Any]) -> None:
@@ -168,10 +168,10 @@ def _read(link: Connection[Any, Any], waiting: SimpleQueue[Any]) -> None:
         os._exit(1)  # nobody is there to take the figures
 
 
-def _write(link: Connection[Any, Any], drawn: SimpleQueue[Any]) -> None:
+def _write(link: Connection[Any, Any], ready: SimpleQueue[Any]) -> None:
     """Send figures from a thread of its own: the caller takes them late."""
     try:
         while True:
-            link.send(drawn.get())
+            link.send(ready.get())
     except OSError:
         os._exit(1)
