@@ -149,7 +149,8 @@ def serve(handle: int) -> None:
     # before any thread: reading a table imports pandas too, and two threads in one import lock each other out
     for name in RENDERERS:
         jobs(name, {}, labels=labels)
-    import_module("explain_step.plots.canvas")
+    for name in ("canvas", "panel"):
+        import_module(f"explain_step.plots.{name}")
     Thread(target=_read, args=(link, waiting), daemon=True).start()
     Thread(target=_write, args=(link, ready), daemon=True).start()
     with clean_rc():

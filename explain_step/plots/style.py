@@ -130,7 +130,7 @@ def drawing(jobs: Callable[P, tuple[Job, ...]]) -> Callable[P, tuple[types.Figur
 def drawn(job: Job) -> types.Figure:
     """Return the figure of ``job``; the garbage that it makes is collected once, not hundreds of times.
 
-    The objects of a figure refer to each other and die together; each collection on the way would look at all of them, and at
+    The objects of a figure refer to each other and die together; each collection on the way would look at all of them and at
     what the caller has. Whether the caller collects is as before, also after an error.
     """
     collects = gc.isenabled()
@@ -160,11 +160,10 @@ def new_figure(width_in: float = WIDTH, height_in: float = 3.2) -> tuple[Figure,
 @styled
 def blank_figure(width_in: float = WIDTH, height_in: float = 3.2) -> Figure:
     """Return a white figure without axes; `explain_step.plots.layout.settle` gives them their place."""
-    from matplotlib.figure import Figure
-
     from explain_step.plots.canvas import Canvas
+    from explain_step.plots.panel import Sheet
 
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
+    figure = Sheet(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
     Canvas(figure)
     return figure
 
