@@ -21,8 +21,8 @@ from matplotlib.transforms import Bbox, IdentityTransform
 
 from explain_step.types import FloatArray
 
-SIDES = {"x": ("bottom", "top"), "y": ("left", "right")}
-"""Where ticks stand, and the opposite side, where only labels may."""
+NEAR, FAR = ("left", "bottom"), ("right", "top")
+"""The sides of y and x axes where ticks stand, and the opposite ones, where only labels may."""
 
 
 class _Ticks:
@@ -30,27 +30,27 @@ class _Ticks:
 
     def __init__(self, axis: _Light) -> None:
         self.axis, self.axes = axis, axis.axes
-        self.params = {**axis.defaults, **axis.get_tick_params()}
         self.along = "xy".index(axis.axis_name)
-        near, far = (
-            self.params.get(f"label{s}", first) for s, first in zip(axis.sides, (True, False), strict=True)
-        )
-        self.side = axis.sides[bool(far)] if near or far else None
+        self.params = {**axis.defaults, **axis.get_tick_params()}
+        self.far = self._shown("label", FAR, default=False)
+        self.labelled = self.far or self._shown("label", NEAR, default=True)
+        every = np.asarray(axis.get_majorticklocs(), dtype=np.float64)
         low, high = sorted(axis.get_view_interval())
         spare = 1e-10 * (high - low)
-        every = np.asarray(axis.get_majorticklocs(), dtype=np.float64)
         inside = (every >= low - spare) & (every <= high + spare)
         self.locs = every[inside]
-        marked = len(self.locs) > 0 and self.params.get(axis.sides[0], True)
+        marked = len(self.locs) > 0 and self._shown("", NEAR, default=True)
         self.length = self.params["length"] if marked else 0.0
-        words = axis.get_major_formatter().format_ticks(every.tolist()) if self.side else []
+        words = axis.get_major_formatter().format_ticks(every.tolist()) if self.labelled else []
         self.words = [word for word, seen in zip(words, inside, strict=False) if seen]
-        place = 2 if far else 1
-        pad = self.params["pad"] + self.params["length"]
-        self.anchor, self.va, self.ha = getattr(self.axes, f"get_{axis.axis_name}axis_text{place}_transform")(
-            pad
-        )
-        self.places = self.pixels(self.anchor, across=float(bool(far)))
+        anchor = getattr(self.axes, f"get_{axis.axis_name}axis_text{1 + self.far}_transform")
+        transform, self.va, self.ha = anchor(self.params["pad"] + self.params["length"])
+        self.places = self.pixels(transform, across=float(self.far))
+
+    def _shown(self, what: str, sides: tuple[str, str], *, default: bool) -> bool:
+        # of an x axis, older releases say left for bottom and right for top
+        said = [self.params[what + side] for side in sides if what + side in self.params]
+        return bool(said[0]) if said else default
 
     def pixels(self, transform: Any, *, across: float) -> FloatArray:
         """Return where the ticks are, at a share of the panel across the axis."""
@@ -140,11 +140,6 @@ class _Light(Axis):
 
     axis_name: str
 
-    @property
-    def sides(self) -> tuple[str, str]:
-        """Where ticks stand, and the opposite side."""
-        return SIDES[self.axis_name]
-
     def reset_ticks(self) -> None:
         """Start anew, without ticks.
 
@@ -167,7 +162,8 @@ class _Light(Axis):
 
     def get_ticks_position(self) -> Any:
         """Return the side with the labels, the usual one where there are none."""
-        return _Ticks(self).side or self.sides[0]
+        ticks = _Ticks(self)
+        return (FAR if ticks.far else NEAR)[1 - ticks.along]
 
     def set_tick_params(self, which: Any = "major", reset: bool = False, **params: Any) -> None:
         """Set how ticks look."""
