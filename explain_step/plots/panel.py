@@ -80,8 +80,8 @@ class _Ticks:
             for word in missing:
                 text.set_text(word)
                 known[word] = np.array(text.get_window_extent(renderer).extents)
-        shown = zip(self.words, self.places, strict=False)
-        return [known[word] + np.tile(place, 2) for word, place in shown if word]
+        shown = zip(self.words, np.hstack([self.places, self.places]), strict=False)
+        return [known[word] + corners for word, corners in shown if word]
 
     def draw_labels(self, renderer: Any) -> None:
         """Draw the labels, one text after the other."""
