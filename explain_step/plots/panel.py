@@ -228,6 +228,14 @@ class _Light(Axis):
         return boxes
 
 
+def label_boxes(axis: Axis, renderer: Any) -> list[FloatArray]:
+    """Return left, lower, right and upper edge in pixels of the labels at the ticks of any axis."""
+    if isinstance(axis, _Light):
+        return _Ticks(axis).boxes(renderer)
+    texts = [text for text in axis.get_ticklabels() if text.get_visible() and text.get_text()]
+    return [np.array(text.get_window_extent(renderer).extents) for text in texts]
+
+
 class _Level(_Light, XAxis):
     """The x axis of a panel."""
 
