@@ -120,9 +120,7 @@ def layout_faults(figure: Any) -> list[str]:
     renderer = figure.canvas.get_renderer()
     edge = figure.bbox
     faults = []
-    unseen = {id(t) for axes in figure.axes for t in _ticks_out_of_view(axes)}
-    texts = [t for t in figure.findobj(Text) if id(t) not in unseen]
-    for text in texts:
+    for text in figure.findobj(Text):
         if not text.get_visible() or not text.get_text().strip():
             continue
         box = text.get_window_extent(renderer)
@@ -136,23 +134,11 @@ def layout_faults(figure: Any) -> list[str]:
     return faults
 
 
-def _ticks_out_of_view(axes: Any) -> list[Text]:
-    found = []
-    for axis, view in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        for tick in axis.get_major_ticks():
-            if not min(view) <= tick.get_loc() <= max(view):
-                found += [tick.label1, tick.label2]
-    return found
-
-
 def _overlaps(axes: Any, renderer: Any) -> list[str]:
     found = []
-    for axis, view in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)
-        shown = [t for at, t in ticks if min(view) <= at <= max(view) and t.get_visible() and t.get_text()]
-        if not any(t.label1.get_visible() for t in axis.get_major_ticks()):
-            continue
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in shown if t.get_rotation() == 0]
+    for axis in (axes.xaxis, axes.yaxis):
+        shown = [text for text in axis.get_ticklabels() if text.get_text() and text.get_rotation() == 0]
+        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in shown]
         for (a, first), (b, second) in pairwise(boxes):
             if first.overlaps(second) and min(first.width, second.width) > 1:
                 found.append(f"overlap: {a!r} and {b!r}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from explain_step.plots.drawing import Drawing
 from explain_step.plots.sections import RENDERERS, jobs
-from explain_step.plots.style import clean_rc
+from explain_step.plots.style import clean_rc, drawn
 from explain_step.types import Artifact, Figure
 
 __all__ = ["RENDERERS", "Drawing", "render"]
@@ -41,5 +41,5 @@ def render(
             if drawing is not None and key[0] in elsewhere:
                 made |= drawing.figures()
             if key not in made:
-                made[key] = planned[key]()
+                made[key] = drawn(planned[key])
     return tuple(made[key] for key in planned)

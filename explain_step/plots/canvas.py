@@ -88,18 +88,20 @@ def _simple(line: str) -> bool:
     return all(ord(c) < SIMPLE_SCRIPTS or c in SIGNS for c in line)
 
 
+@lru_cache(maxsize=512)
 def _box(line: str, font: ImageFont.FreeTypeFont) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom edge of a line's ink from the start of its baseline, y downwards."""
     left, top, right, bottom = (int(edge) for edge in font.getbbox(line, anchor="ls"))
     return left, top, right, bottom
 
 
+@lru_cache(maxsize=512)
 def _drawn(line: str, font: ImageFont.FreeTypeFont) -> tuple[int, int, npt.NDArray[np.uint8]]:
     """Return left and top edge of a line's ink, and the ink: 0 to 255, of shape (rows, columns)."""
     left, top, right, bottom = _box(line, font)
     picture = Image.new("L", (max(right - left, 0), max(bottom - top, 0)))
     ImageDraw.Draw(picture).text((-left, -top), line, fill=255, font=font, anchor="ls")
-    return left, top, np.asarray(picture)
+    return left, top, np.asarray(picture)  # read-only: names and numbers come again in other figures
 
 
 @lru_cache(maxsize=64)

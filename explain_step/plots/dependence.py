@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from explain_step.plots import interactions, layout, style
+from explain_step.plots import interactions, layout, marks, style
 from explain_step.types import Artifact, Figure, FloatArray
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class _View:
 
     def curve(self, name: str, output: str) -> pd.DataFrame:
         """Return one curve of one output; without rows where there is none."""
-        return self.curves.get((name, output), self.table.iloc[:0])
+        found = self.curves.get((name, output))
+        return self.table.iloc[:0] if found is None else found
 
 
 def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
@@ -244,11 +245,10 @@ def _predictions(axes: Axes, view: _View, output: str) -> tuple[float, float]:
 
 def _lines(ice: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
     """Return x and y of single rows' lines, one after the other with a gap between."""
-    parts = [
-        np.append(g[["x", "value"]].to_numpy(dtype=np.float64), [[np.nan] * 2], axis=0)
-        for _, g in ice.groupby("line")
-    ]
-    whole = np.concatenate(parts) if parts else np.empty((0, 2))
+    lines, _ = pd.factorize(ice["line"])
+    order = np.argsort(lines, kind="stable")
+    gaps = np.flatnonzero(np.diff(lines[order])) + 1
+    whole = np.insert(ice[["x", "value"]].to_numpy(dtype=np.float64)[order], gaps, np.nan, axis=0)
     return whole[:, 0], whole[:, 1]
 
 
@@ -280,8 +280,8 @@ def _plain(axes: Axes) -> None:
 
 def _density(axes: Axes, view: _View, *, narrow: bool) -> None:
     rows = view.curve("density", view.outputs[0])
-    width = rows["x_high"] - rows["x_low"]
-    axes.bar(rows["x_low"], rows["count"], width=width, align="edge", color=style.GREY, linewidth=0)
+    marks.bars(axes, rows["x_low"], rows["x_high"], 0.0, rows["count"], colour=style.GREY)
+    axes.set_ylim(0, 1.05 * float(rows["count"].max()) or 1.0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlim(*_ends(view)[:2])

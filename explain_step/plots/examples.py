@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from explain_step.plots import style
+from explain_step.plots import marks, style
 from explain_step.types import Artifact, Figure, FloatArray
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def _waterfall(rows: pd.DataFrame, *, labels: Mapping[str, str]) -> _Waterfall:
     order = np.argsort(-np.abs(effects), kind="stable")
     shown = order if len(order) <= BARS else order[: BARS - 1]
     rest = order[len(shown) :]
-    names = [_name(rows.iloc[int(i)], labels=labels) for i in shown]
+    pairs = list(zip(rows["feature"], rows["feature_value"], strict=True))
+    names = [_name(*pairs[int(i)], labels=labels) for i in shown]
     sizes = effects[shown]
     spread = errors[shown]
     if len(rest):
@@ -118,10 +119,10 @@ def _waterfall(rows: pd.DataFrame, *, labels: Mapping[str, str]) -> _Waterfall:
     )
 
 
-def _name(row: pd.Series[Any], *, labels: Mapping[str, str]) -> str:
+def _name(feature: str, value: object, *, labels: Mapping[str, str]) -> str:
     """Return "feature = value" in at most two lines."""
-    name = style.wrap(labels.get(row["feature"], row["feature"]), 26, lines=1)
-    value = style.wrap(_value(str(row["feature_value"])), 26, lines=1)
+    name = style.wrap(labels.get(feature, feature), 26, lines=1)
+    value = style.wrap(_value(str(value)), 26, lines=1)
     joined = f"{name} = {value}"
     return joined if len(joined) <= 28 else f"{name}\n= {value}"
 
@@ -137,44 +138,35 @@ def _value(text: str, digits: int = 4) -> str:
 
 
 def _bars(axes: Axes, fall: _Waterfall) -> None:
-    from matplotlib.patches import Polygon
-
     count = len(fall.names)
     decimals = _decimals(fall.effects)
     texts = [_signed(float(effect), decimals) for effect in fall.effects]
     room = LABEL_GAP + CHARACTER * max(map(len, texts))
     low, high = _limits(fall, room=room)
     span = high - low
-    for i, (start, effect) in enumerate(zip(fall.starts, fall.effects, strict=True)):
-        y, end = count - 1 - i, start + effect
-        tip = min(0.012 * span, abs(effect)) * np.sign(effect)
-        corners = [
-            (start, y - HALF),
-            (end - tip, y - HALF),
-            (end, y),
-            (end - tip, y + HALF),
-            (start, y + HALF),
-        ]
-        colour = style.RED if effect > 0 else style.BLUE
-        axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", zorder=3))
-        half = float(fall.halves[i])
-        if half > 0:
-            _whisker(axes, end, y, half=half)
-        _number(axes, start, end, y, half=half, text=texts[i], room=room * span)
-    lanes = np.arange(count - 1, 0, -1)
-    axes.vlines(fall.starts[:-1], lanes - 1 + HALF, lanes - HALF, color=style.LIGHT, linewidth=0.8, zorder=2)
+    lanes = np.arange(count - 1, -1, -1)
+    ends = fall.starts + fall.effects
+    blunt = ends - np.minimum(0.012 * span, np.abs(fall.effects)) * np.sign(fall.effects)
+    x = np.stack([fall.starts, blunt, ends, blunt, fall.starts], axis=1)
+    y = lanes[:, None] + HALF * np.array([-1, -1, 0, 1, 1])
+    colours = [style.RED if effect > 0 else style.BLUE for effect in fall.effects]
+    marks.filled(axes, np.stack([x, y], axis=2), colours=colours, zorder=3)
+    half = fall.halves
+    sure = half > 0
+    axes.hlines(
+        lanes[sure], (ends - half)[sure], (ends + half)[sure], color=style.INK, linewidth=0.9, zorder=5
+    )
+    for i, (start, end) in enumerate(zip(fall.starts, ends, strict=True)):
+        _number(axes, start, end, lanes[i], half=float(half[i]), text=texts[i], room=room * span)
+    axes.vlines(
+        fall.starts[:-1], lanes[1:] + HALF, lanes[:-1] - HALF, color=style.LIGHT, linewidth=0.8, zorder=2
+    )
     axes.set_xlim(low, high)
     axes.set_ylim(-1.15, count + 0.1)
     axes.set_yticks(range(count), fall.names[::-1])
     axes.tick_params(axis="y", length=0, pad=5)
     axes.locator_params(axis="x", nbins=6)
     axes.spines["left"].set_visible(False)
-
-
-def _whisker(axes: Axes, end: float, y: float, *, half: float) -> None:
-    axes.plot(
-        [end - half, end + half], [y, y], color=style.INK, linewidth=0.9, zorder=5, solid_capstyle="butt"
-    )
 
 
 def _limits(fall: _Waterfall, *, room: float) -> tuple[float, float]:
@@ -282,9 +274,10 @@ def _alt(rows: pd.DataFrame, *, phrase: str, labels: Mapping[str, str]) -> str:
     first = rows.iloc[0]
     order = np.argsort(-np.abs(rows["shap"].to_numpy(dtype=np.float64)), kind="stable")[: BARS - 1]
     parts = []
-    for row in (rows.iloc[int(i)] for i in order):
-        name, value = labels.get(row["feature"], row["feature"]), _value(str(row["feature_value"]))
-        parts.append(f"{name} = {value}: {style.number(float(row['shap']), 2)}")
+    said = list(zip(rows["feature"], rows["feature_value"], rows["shap"], strict=True))
+    for feature, value, effect in (said[int(i)] for i in order):
+        name = labels.get(feature, feature)
+        parts.append(f"{name} = {_value(str(value))}: {style.number(float(effect), 2)}")
     more = f" and {len(rows) - len(parts)} others" if len(rows) > len(parts) else ""
     return (
         f"Waterfall of the {phrase}, from the average {style.number(float(first['base_value']))} to "

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from explain_step.plots import style
-from explain_step.types import Artifact, Figure
+from explain_step.plots import marks, style
+from explain_step.types import Artifact, Figure, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,8 @@ OUTPUTS = 4
 STACK = 60
 """Most dots over one bin of the beeswarm; more rows than that share a dot."""
 BEES = 20
+HALF = 0.31
+"""Half the height of a bar."""
 
 
 def jobs(artifacts: Mapping[str, Artifact], *, labels: Mapping[str, str]) -> tuple[style.Job, ...]:
@@ -93,14 +95,14 @@ def _bars(artifact: Artifact, *, output: str, labels: Mapping[str, str]) -> Figu
 def _bar_panel(axes: Axes, top: pd.DataFrame, *, others: pd.DataFrame, names: list[str], ranks: bool) -> None:
     y = np.arange(len(top), dtype=np.float64)
     value = top["mean_abs_shap"].to_numpy()
-    axes.barh(y, value, height=0.62, color=style.ACCENT, linewidth=0)
+    marks.bars(axes, 0.0, value, y - HALF, y + HALF, colour=style.ACCENT)
     low, high = top["ci_low"].to_numpy(), top["ci_high"].to_numpy()
     axes.hlines(y, low, high, color=style.INK, linewidth=1.0)
     for ends in (low, high):
         axes.vlines(ends, y - 0.13, y + 0.13, color=style.INK, linewidth=1.0)
     rest = float(others["mean_abs_shap"].sum()) if len(others) else 0.0
     if len(others):
-        axes.barh([len(top)], [rest], height=0.62, color=style.LIGHT, linewidth=0)
+        marks.bars(axes, [0.0], [rest], [len(top) - HALF], [len(top) + HALF], colour=style.LIGHT)
     widest = float(np.nanmax(np.concatenate([value, np.nan_to_num(high), [rest, 1e-300]])))
     _lanes(axes, names)
     axes.set_xlim(0, widest * (1.22 if ranks else 1.04))
@@ -261,40 +263,39 @@ def _beeswarm(artifact: Artifact, *, output: str, of: int, labels: Mapping[str, 
 
 def _draw_dots(axes: Axes, table: pd.DataFrame, *, features: list[str]) -> int:
     """Stack dots over each bin, low values below high ones; return how many rows one dot stands for."""
+    from matplotlib.colors import to_rgba_array
+
     stacks = table.groupby(["feature", "shap_low"], sort=False)["count"].sum()
     per_dot = max(int(np.ceil(stacks.max() / STACK)), 1)
+    cells = table[table["feature"].isin(features)]
+    columns = ["shap_low", "shap_high", "mean_value_rank", "count"]
+    low, high, rank, count = cells[columns].to_numpy(dtype=np.float64).T
+    lane = np.asarray(pd.Categorical(cells["feature"], categories=features).codes)
+    order = np.lexsort((rank, low, lane))
+    dots = np.repeat(order, np.maximum(np.round(count / per_dot), 1).astype(int)[order])
+    place, of, first = _stacked(np.stack([lane[dots], low[dots]]))
+    # a low-discrepancy walk inside the bin: even, and the same on every drawing
+    at = dots[first]
+    x = low[at] + (high - low)[at] * ((0.5 + place * 0.6180339887) % 1.0)
+    # tall stacks are compressed: height grows with the square root of the number of dots
     tallest = max(float(stacks.max()) / per_dot, 1.0)
-    xs: list[float] = []
-    ys: list[float] = []
-    colours: list[str] = []
-    for lane, feature in enumerate(features):
-        mine = table[table["feature"] == feature].sort_values(
-            ["shap_low", "mean_value_rank"], na_position="last"
-        )
-        for _, cell in mine.groupby("shap_low", sort=False):
-            x, y, c = _stack(cell, per_dot=per_dot, tallest=tallest)
-            xs += x
-            ys += [lane - v for v in y]
-            colours += c
-    axes.scatter(xs, ys, s=6.5, c=colours, linewidths=0, alpha=0.9, zorder=2)
+    step = np.minimum(0.055, 0.84 * np.sqrt(of / tallest) / of)
+    y = lane[dots] - (place - (of - 1) / 2) * step
+    colours = to_rgba_array([style.ramp(r) for r in rank])[dots]
+    axes.scatter(x, y, s=6.5, c=colours, linewidths=0, alpha=0.9, zorder=2)
     span = (float(table["shap_low"].min()), float(table["shap_high"].max()))
     pad = 0.02 * (span[1] - span[0])
     axes.set_xlim(min(span[0], 0) - pad, max(span[1], 0) + pad)
     return per_dot
 
 
-def _stack(cell: pd.DataFrame, *, per_dot: int, tallest: float) -> tuple[list[float], list[float], list[str]]:
-    """Return positions and colours of the dots over one bin, centred on the lane."""
-    colours: list[str] = []
-    for count, rank in zip(cell["count"], cell["mean_value_rank"], strict=True):
-        colours += [style.ramp(float(rank))] * max(round(count / per_dot), 1)
-    n = len(colours)
-    low, high = float(cell["shap_low"].iloc[0]), float(cell["shap_high"].iloc[0])
-    # a low-discrepancy walk inside the bin: even, and the same on every drawing
-    x = [low + (high - low) * ((0.5 + i * 0.6180339887) % 1.0) for i in range(n)]
-    # tall stacks are compressed: height grows with the square root of the number of dots
-    step = min(0.055, 0.84 * float(np.sqrt(n / tallest)) / n)
-    return x, [(i - (n - 1) / 2) * step for i in range(n)], colours
+def _stacked(bins: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return each dot's place in its stack, the size of the stack, and its first dot; ``bins`` (2, dots) are in order."""
+    new = np.append(True, (np.diff(bins) != 0).any(axis=0))
+    starts = np.flatnonzero(new)
+    stack = np.cumsum(new) - 1
+    first = starts[stack]
+    return np.arange(len(first)) - first, np.diff(np.append(starts, len(first)))[stack], first
 
 
 def _ramp_legend(axes: Axes, *, grey: bool) -> None:

@@ -120,11 +120,9 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
         _line(axes, group, label=said[i], place=i, of=len(groups))
     levels = table.drop_duplicates("x_a").sort_values("x_a")
     if levels["level_a"].notna().all():
-        axes.set_xticks(levels["x_a"], [style.wrap(str(v), 16) for v in levels["level_a"]])
-        if len(levels) > 4:
-            axes.tick_params(axis="x", labelrotation=30)
-            for text in axes.get_xticklabels():
-                text.set(ha="right", rotation_mode="anchor")
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        looks = slanted if len(levels) > 4 else {}
+        axes.set_xticks(levels["x_a"], [style.wrap(str(v), 16) for v in levels["level_a"]], **looks)
         axes.margins(x=0.06)
     elif a in dates:
         style.write_dates(axes, most=5)

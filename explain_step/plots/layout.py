@@ -107,9 +107,10 @@ def _thin_ticks(axes: Axes, renderer: Any, *, gap: float) -> None:
 
 def _touch(axes: Axes, renderer: Any, *, gap: float) -> bool:
     """Return whether the labels of two ticks of the x axis stand nearer than ``gap`` pixels."""
-    labels = [text for text in axes.get_xticklabels() if text.get_visible() and text.get_text()]
-    boxes = sorted((text.get_window_extent(renderer) for text in labels), key=lambda box: float(box.x0))
-    return any(after.x0 - before.x1 < gap for before, after in pairwise(boxes))
+    from explain_step.plots.panel import label_boxes
+
+    boxes = sorted(label_boxes(axes.xaxis, renderer), key=lambda box: float(box[0]))
+    return any(after[0] - before[2] < gap for before, after in pairwise(boxes))
 
 
 def _edges(figure: Figure, renderer: Any) -> tuple[float, float]:

@@ -23,6 +23,8 @@ PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 """Behind words on lines and bands."""
 
 
+Row = Mapping[Any, Any]
+"""A row of a table by column."""
 NOTABLE = 0.05
 """Adjusted p-value under which a difference is marked."""
 METRIC_NAMES = {
@@ -43,6 +45,17 @@ class Line:
     level: str | None
     n: float
     withheld: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dot:
+    """A value with its interval on the line at a height."""
+
+    y: float
+    value: float
+    low: float
+    high: float
+    filled: bool
 
 
 def blocks_of(table: pd.DataFrame) -> list[list[Line]]:
@@ -129,10 +142,10 @@ def say_withheld(axes: Axes, lines: Sequence[Line]) -> None:
             quiet(axes, 0.5, len(lines) - 1 - i, text)
 
 
-def firsts_of(table: pd.DataFrame) -> dict[tuple[str, str], pd.Series[Any]]:
+def firsts_of(table: pd.DataFrame) -> dict[tuple[str, str], Row]:
     """Return the first row of each level."""
     unique = table.drop_duplicates(["segment", "level"])
-    return {(str(r["segment"]), str(r["level"])): r for _, r in unique.iterrows()}
+    return {(str(r["segment"]), str(r["level"])): r for r in unique.to_dict("records")}
 
 
 def limits(values: pd.DataFrame) -> tuple[float, float]:
@@ -144,15 +157,36 @@ def limits(values: pd.DataFrame) -> tuple[float, float]:
     return low - room, high + room
 
 
-def dot(axes: Axes, row: pd.Series[Any], y: float, *, prefix: str, value: str, p: str) -> None:
-    """Draw a value with its interval; filled where its adjusted p-value is below `NOTABLE`."""
-    middle = float(row[value])
-    if not np.isfinite(middle):
-        quiet(axes, 0.5, y, "not defined (one class only)")
-        return
-    ends = float(row[f"{prefix}ci_low"]), float(row[f"{prefix}ci_high"])
-    if np.isfinite(ends).all():
-        axes.plot(ends, [y, y], color=style.ACCENT, linewidth=1.4, solid_capstyle="butt", zorder=3)
-    notable = float(row[p]) < NOTABLE if pd.notna(row.get(p)) else False
-    face = style.ACCENT if notable else "white"
-    axes.plot(middle, y, "o", markersize=6, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4)
+def draw_dots(axes: Axes, dots: Sequence[Dot], *, size: float = 6) -> None:
+    """Draw values with their intervals, where there are any; a value that is not known is said to be undefined."""
+    for dot in dots:
+        if not np.isfinite(dot.value):
+            quiet(axes, 0.5, dot.y, "not defined (one class only)")
+    known = [dot for dot in dots if np.isfinite(dot.value)]
+    whole = [dot for dot in known if np.isfinite([dot.low, dot.high]).all()]
+    ends = [(dot.low, dot.high) for dot in whole]
+    low, high = np.array(ends, dtype=np.float64).reshape(-1, 2).T
+    axes.hlines([dot.y for dot in whole], low, high, color=style.ACCENT, linewidth=1.4, zorder=3)
+    for filled in (True, False):
+        some = [dot for dot in known if dot.filled is filled]
+        axes.plot(
+            [dot.value for dot in some],
+            [dot.y for dot in some],
+            linestyle="none",
+            marker="o",
+            markersize=size,
+            markerfacecolor=style.ACCENT if filled else "white",
+            markeredgecolor=style.ACCENT,
+            zorder=4,
+        )
+
+
+def metric_dot(row: Row, y: float, *, p: str) -> Dot:
+    """Return the metric of a group; filled where its adjusted p-value is below `NOTABLE`."""
+    return Dot(
+        y=y,
+        value=float(row["metric_value"]),
+        low=float(row["metric_ci_low"]),
+        high=float(row["metric_ci_high"]),
+        filled=pd.notna(row.get(p)) and float(row[p]) < NOTABLE,
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.plots import style
-from explain_step.plots.segment_lines import METRIC_NAMES, NOTABLE, dot, limits
+from explain_step.plots.segment_lines import METRIC_NAMES, NOTABLE, draw_dots, limits, metric_dot
 from explain_step.types import Artifact, Figure
 
 if TYPE_CHECKING:
@@ -40,15 +40,8 @@ def _groups(table: pd.DataFrame, *, meta: Mapping[str, Any]) -> Figure:
     metric = str(table["metric"].iloc[0])
     names = [_conditions(str(rule)) for rule in table["rule"]]
     figure, axes = style.new_figure(style.WIDTH, 1.5 + style.row_height(names, one=0.3))
-    for i, row in table.iterrows():
-        dot(
-            axes,
-            row,
-            float(len(table) - 1 - int(str(i))),
-            prefix="metric_",
-            value="metric_value",
-            p="p_adjusted",
-        )
+    rows = table.to_dict("records")
+    draw_dots(axes, [metric_dot(row, len(rows) - 1 - i, p="p_adjusted") for i, row in enumerate(rows)])
     whole = overall(table, metric=metric)
     if whole is not None:
         axes.axvline(whole, color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,15 @@ from explain_step.plots.segment_lines import (
     LINE,
     METRIC_NAMES,
     NOTABLE,
+    Dot,
     Line,
+    Row,
     blocks_of,
     count_column,
-    dot,
+    draw_dots,
     firsts_of,
     limits,
+    metric_dot,
     name_lines,
     quiet,
     say_withheld,
@@ -76,11 +79,12 @@ def _performance(
     overall = table[table["segment"] == ALL].iloc[0]
     figure, axes = style.new_figure(style.WIDTH, 1.35 + LINE * len(lines))
     metric = str(artifact.meta.get("metric"))
-    for i, line in enumerate(lines):
-        y = len(lines) - 1 - i
-        if line.level is not None and not line.withheld:
-            row = firsts[line.segment, line.level]
-            dot(axes, row, y, prefix="metric_", value="metric_value", p="metric_p_adjusted")
+    dots = [
+        metric_dot(firsts[line.segment, line.level], len(lines) - 1 - i, p="metric_p_adjusted")
+        for i, line in enumerate(lines)
+        if line.level is not None and not line.withheld
+    ]
+    draw_dots(axes, dots)
     low, high = limits(table[["metric_value", "metric_ci_low", "metric_ci_high"]])
     axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=7)
@@ -109,7 +113,7 @@ def _performance(
     return style.finish(figure, kind="segments", slug=_slug("performance", part), alt=alt, title=title)
 
 
-def _said(line: Line, firsts: Mapping[tuple[str, str], pd.Series[Any]], *, value: str, p: str) -> str:
+def _said(line: Line, firsts: Mapping[tuple[str, str], Row], *, value: str, p: str) -> str:
     name = f"{line.segment} {line.level}"
     if line.withheld:
         return f"{name}: {'no rows' if line.n == 0 else 'withheld'}."
@@ -152,12 +156,14 @@ def _rate_panels(
         axes.patch.set_visible(False)  # a long heading runs on behind
         rows = table[table["rate"] == rate]
         firsts = firsts_of(rows)
+        dots: list[Dot] = []
         for i, line in enumerate(lines):
             row = firsts.get((line.segment, str(line.level)))
             if row is not None and pd.isna(row["withheld"]):
-                _rate_dot(axes, row, len(lines) - 1 - i)
+                dots.append(_rate_dot(row, len(lines) - 1 - i))
             elif row is not None:
                 quiet(axes, 0.25, len(lines) - 1 - i, "withheld")
+        draw_dots(axes, dots, size=5)
         overall = rows[rows["segment"] == ALL].iloc[0]
         axes.axvline(overall["value"], color=style.GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
         axes.locator_params(axis="x", nbins=3)  # the last label stands beside the next panel's first one
@@ -190,13 +196,9 @@ def _rows(table: pd.DataFrame) -> int:
     return int(table.loc[(table["segment"] == ALL) & (table["rate"] == "selection_rate"), "n"].max())
 
 
-def _rate_dot(axes: Axes, row: pd.Series[Any], y: float) -> None:
-    axes.plot([row["ci_low"], row["ci_high"]], [y, y], color=style.ACCENT, linewidth=1.4, zorder=3)
+def _rate_dot(row: Row, y: float) -> Dot:
     apart = row["difference_ci_low"] > 0 or row["difference_ci_high"] < 0
-    face = style.ACCENT if apart else "white"
-    axes.plot(
-        row["value"], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=style.ACCENT, zorder=4
-    )
+    return Dot(y=y, value=row["value"], low=row["ci_low"], high=row["ci_high"], filled=bool(apart))
 
 
 def _rate_words(table: pd.DataFrame, lines: Sequence[Line]) -> str:
@@ -204,7 +206,9 @@ def _rate_words(table: pd.DataFrame, lines: Sequence[Line]) -> str:
     said = []
     for rate, rows in table.groupby("rate", sort=False):
         cells = [
-            r for _, r in rows.iterrows() if (r["segment"], r["level"]) in wanted and pd.notna(r["value"])
+            r
+            for r in rows.to_dict("records")
+            if (r["segment"], r["level"]) in wanted and pd.notna(r["value"])
         ]
         texts = [f"{r['segment']} {r['level']} {style.number(float(r['value']), 2)}" for r in cells]
         said.append(f"{RATE_NAMES.get(str(rate), str(rate))}: {', '.join(texts)}.")
@@ -225,7 +229,7 @@ def _importance(
 ) -> Figure:
     table = artifact.table[artifact.table["output"] == output]
     features = [str(f) for f in table["feature"].drop_duplicates()]
-    cells = {(str(r["segment"]), str(r["level"]), str(r["feature"])): r for _, r in table.iterrows()}
+    cells = {(str(r["segment"]), str(r["level"]), str(r["feature"])): r for r in table.to_dict("records")}
     largest = float(table["mean_abs_shap"].max())
     names = style.names(features, labels=labels, width=16, lines=1)
     figure, axes = style.new_figure(style.WIDTH, 1.75 + LINE * len(lines))
@@ -262,7 +266,7 @@ def _importance(
     )
 
 
-def _blobs(axes: Axes, cells: Sequence[tuple[int, int, pd.Series[Any]]], *, largest: float) -> None:
+def _blobs(axes: Axes, cells: Sequence[tuple[int, int, Row]], *, largest: float) -> None:
     """Draw a dot per cell, with a mark beside it where it differs; each kind of mark at once."""
     marks = [_mark(row) for _, _, row in cells]
     colours = {"": style.LIGHT, "^": style.RED, "v": style.BLUE}
@@ -276,7 +280,7 @@ def _blobs(axes: Axes, cells: Sequence[tuple[int, int, pd.Series[Any]]], *, larg
             axes.scatter(beside, lanes, s=9, marker=mark, color=style.INK, edgecolor="none", zorder=4)
 
 
-def _mark(row: pd.Series[Any]) -> str:
+def _mark(row: Row) -> str:
     """Return whether a cell is larger (``^``) or smaller (``v``) than in the rest, or empty."""
     if pd.isna(row["p_adjusted"]) or float(row["p_adjusted"]) >= NOTABLE:
         return ""
@@ -287,7 +291,7 @@ def _importance_words(table: pd.DataFrame, lines: Sequence[Line], *, labels: Map
     wanted = {(line.segment, line.level) for line in lines}
     notable = table[table["p_adjusted"] < NOTABLE].sort_values("p_adjusted", kind="stable")
     said = []
-    for _, row in notable.iterrows():
+    for row in notable.to_dict("records"):
         if (row["segment"], row["level"]) in wanted:
             how = "more" if row["difference"] > 0 else "less"
             name = labels.get(str(row["feature"]), str(row["feature"]))

@@ -7,8 +7,8 @@ rc settings are set aside while a figure is drawn (`styled`) and come back uncha
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import io
 import math
 import re
 import textwrap
@@ -20,7 +20,6 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from explain_step import types
 from explain_step.plots import layout
@@ -29,7 +28,6 @@ from explain_step.plots.breaking import broken, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL import Image
 
 BLUE = "#008bfb"
 """Low values, negative effects (the blue of the shap library)."""
@@ -50,10 +48,6 @@ LOW, MIDDLE, HIGH = "#57b6ff", "#9a4fc0", "#d3003f"
 
 WIDTH = 5.8
 DPI = 144
-COLOURS = 128
-WHITE = 0xFFFFFF
-COMPRESSION = 7
-"""Of zlib; the last two levels take two to five times as long for seven per cent of the bytes."""
 FONT = 8.5
 SMALL = 7.5
 MISSING_GLYPH = "\u25a1"
@@ -128,9 +122,25 @@ def drawing(jobs: Callable[P, tuple[Job, ...]]) -> Callable[P, tuple[types.Figur
 
     def draw(*args: P.args, **kwargs: P.kwargs) -> tuple[types.Figure, ...]:
         with clean_rc():
-            return tuple(job() for job in jobs(*args, **kwargs))
+            return tuple(drawn(job) for job in jobs(*args, **kwargs))
 
     return draw
+
+
+def drawn(job: Job) -> types.Figure:
+    """Return the figure of ``job``; the garbage that it makes is collected once, not hundreds of times.
+
+    The objects of a figure refer to each other and die together; each collection on the way would look at all of them and at
+    what the caller has. Whether the caller collects is as before, also after an error.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return job()
+    finally:
+        if collects:
+            gc.enable()
+            gc.collect(0)
 
 
 @styled
@@ -150,11 +160,10 @@ def new_figure(width_in: float = WIDTH, height_in: float = 3.2) -> tuple[Figure,
 @styled
 def blank_figure(width_in: float = WIDTH, height_in: float = 3.2) -> Figure:
     """Return a white figure without axes; `explain_step.plots.layout.settle` gives them their place."""
-    from matplotlib.figure import Figure
-
     from explain_step.plots.canvas import Canvas
+    from explain_step.plots.panel import Sheet
 
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
+    figure = Sheet(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
     Canvas(figure)
     return figure
 
@@ -175,7 +184,9 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
     title : str
         Plain title for the page.
     """
-    png, width, height = _png(figure)
+    from explain_step.plots import picture
+
+    png, width, height = picture.png(figure)
     return types.Figure(
         kind=kind,
         slug=slug,
@@ -185,38 +196,6 @@ def finish(figure: Figure, *, kind: str, slug: str, alt: str, title: str) -> typ
         height=height,
         title=one_line(title),
     )
-
-
-def _png(figure: Figure) -> tuple[bytes, int, int]:
-    """Return PNG bytes with a palette of at most `COLOURS` colours (a third of the size), and its size."""
-    from explain_step.plots.canvas import Canvas
-
-    canvas = Canvas(figure)
-    layout.write_large_ticks(figure)
-    layout.settle(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    flat = _flat(np.asarray(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
-    small = io.BytesIO()
-    flat.save(small, format="PNG", compress_level=COMPRESSION)
-    return small.getvalue(), flat.width, flat.height
-
-
-def _flat(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    """Return a picture (height, width, 4) with a palette; each colour that occurs is looked up once."""
-    from PIL import Image
-
-    packed = pixels[..., :3].astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
-    inked = packed != WHITE
-    colours, where = np.unique(packed[inked], return_inverse=True)
-    distinct = np.stack([c >> 16 & 255 for c in (colours, colours << 8, colours << 16)], axis=-1)
-    row = np.concatenate([distinct, [[255, 255, 255]]]).astype(np.uint8)[None]
-    few = Image.fromarray(row).quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    places = np.asarray(few)[0]
-    flat = np.full(packed.shape, places[-1], dtype=np.uint8)
-    flat[inked] = places[where]
-    found = Image.fromarray(flat)
-    found.putpalette(few.getpalette() or [])
-    return found
 
 
 def one_line(text: str) -> str:

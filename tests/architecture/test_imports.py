@@ -138,6 +138,7 @@ KERNELS = {
 PLUGINS = {
     "evaluator.py": {"mlflow"},
     "plots/canvas.py": {"matplotlib"},
+    "plots/panel.py": {"matplotlib"},
     **{name: {"numba", "llvmlite"} for name in KERNELS},
 }
 """Modules that subclass a library's classes, and modules whose functions a decorator compiles: they cannot import these

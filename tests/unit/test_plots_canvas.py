@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
-from explain_step.plots.canvas import Canvas
+from explain_step.plots.canvas import Canvas, _drawn, _file, _font
 from explain_step.plots.style import clean_rc
 
 LEVEL = "capital_gain = 12,345 \u2212 caf\u00e9 \u2026"
@@ -96,3 +97,9 @@ def test_text_is_cut_where_matplotlib_cuts_it():
         return edges(np.asarray(drawn.buffer_rgba())[..., :3].astype(float))
 
     assert np.abs(beside(Canvas) - beside(FigureCanvasAgg)).max() <= 4
+
+
+def test_a_line_is_drawn_once_and_cannot_be_changed():
+    first, again = (_drawn("income", _font(_file(FontProperties()), 17.0)) for _ in range(2))
+    assert first is again
+    assert not first[2].flags.writeable

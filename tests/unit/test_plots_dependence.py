@@ -194,3 +194,13 @@ def test_pairs_say_whether_they_are_exact(mixed):
         )
         made = drawn(figures, {"interactions": pairs})
         assert word in " ".join(t.get_text() for t in made.canvases[0].texts).replace("\n", " ")
+
+
+@pytest.mark.parametrize("lines", [[], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
+def test_lines_of_single_rows_have_gaps_between_them(lines):
+    count = len(lines)
+    ice = pd.DataFrame({"line": lines, "x": np.arange(count) * 1.0, "value": np.arange(count) * 10.0})
+    x, y = figures._lines(ice.astype(float))
+    known = {0: [], 1: [0.0, 1.0, 2.0], 2: [0.0, 2.0, np.nan, 1.0]}[len(set(lines))]
+    np.testing.assert_array_equal(x, known)
+    np.testing.assert_array_equal(y, np.multiply(known, 10.0))

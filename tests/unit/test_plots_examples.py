@@ -171,8 +171,10 @@ def test_no_number_is_struck_through_by_the_line_of_its_uncertainty():
     figure.draw_without_rendering()
     numbers = [text.get_window_extent() for text in axes.texts]
     assert len(numbers) == 6
-    for line in axes.lines:
-        ends = line.get_transform().transform(line.get_xydata())
+    whiskers = [line for c in axes.collections if c.get_zorder() == 5 for line in c.get_segments()]
+    assert len(whiskers) == 5
+    for line in whiskers:
+        ends = axes.transData.transform(line)
         low, high = axes.get_window_extent().x0, axes.get_window_extent().x1
         assert low <= ends[0, 0] < ends[1, 0] <= high
         for box in numbers:

@@ -120,3 +120,11 @@ def test_without_labels_of_rows_there_is_no_permutation_panel(small):
 def test_redrawn_from_parquet_the_bytes_are_the_same(small):
     redrawn = plots.render(stored(small_case()), labels={"x0": "Readable"})
     assert [f.png for f in redrawn] == [f.png for f in small.figures]
+
+
+def test_dots_of_a_bin_are_counted_from_its_first():
+    lanes, low = [0, 0, 0, 1, 1, 1], [0.1, 0.1, 0.2, 0.2, 0.2, 0.2]
+    place, of, first = figures._stacked(np.array([lanes, low]))
+    assert place.tolist() == [0, 1, 0, 0, 1, 2]
+    assert of.tolist() == [2, 2, 1, 3, 3, 3]
+    assert first.tolist() == [0, 0, 2, 3, 3, 3]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from effect_kit import layout_faults
 
-from explain_step.plots import layout, style
+from explain_step.plots import layout, picture, style
 from explain_step.plots.breaking import broken
 
 
@@ -137,7 +137,7 @@ def test_a_picture_keeps_its_colours():
     rng = np.random.default_rng(0)
     pixels = np.full((40, 50, 4), 255, dtype=np.uint8)
     pixels[:20, :30, :3] = rng.integers(0, 4, (20, 30, 3)) * 60
-    flat = style._flat(pixels)
+    flat = picture.flat(pixels)
     assert np.array_equal(np.asarray(flat.convert("RGB")), pixels[..., :3])
     white = np.full((3, 4, 4), 255, dtype=np.uint8)
-    assert (np.asarray(style._flat(white).convert("RGB")) == 255).all()
+    assert (np.asarray(picture.flat(white).convert("RGB")) == 255).all()

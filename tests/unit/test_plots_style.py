@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import re
+import weakref
 
 import matplotlib as mpl
 import numpy as np
@@ -124,3 +127,31 @@ def test_numbers_have_three_significant_digits(value, text):
 
 def test_rendering_nothing_draws_nothing():
     assert plots.render({}, labels={}) == ()
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_garbage_is_collected_after_a_figure_as_the_caller_has_it(collects, fails):
+    class Node:
+        """Refers to itself."""
+
+    left, seen = [], []
+
+    def job():
+        seen.append(gc.isenabled())
+        node = Node()
+        node.own = node
+        left.append(weakref.ref(node))
+        if fails:
+            raise KeyError
+
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(KeyError) if fails else contextlib.nullcontext():
+            style.drawn(job)
+        assert seen == [False]
+        assert gc.isenabled() is collects
+        assert fails or (left[0]() is None) is collects
+    finally:
+        (gc.enable if before else gc.disable)()
