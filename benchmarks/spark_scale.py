@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explain_step import spark, spark_sampling, streaming
+from explain_step import spark, spark_sampling, spark_work, streaming
 from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.explainers.prepared import prepare
@@ -188,6 +188,7 @@ def sums(columns: int, *, rows: int) -> None:
         weighted=False,
         seed=0,
         sample_rows=rows,
+        measured_rows=rows,
     )
     output = X.to_numpy().sum(axis=1, keepdims=True)
     subject = _subject(X, output)
@@ -251,7 +252,7 @@ def _here(work: spark.Work, frame: pd.DataFrame, explain: Any) -> Any:
     for start in range(0, len(frame), 1 << 16):
         block = frame.iloc[start : start + (1 << 16)].reset_index(drop=True)
         row_sum(block)
-        made = spark._block(work, block)
+        made = spark_work.block(work, block)
         parts.append(streaming.of_block(work.plan, made, explain(made.X)))
     return parts
 

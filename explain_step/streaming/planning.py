@@ -15,7 +15,9 @@ from explain_step.artifacts.segment_cells import view_of
 from explain_step.artifacts.segment_rules import Partition
 from explain_step.config import Config, SegmentDeclaration
 from explain_step.errors import InvalidInput
-from explain_step.streaming.plan import OUTPUT, Curve, Cut, Plan, Segment, curve_codes, cut_codes
+from explain_step.metrics import choose_metrics
+from explain_step.streaming.measures import measure_of
+from explain_step.streaming.plan import OUTPUT, Curve, Cut, Measure, Plan, Segment, curve_codes, cut_codes
 from explain_step.ties import just_above
 from explain_step.types import Artifact, Attributions, IntArray, Subject
 
@@ -30,6 +32,7 @@ def plan_of(
     *,
     config: Config,
     cut: tuple[Subject, Attributions] | None = None,
+    measured: int | None = None,
 ) -> Plan:
     """Return what is to be counted of all rows, so that the sample's tables can be given for all of them.
 
@@ -44,6 +47,8 @@ def plan_of(
     config : Config
     cut : tuple of Subject and Attributions, optional
         What the segments were made of: all rows, with the sample's attributions. Default: the sample.
+    measured : int, optional
+        The number of all rows, where their performance is to be summed too.
 
     Raises
     ------
@@ -54,8 +59,8 @@ def plan_of(
         msg = "Argument attributions must be exact; a plan adds values of many rows, and noise would be added with them."
         raise InvalidInput(msg)
     tables = {artifact.name: artifact for artifact in artifacts}
-    measured, known = cut or (subject, attributions)
-    cuts, kept = _segments(measured, known, tables.get("segments"), config=config)
+    whole, known = cut or (subject, attributions)
+    cuts, kept = _segments(whole, known, tables.get("segments"), config=config)
     curves, others = _curves(subject, tables.get("dependence"))
     return Plan(
         features=attributions.feature_names,
@@ -69,9 +74,15 @@ def plan_of(
         weighted=subject.weights is not None,
         seed=config.seed,
         sample_rows=len(subject.X),
-        measured_rows=len(measured.X),
+        measured_rows=len(whole.X),
         kept=(*kept, *others),
+        measure=None if measured is None else _measure(subject, config=config, rows=measured),
     )
+
+
+def _measure(subject: Subject, *, config: Config, rows: int) -> Measure | None:
+    chosen = choose_metrics(config.metrics, subject.model, subject.response) if subject.y is not None else ()
+    return measure_of(subject, chosen, rows=rows)
 
 
 def _scale(subject: Subject, attributions: Attributions) -> tuple[float, ...]:
