@@ -32,7 +32,7 @@ from explain_step.row_sums import ALGORITHM, RowSum, row_sum
 from explain_step.spark_areas import areas_of
 from explain_step.spark_frames import blocks, frame_of, is_spark, replies
 from explain_step.spark_sampling import Sample
-from explain_step.spark_work import Work, as_trained, block, data_of, engine, sent_to
+from explain_step.spark_work import Work, as_trained, block, data_of, engine, received, sent_to
 from explain_step.streaming import (
     Areas,
     Measured,
@@ -40,10 +40,14 @@ from explain_step.streaming import (
     Totals,
     caveats,
     from_bytes,
+    measured_caveats,
+    measured_overlay,
+    measuring_plan,
     merge,
     of_block,
     overlay,
     plan_of,
+    shuffled_losses,
     to_bytes,
 )
 from explain_step.types import Caveat
@@ -110,15 +114,16 @@ def compute(
     explanation = replace(explanation, all_rows=_record(taken.scan, source.columns))
     if taken.whole:
         return explanation
+    kept = {"dtypes": dtypes, "target": y, "weights": sample_weight}
     if not explanation.attributions.method.exact or config.max_rows is not None:
-        return _of_sample(explanation, taken)
-    work = work_of(explanation, taken, dtypes=dtypes, target=y, weights=sample_weight)
+        return _of_sample(explanation, source, taken, **kept)
+    work = work_of(explanation, taken, **kept)
     with sent_to(source, work) as given:
         try:
             totals = total(source, work, scan=taken.scan, given=given)
         except NotApplicable:  # exact by enumeration, which is for few rows
-            return _of_sample(explanation, taken)
-        known = _measured(source, work, totals, given=given)
+            return _of_sample(explanation, source, taken, **kept)
+        known = _measured(explanation, source, work, totals, given=given)
     return _of_all(explanation, work.plan, totals, known=known)
 
 
@@ -129,8 +134,14 @@ def work_of(
     dtypes: dict[str, Any] | None = None,
     target: str | None = None,
     weights: str | None = None,
+    values: bool = True,
 ) -> Work:
     """Return what the executors are asked for, from the explanation of the sample.
+
+    Parameters
+    ----------
+    values : bool
+        Whether attributions are added up; else performance alone.
 
     Raises
     ------
@@ -138,9 +149,10 @@ def work_of(
         The explanation is estimated: its noise would be added up.
     """
     subject, found = explanation.subject, explanation.attributions
+    planned = plan_of if values else measuring_plan
     return Work(
         subject=subject.take(np.arange(min(PROBE_ROWS, len(subject.X)))),
-        plan=plan_of(
+        plan=planned(
             subject, found, explanation.artifacts, config=explanation.config, measured=taken.scan.rows.rows
         ),
         rows=taken.scan.rows.rows,
@@ -203,13 +215,14 @@ def _categories(reference: pd.DataFrame | None, frame: pd.DataFrame) -> dict[str
 
 def _part(batches: Iterator[Any], data: bytes, *, columns: int) -> bytes | None:
     """Return the sum of the rows of a partition and their totals as bytes; None where it has no rows."""
-    work, explain = engine(data)
+    work = received(data)
+    explain = engine(data)[1] if work.plan.views else None
     rows, totals = RowSum(), None
     for table in blocks(batches, columns=columns):
         rows = rows + row_sum(frame_of(table))
         frame = as_trained(frame_of(table, missing=work.missing), work.dtypes)
         own = block(work, frame)
-        found = of_block(work.plan, own, explain(own.X))
+        found = of_block(work.plan, own, None if explain is None else explain(own.X))
         totals = found if totals is None else merge(totals, found)
     return None if totals is None else rows.to_bytes() + to_bytes(totals)
 
@@ -250,13 +263,21 @@ def total(source: Any, work: Work, *, scan: spark_sampling.Scan, given: Any = No
     return totals
 
 
-def _measured(source: Any, work: Work, totals: Totals, *, given: Any) -> Measured | None:
+def _measured(
+    explanation: Explanation, source: Any, work: Work, totals: Totals, *, given: Any
+) -> Measured | None:
     """Return the performance of all rows; None where there is none to be summed."""
     measure = work.plan.measure
     if measure is None or totals.measures is None:
         return None
     areas = None if measure.edges is None else areas_of(source, work, given)
-    known = Measured(plan=work.plan, measures=totals.measures, areas=areas, model=work.subject.model)
+    known = Measured(
+        plan=work.plan,
+        measures=totals.measures,
+        areas=areas,
+        model=work.subject.model,
+        made=shuffled_losses(explanation.subject, config=explanation.config),
+    )
     if areas is not None and not _same_weights(known, areas):
         msg = (
             f"Argument X must have the same rows at every pass; their scores came with other weights; {SAME}."
@@ -288,15 +309,41 @@ def _record(scan: spark_sampling.Scan, columns: list[str]) -> dict[str, Any]:
     return {"rows": scan.rows.rows, "digest": scan.rows.digest(columns), "algorithm": ALGORITHM}
 
 
-def _of_sample(explanation: Explanation, taken: Sample) -> Explanation:
-    """Say that everything is of the sample."""
+def _of_sample(explanation: Explanation, source: Any, taken: Sample, **kept: Any) -> Explanation:
+    """Say that all is of the sample, but performance of all rows where the model's answers cost as little as trees' do."""
     rows, all_rows = len(taken.frame), taken.scan.rows.rows
-    message = (
+    text = (
         f"{rows:,} of the {all_rows:,} rows of the Spark DataFrame are explained: a random sample, drawn by their content. "
         "Only exact values of trees and linear models are added up over all rows, and not with max_rows."
     )
-    caveat = Caveat(code="rows_sampled", section=SECTION, message=message)
-    return replace(explanation, caveats=(caveat, *explanation.caveats))
+    found, known = explanation, None
+    if explanation.subject.model.family != "blackbox":
+        work = work_of(explanation, taken, values=False, **kept)
+        found, known = _with_performance(explanation, source, work, scan=taken.scan)
+    if known is not None:
+        without = ", ".join(known.unknown())
+        text += " Performance, also of segments, is of all rows" + (
+            f", but not {without}." if without else "."
+        )
+    caveat = Caveat(code="rows_sampled", section=SECTION, message=text)
+    return replace(found, caveats=(caveat, *found.caveats))
+
+
+def _with_performance(
+    explanation: Explanation, source: Any, work: Work, *, scan: spark_sampling.Scan
+) -> tuple[Explanation, Measured | None]:
+    """Return the sample's explanation with the performance of all rows, where there is any."""
+    if work.plan.measure is None:
+        return explanation, None
+    with sent_to(source, work) as given:
+        totals = total(source, work, scan=scan, given=given)
+        known = _measured(explanation, source, work, totals, given=given)
+    if known is None:
+        return explanation, None
+    config = explanation.config
+    artifacts = measured_overlay(explanation.artifacts, work.plan, totals, known, config=config)
+    said = measured_caveats(explanation.caveats, artifacts, work.plan, known, config=config)
+    return replace(explanation, artifacts=artifacts, caveats=said), known
 
 
 def _of_all(explanation: Explanation, plan: Plan, totals: Totals, *, known: Measured | None) -> Explanation:

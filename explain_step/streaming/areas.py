@@ -16,13 +16,7 @@ from scipy import stats
 
 from explain_step import intervals, ties
 from explain_step.artifacts import segment_tests
-from explain_step.artifacts.metric_influence import (
-    FEW_OF_A_CLASS,
-    FEWEST_OF_A_CLASS,
-    MANY_ROWS,
-    Limit,
-    limit_of_area,
-)
+from explain_step.artifacts.metric_influence import FEW_OF_A_CLASS, Limit, limit_of_area
 from explain_step.streaming.plan import Plan
 from explain_step.types import FloatArray, IntArray
 
@@ -193,14 +187,13 @@ def value_of(sums: FloatArray) -> float:
     return float(sums[0, 2] / sums[0, 1])
 
 
-def limit_of(sums: FloatArray, *, n: float) -> Limit | None:
-    """Return the limit of an area as `metric_influence.limit` has it; in place of resamples Newcombe's interval."""
+def limit_of(sums: FloatArray) -> Limit | None:
+    """Return the limit of an area as `metric_influence.limit` has it; the normal one also in place of resamples."""
     value = value_of(sums)
     if not np.isfinite(value):
         return None
     hits, misses = (float(side[1] ** 2 / max(side[4], 1e-300)) for side in sums)
-    few = min(hits, misses) < FEW_OF_A_CLASS or min(sums[:, 0]) < FEWEST_OF_A_CLASS or n < MANY_ROWS
-    if few or not 0 < value < 1:
+    if min(hits, misses) < FEW_OF_A_CLASS or not 0 < value < 1:
         low, high = intervals.area(value, hits=hits, misses=misses)
         return Limit(error=(high - low) / (2 * stats.norm.ppf(0.975)), low=low, high=high)
     variance = sum(_about(side[4:], value) / side[1] ** 2 for side in sums)

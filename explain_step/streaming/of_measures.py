@@ -1,7 +1,7 @@
 """Performance, and the metric and rates of segments, from sums over all rows: values as one machine has them.
 
-Intervals too, where these have a formula. Where one machine would resample (means and areas of small segments, other metrics
-of under 40,000 rows), the formula of many rows is taken, and said.
+Intervals too, where these have a formula. Where one machine would resample the rows themselves (means and areas of small
+segments, other metrics of under 40,000 rows), a formula takes its place, and the tables say so.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from explain_step.artifacts.performance import FEW_ROWS
 from explain_step.artifacts.proportions import Share
 from explain_step.artifacts.segment_performance import Draws
 from explain_step.artifacts.segment_statistics import NAN, Estimate
+from explain_step.artifacts.segment_tests import Shuffled, Side, by_chance_of
 from explain_step.config import Config
 from explain_step.metrics import METRICS
 from explain_step.streaming import areas as areas_room
@@ -34,14 +35,16 @@ NONE = np.empty(0)
 INTERVAL = (
     "95% interval over drawing other held-out rows, for this fitted model, from sums over all rows: for means over rows "
     "(log loss, Brier score, RMSE, MAE) Student's with the skewness taken into account; for the area under the ROC curve "
-    "its normal limit (logit scale), with few rows of a class, or an area of 0 or 1, Newcombe's; Wilson score interval "
+    "its normal limit (logit scale), with under 50 rows of a class, or an area of 0 or 1, Newcombe's; Wilson score interval "
     "for unweighted accuracy; for F1, balanced accuracy and R² normal, by the slopes of their sums. What is of the sample "
     "has the interval of its rows, resampled. Refitting the model is not covered."
 )
 SEGMENT_INTERVAL = (
     "Metric: from sums over all rows, as in the table of performance, for accuracy Wilson; its difference: Newcombe's and a "
     "score test for accuracy, for the area under the ROC curve normal, by the larger of the variance under equal areas and "
-    "that of each side (DeLong), for others normal; too sure in groups of under 100 rows. None where rows do not vary."
+    "that of each side (DeLong), for means over rows in groups of up to 1,000 studentised against groups of the sample "
+    "drawn by chance, else normal; F1, balanced accuracy and R² are too sure in groups of under 100 rows. None where rows "
+    "do not vary."
 )
 
 
@@ -53,6 +56,8 @@ class Measured:
     measures: Measures
     areas: Areas | None
     model: FittedModel
+    made: Shuffled | None = None
+    """Losses of the sample in shuffled orders, for `segment_tests.by_chance_of`."""
 
     @property
     def measure(self) -> Measure:
@@ -89,14 +94,13 @@ class Measured:
 
 def _draws(known: Measured, metric: str, group: Group, area: FloatArray | None) -> Draws:
     """Return value and interval of a metric over one group of rows."""
-    n = float(group.losses.n[0])
     if metric == AREA:
         assert area is not None
         value = areas_room.value_of(area)
         return Draws(
             value=value,
             resampled=NONE,
-            limit=areas_room.limit_of(area, n=n),
+            limit=areas_room.limit_of(area),
             area=areas_room.area_of(area),
         )
     if metric in metric_deltas.CONFUSION:
@@ -184,16 +188,41 @@ def estimates(known: Measured, metric: str, *, segment: int, levels: Sequence[in
     for level in levels:
         own = known.level(metric, segment, level, rest=False)
         rest = known.level(metric, segment, level, rest=True)
-        empty = int(take(known.measures[segment + 1], _others(known, segment, level)).losses.n[0]) == 0
-        gap = Estimate() if empty else segment_performance.difference(own, rest)
-        if len(levels) == 2 and level == levels[1] and not empty:
+        gap = _gap(known, metric, own, rest, sides=_sides(known, metric, segment, level))
+        if len(levels) == 2 and level == levels[1]:
             gap = found[0][1].negated()
         found.append((segment_performance.interval(own), gap))
     return found
 
 
-def _others(known: Measured, segment: int, level: int) -> list[int]:
-    return [g for g in range(len(known.measures[segment + 1].losses.n)) if g != level]
+def _gap(known: Measured, metric: str, own: Draws, rest: Draws, *, sides: tuple[Side, Side]) -> Estimate:
+    """Return the difference to the rest; of small groups against groups of the sample drawn by chance."""
+    if min(side.n for side in sides) == 0:
+        return Estimate()
+    of_mean = metric in known.measure.losses and metric != "accuracy"
+    found = None if known.made is None or not of_mean else by_chance_of(known.made, *sides)
+    return segment_performance.difference(own, rest) if found is None else found
+
+
+def _sides(known: Measured, metric: str, segment: int, level: int) -> tuple[Side, Side]:
+    """Return the rows of a level and those outside of it, with the metric where it is a function of a mean."""
+    group = known.measures[segment + 1]
+    others = [g for g in range(len(group.losses.n)) if g != level]
+    return _side(known.measure, metric, take(group, [level])), _side(
+        known.measure, metric, take(group, others)
+    )
+
+
+def _side(measure: Measure, metric: str, group: Group) -> Side:
+    n = int(group.losses.n[0])
+    if metric not in measure.losses or n < 2:
+        return Side(value=NAN, error=NAN, n=n)
+    j = measure.losses.index(metric)
+    value, error = float(group.losses.mean[0, j]), float(group.losses.error()[0, j] * np.sqrt(n / (n - 1)))
+    if metric == "rmse":
+        value = float(np.sqrt(value))
+        error = error / (2 * max(value, 1e-300))
+    return Side(value=value, error=error, n=n)
 
 
 def rates(
@@ -224,7 +253,8 @@ def rates(
         )
     gone = [h[: len(levels)] for h, levels in zip(hidden, names, strict=True)]
     table = segment_rates.rates_table(counted, gone, known.model, config=config)
-    kept = artifact.table[artifact.table["segment"].isin(known.plan.kept)]
+    ruled = {s.name for s in known.plan.segments}
+    kept = artifact.table[artifact.table["segment"].isin(set(known.plan.kept) - ruled)]
     said = f"everything {'else ' if len(kept) else ''}here is of all {rows:,} rows"
     if len(kept):
         table = pd.concat([table, kept], ignore_index=True)

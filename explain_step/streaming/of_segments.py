@@ -67,27 +67,44 @@ def segments(
     records = _overall(old, plan, totals, known=known)
     for level in levels:
         records += _records(level, old, plan, adjusted=adjusted, metrics=metrics, config=config)
-    metric_of_all = known is not None or plan.measured_rows == totals.rows
     parts = [typed(records, COLUMNS, text=TEXT), *([kept] if len(kept) else [])]
+    said = (_said if plan.pairs else _said_of_metric)(artifact, plan, totals, known=known)
+    kept_names = list(map(repr, kept["segment"].unique()))
     meta = {
         **artifact.meta,
-        "interval": f"95%, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: "
-        f"Student, over all {totals.rows:,} rows; its difference to the rest: Welch, too sure in small groups. "
-        + (
-            "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:])
-            if known is None
-            else SEGMENT_INTERVAL
-        ),
-        "p_adjusted": f"Holm over all {len(adjusted)} tested importance differences of all rows, and separately over the "
-        f"metric differences{'' if metric_of_all else ' of the sample'}; the two levels of a cut in two "
-        "are one test. Intervals are not adjusted.",
-        "rows_of": _rows_of(
-            plan, totals, kept=list(map(repr, kept["segment"].unique())), measured=known is not None
-        ),
+        **said,
+        "rows_of": _rows_of(plan, totals, kept=kept_names, measured=known is not None),
         "withheld_levels": sum(level.hidden and level.n > 0 for level in levels),
         "empty_levels": sum(level.n == 0 for level in levels),
     }
+    if plan.pairs:
+        meta["p_adjusted"] = _adjustment(len(adjusted), plan, totals, known=known)
     return replace(artifact, table=pd.concat(parts, ignore_index=True), meta=meta)
+
+
+def _said(artifact: Artifact, plan: Plan, totals: Totals, *, known: Measured | None) -> dict[str, str]:
+    """Return how the intervals are made."""
+    old = "".join(str(artifact.meta.get("interval", "")).partition("Metric:")[1:])
+    text = (
+        f"95%, over drawing other rows with this fitted model, one segment at a time. Mean |attribution|: Student, over all "
+        f"{totals.rows:,} rows; its difference to the rest: Welch, too sure in small groups. "
+    )
+    return {"interval": text + (old if known is None else SEGMENT_INTERVAL)}
+
+
+def _said_of_metric(
+    artifact: Artifact, plan: Plan, totals: Totals, *, known: Measured | None
+) -> dict[str, str]:
+    old = str(artifact.meta.get("interval", ""))
+    return {"interval": old if known is None else old.partition("Metric:")[0] + SEGMENT_INTERVAL}
+
+
+def _adjustment(tests: int, plan: Plan, totals: Totals, *, known: Measured | None) -> str:
+    of_all = known is not None or plan.measured_rows == totals.rows
+    return (
+        f"Holm over all {tests} tested importance differences of all rows, and separately over the metric differences"
+        f"{'' if of_all else ' of the sample'}; the two levels of a cut in two are one test. Intervals are not adjusted."
+    )
 
 
 def _rows_of(plan: Plan, totals: Totals, *, kept: Sequence[str], measured: bool) -> str:
@@ -96,13 +113,24 @@ def _rows_of(plan: Plan, totals: Totals, *, kept: Sequence[str], measured: bool)
         rest = f"; importance in {', '.join(kept)}: of {some} of them" if kept else ""
         return f"Counts, metric and importance: of {everything}{rest}"
     rest = f"; so is all of {', '.join(kept)}" if kept else ""
-    if measured:
-        return (
-            f"Counts, metric and importance: of {everything}; where columns are cut: of {some} of them{rest}"
-        )
-    return (
-        f"Counts and importance: of {everything}; where columns are cut, and metric: of {some} of them{rest}"
-    )
+    whole = ["counts", *(["metric"] if measured else []), *(["importance"] if plan.pairs else [])]
+    some_of = [
+        *([] if plan.pairs else ["importance"]),
+        "where columns are cut",
+        *([] if measured else ["metric"]),
+    ]
+    return f"{_listed(whole).capitalize()}: of {everything}; {_listed(some_of)}: of {some} of them{rest}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names in a row.
+
+    Examples
+    --------
+    >>> _listed(["counts", "metric", "importance"]), _listed(["counts"])
+    ('counts, metric and importance', 'counts')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def _levels(plan: Plan, totals: Totals, *, config: Config) -> list[_Level]:
@@ -200,13 +228,15 @@ def _overall(
 ) -> list[dict[str, Any]]:
     """Return the rows of the whole data: importance from the moments of the single features."""
     records = [{str(k): v for k, v in r.items()} for r in old[old["segment"] == ALL].to_dict("records")]
-    view = totals.views[0]
-    half = stats.t.ppf(0.5 + intervals.LEVEL / 2, max(totals.rows - 1, 1)) * view.error()
     metric = {}
     if known is not None:
         name = str(old["metric"].iloc[0])
         low, high = bounds(known.whole(name), name, rows=totals.rows, weighted=plan.weighted)
         metric = {"metric_value": known.whole(name).value, "metric_ci_low": low, "metric_ci_high": high}
+    if not plan.pairs:
+        return [{**record, "n": totals.rows, **metric} for record in records]
+    view = totals.views[0]
+    half = stats.t.ppf(0.5 + intervals.LEVEL / 2, max(totals.rows - 1, 1)) * view.error()
     for record in records:
         k, j = plan.outputs.index(record["output"]), plan.features.index(record["feature"])
         mean = view.mean[k, j]
@@ -239,7 +269,11 @@ def _records(
         why = f"under {config.min_segment} rows, or would reveal a segment that is"
         empty = level.n == 0
         return [head | {"withheld": "no rows" if empty else why, "n": 0.0 if empty else np.nan}]
-    head |= metric | {"n": level.n, "n_explained": level.n}
+    head |= metric | {"n": level.n}
+    if not plan.pairs:  # importance is of the sample
+        explained = [] if not len(same) or pd.notna(same["withheld"].iloc[0]) else same.to_dict("records")
+        return [{**{str(k): v for k, v in r.items()}, **head} for r in explained] or [head]
+    head["n_explained"] = level.n
     return [
         {
             **head,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +58,32 @@ def overlay(
     if {"importance", "dependence"} <= set(found):
         found["dependence"] = _in_order(found["dependence"], found["importance"])
     return tuple(found.values())
+
+
+def measured_overlay(
+    artifacts: Sequence[Artifact], plan: Plan, totals: Totals, known: Measured, *, config: Config
+) -> tuple[Artifact, ...]:
+    """Return the sample's artifacts with the performance of all rows, and nothing else of them.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of `planning.measuring_plan`.
+    """
+    found = []
+    for artifact in artifacts:
+        made = artifact
+        if artifact.name == "performance":
+            made = performance(artifact, known, rows=totals.rows)
+        elif artifact.name == "segments" and totals.atoms is not None:
+            made = segments(artifact, plan, totals, config=config, known=known)
+        elif artifact.name == "segment_rates" and totals.atoms is not None:
+            made = _rates(artifact, plan, totals, config=config, known=known)
+        if made is not artifact:
+            facts = {**artifact.meta.get("quantity", {}), "rows_given": totals.rows}
+            made = replace(made, meta={**made.meta, "quantity": facts})
+        found.append(made)
+    return tuple(found)
 
 
 def _in_order(dependence: Artifact, main: Artifact) -> Artifact:
@@ -135,18 +161,34 @@ def caveats(
     found += importance.ties(tables["importance"].table) if "importance" in tables else []
     found += segment_caveats(tables["segments"].table, plan, config=config) if counted_anew else []
     found += [] if known is None else of_measures.measured_caveats(said, tables, known)
-    return (*found, streamed(plan, totals, drawn=drawn, known=known))
+    return (*found, streamed(plan, totals, drawn=drawn, known=known, tables=tables))
 
 
-def streamed(plan: Plan, totals: Totals, *, drawn: str = SPREAD, known: Measured | None = None) -> Caveat:
+def measured_caveats(
+    said: Sequence[Caveat], artifacts: Sequence[Artifact], plan: Plan, known: Measured, *, config: Config
+) -> tuple[Caveat, ...]:
+    """Return the sample's caveats with those on performance and on counts of segments as all rows have them."""
+    tables = {a.name: a for a in artifacts}
+    anew = set(SAID) - {"segments_few_explained"} if "segments" in tables else set()
+    found = [c for c in said if c.code not in anew | set(of_measures.SAID)]
+    found += segment_caveats(tables["segments"].table, plan, config=config) if "segments" in tables else []
+    return (*found, *of_measures.measured_caveats(said, tables, known))
+
+
+def streamed(
+    plan: Plan, totals: Totals, *, drawn: str, known: Measured | None, tables: Mapping[str, Artifact]
+) -> Caveat:
     """Return the caveat that says what is of all rows, and what of the sample."""
     kept = [*plan.kept, *(["every segment"] if plan.segments and totals.atoms is None else [])]
     measured = plan.measured_rows == totals.rows or known is not None
-    searched = "the search for groups where the model performs worse, " if known is not None else ""
+    of_all = ", and so is performance" if measured and "performance" in tables else ""
+    searched = known is not None and "segment_search" in tables
+    others = "" if measured else "performance, "
+    others += "the search for groups where the model performs worse, " if searched else ""
     text = (
         f"All {totals.rows:,} rows are explained and checked; importance, the mean contributions along inputs and the "
-        f"importance in segments are of all of them{', and so is performance' if measured else ''}. Everything else "
-        f"({'' if measured else 'performance, '}{searched}the loss when inputs are shuffled, interactions, examples, "
+        f"importance in segments are of all of them{of_all}. Everything else "
+        f"({others}the loss when inputs are shuffled, interactions, examples, "
         f"scores, other curves, where their bins are cut) is of a seeded sample of {plan.sample_rows:,} of them, {drawn}."
     )
     if kept:

@@ -70,25 +70,27 @@ class Totals:
     measures: Measures | None = None
 
 
-def of_block(plan: Plan, subject: Subject, attributions: Attributions) -> Totals:
+def of_block(plan: Plan, subject: Subject, attributions: Attributions | None) -> Totals:
     """Return the totals of a block of rows.
 
     Parameters
     ----------
     subject : Subject of n rows
         ``X``, ``frame``, ``weights`` and ``response.output`` are read; for performance labels and the whole response.
-    attributions : Attributions of the same n rows, in their order
-        Exact ones.
+    attributions : Attributions of the same n rows, in their order, or None
+        Exact ones; None where the plan has no view, pair and curve.
 
     Raises
     ------
     InvalidInput
         The attributions are of other rows, features or outputs than the plan and the block, or are estimated.
     """
-    _check(plan, subject, attributions)
-    weights = subject.weights if plan.weighted else None
-    values, n = attributions.values, len(attributions.values)
-    error, wrong = additive.errors(subject, attributions)
+    n, weights = len(subject.X), subject.weights if plan.weighted else None
+    values, error, wrong = np.empty((n, 0, 0)), np.zeros(n), np.zeros(n, dtype=np.bool_)
+    if attributions is not None:
+        _check(plan, subject, attributions)
+        values = attributions.values
+        error, wrong = additive.errors(subject, attributions)
     worst = float(error.max(initial=0.0))
     levels = [segment_codes(s, subject.frame, output=subject.response.output) for s in plan.segments]
     size = np.abs(values)

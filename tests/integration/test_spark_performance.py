@@ -18,6 +18,8 @@ from xgboost import XGBClassifier
 from explain_step import spark, spark_areas
 from explain_step.compute import compute
 from explain_step.config import Config
+from explain_step.errors import InvalidInput
+from explain_step.spark_areas import areas_of
 from explain_step.streaming import measures
 
 pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
@@ -103,7 +105,6 @@ def test_performance_is_that_of_all_rows_on_one_machine(
     check(found, here)
     said = {c.code: c.message for c in found.caveats}
     assert "and so is performance" in said["rows_streamed"]
-    assert "the search for groups" in said["rows_streamed"]
     assert "all 42,000 rows" in next(a for a in found.artifacts if a.name == "performance").meta["rows_of"]
 
 
@@ -114,6 +115,48 @@ def test_errors_of_a_regression_are_those_of_all_rows(session, rows, place) -> N
     frame = session.read.parquet(str(place)).drop("deny", "weight").repartition(3)
     found = spark.compute(fitted, frame, "loss", sample_rows=SAMPLE, **options)
     check(found, compute(fitted, rows.drop(columns=["deny", "weight"]), "loss", many=10**9, **options))
+
+
+def test_an_explanation_of_the_sample_has_the_performance_of_all_rows(session, rows, model, place) -> None:
+    config = Config(segments=("region", "age > 1"), top_features=1)  # a probability of boosted trees
+    options = {"config": config, "background": rows[FEATURES].iloc[:50], "sample_weight": "weight"}
+    frame = session.read.parquet(str(place)).drop("loss").repartition(3)
+    frame = frame.selectExpr("*", "deny = 'yes' AS denied").drop("deny")
+    found = spark.compute(model, frame, "denied", sample_rows=300, **options)
+    assert found.counted is None
+    X = rows.drop(columns=["loss", "deny"]).assign(denied=rows["deny"] == "yes")
+    check(found, compute(model, X, "denied", many=10**9, **options))
+    said = next(c.message for c in found.caveats if c.code == "rows_sampled")
+    assert "300 of the 42,000 rows" in said
+    assert "Performance, also of segments, is of all rows." in said
+    segments = table(found, "segments")
+    assert set(segments["n_explained"].dropna()) < set(range(301))
+    meta = next(a for a in found.artifacts if a.name == "segments").meta
+    assert meta["rows_of"].startswith("Counts and metric: of all 42,000 rows; importance")
+
+
+def test_a_black_box_is_not_asked_about_all_rows(session, rows, place) -> None:
+    def score(X: pd.DataFrame) -> Any:
+        return X["age"].to_numpy() * 2.0 + X["debt"].to_numpy()
+
+    frame = session.read.parquet(str(place)).select("age", "debt", "loss")
+    config = Config(task="regression", top_features=1, budget=1)
+    found = spark.compute(score, frame, "loss", config=config, sample_rows=60)
+    assert set(table(found, "performance")["n"]) == {60.0}
+    assert "Performance" not in next(c.message for c in found.caveats if c.code == "rows_sampled")
+
+
+def test_rows_whose_scores_came_with_other_weights_are_noticed(
+    session, rows, model, place, monkeypatch
+) -> None:
+    frame = session.read.parquet(str(place)).drop("loss", "weight")
+    frame = frame.selectExpr("*", "deny = 'yes' AS denied").drop("deny")
+    monkeypatch.setattr(
+        spark, "areas_of", lambda source, work, given: areas_of(source.limit(N - 1), work, given)
+    )
+    options = {"config": Config(output="margin", top_features=1), "background": rows[FEATURES].iloc[:50]}
+    with pytest.raises(InvalidInput, match=r"same rows at every pass; their scores"):
+        spark.compute(model, frame, "denied", sample_rows=300, **options)
 
 
 def test_a_worker_killed_while_scores_are_made_or_sorted_changes_no_area(
