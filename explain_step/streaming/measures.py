@@ -64,11 +64,13 @@ def measure_of(subject: Subject, chosen: tuple[Metric, ...], *, rows: int) -> Me
     w = np.ones(len(subject.X)) if subject.weights is None else subject.weights
     y = np.asarray(subject.y).reshape(len(w), -1)
     edges, bounded = _edges(subject, rows=rows) if "roc_auc" in names else (None, False)
+    centres = [float(np.average(v, weights=w)) for v in losses.values()]
+    spreads = [float(np.std(v)) for v in losses.values()]
     return Measure(
         metrics=names,
         losses=tuple(losses),
-        centres=tuple(float(np.average(v, weights=w)) for v in losses.values()),
-        scales=tuple(max(float(np.std(v)), 1e-300) for v in losses.values()),
+        centres=tuple(centres),
+        scales=tuple(max(s, 1e-9 * abs(c)) or 1.0 for s, c in zip(spreads, centres, strict=True)),
         targets=tuple(np.average(y.astype(np.float64), axis=0, weights=w).tolist()) if "r2" in names else (),
         classes=segment_rates.has_rates(subject),
         unit=float(2.0 ** np.round(np.log2(w.mean()))),

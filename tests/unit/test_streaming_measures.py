@@ -46,7 +46,6 @@ def both(
     """Return the explanation of all rows in memory, the tables from sums over blocks, and the caveats of these."""
     y, X = target(rows, task), rows[["a", "b", "c", "kind", "old"]]
     fitted = LinearRegression() if task == "regression" else LogisticRegression()
-    model = fitted.fit(X[["a", "b", "c"]], y)
     names = [m.name for m in METRICS if task in m.tasks]
     config = Config(
         segments=["kind", "old", ("kind", "a > 1")],
@@ -55,9 +54,16 @@ def both(
         **({} if task == "regression" else {"output": "margin"}),
     )
     weights = rows["weight"].to_numpy() if weighted else None
+    some = np.random.default_rng(1).choice(N, SAMPLE, replace=False)
+    return in_parts(fitted.fit(X[["a", "b", "c"]], y), X, y, weights, some=some, config=config)
+
+
+def in_parts(
+    model: Any, X: pd.DataFrame, y: np.ndarray, weights: Any, *, some: np.ndarray, config: Config
+) -> tuple[Explanation, dict[str, Any], Any]:
+    """Return what `both` does, with some of the rows as the sample."""
     options = {"config": config, "background": X[["a", "b", "c"]][:50], "builders": SECTIONS, "many": 10**9}
     whole = compute(model, X, y, sample_weight=weights, **options)
-    some = np.random.default_rng(1).choice(N, SAMPLE, replace=False)
     small = compute(
         model,
         X.iloc[some].reset_index(drop=True),
@@ -66,18 +72,22 @@ def both(
         **options,
     )
     plan = streaming.plan_of(
-        small.subject, small.attributions, small.artifacts, config=config, measured=100 * N
+        small.subject, small.attributions, small.artifacts, config=config, measured=100 * len(X)
     )
     assert Plan.from_json(plan.to_json()) == plan
-    explain = prepare(small.subject, rows=N)
+    explain = prepare(small.subject, rows=len(X))
     parts = []
-    for own in np.array_split(np.random.default_rng(2).permutation(N), 5):
+    for own in np.array_split(np.random.default_rng(2).permutation(len(X)), 5):
         block = whole.subject.take(own)
         made = streaming.of_block(plan, block, explain(block.X))
         parts.append(streaming.from_bytes(streaming.to_bytes(made)))
     totals = reduce(streaming.merge, parts)
     known = streaming.Measured(
-        plan=plan, measures=totals.measures, areas=areas_of(plan, whole.subject), model=whole.subject.model
+        plan=plan,
+        measures=totals.measures,
+        areas=areas_of(plan, whole.subject),
+        model=whole.subject.model,
+        made=streaming.shuffled_losses(small.subject, config=config),
     )
     found = streaming.overlay(small.artifacts, plan, totals, config=config, known=known)
     said = streaming.caveats(small.caveats, found, plan, totals, config=config, known=known)
@@ -102,7 +112,6 @@ def areas_of(plan: Plan, subject: Subject) -> Any:
         frame[areas.level_name(i)] = segment_codes(segment, subject.frame, output=subject.response.output)
     frame = frame[w > 0]
     place = np.searchsorted(plan.measure.edges, frame[areas.SCORE], side="right")
-    assert len(plan.measure.edges) > 10
     ranges = [
         areas.of_range(
             plan,
@@ -116,18 +125,18 @@ def areas_of(plan: Plan, subject: Subject) -> Any:
 
 
 CASES = [
-    ("binary", "roc_auc"),
-    ("binary", "f1"),
-    ("binary", "accuracy"),
-    ("multiclass", "log_loss"),
-    ("multiclass", "balanced_accuracy"),
-    ("regression", "rmse"),
-    ("regression", "r2"),
+    ("binary", "roc_auc", True),
+    ("binary", "roc_auc", False),
+    ("binary", "f1", True),
+    ("binary", "accuracy", False),
+    ("binary", "accuracy", True),
+    ("multiclass", "log_loss", True),
+    ("regression", "rmse", False),
+    ("regression", "r2", True),
 ]
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
-@pytest.mark.parametrize(("task", "metric"), CASES)
+@pytest.mark.parametrize(("task", "metric", "weighted"), CASES)
 def test_sums_give_the_tables_of_all_rows(rows: pd.DataFrame, task: str, metric: str, weighted: bool) -> None:
     whole, found, said = both(rows, task=task, weighted=weighted, metric=metric)
     there = {a.name: a.table for a in whole.artifacts}
@@ -168,3 +177,42 @@ def _same_segments(ours: pd.DataFrame, theirs: pd.DataFrame, *, metric: str) -> 
         return
     for column in [*columns, "metric_p_adjusted"]:
         np.testing.assert_allclose(one[column], other[column], rtol=1e-8, atol=1e-12, err_msg=column)
+
+
+def test_a_sample_without_errors_and_of_one_class_says_nothing_of_all_rows(rows: pd.DataFrame) -> None:
+    X = rows[["a", "b", "c", "kind", "old"]].iloc[:30_000].reset_index(drop=True)
+    hit = (np.arange(30_000) < 400) & (X["old"].to_numpy())
+    y = np.where(hit, "yes", "no")
+    model = LogisticRegression().fit(X[["a", "b", "c"]], y)
+    names = ("log_loss", "accuracy", "roc_auc", "f1")
+    config = Config(output="margin", segments=["old"], top_features=1, metrics=names, positive_class="yes")
+    weights = np.where(hit, 2.0, 1.0)
+    whole, found, said = in_parts(model, X, y, weights, some=np.arange(25_000, 28_000), config=config)
+    one = found["performance"].table.set_index("metric")
+    other = next(a.table for a in whole.artifacts if a.name == "performance").set_index("metric")
+    exact = ["log_loss", "accuracy", "roc_auc"]
+    for column in ("value", "ci_low", "ci_high"):
+        np.testing.assert_allclose(
+            one.loc[exact, column], other.loc[exact, column], rtol=1e-8, err_msg=column
+        )
+    codes = {c.code: c.message for c in said}
+    assert "metric_undefined" not in codes  # as the sample's was
+    assert "segment_metric_undefined" not in codes
+    assert (found["segments"].table["n"] > 10_000).all()
+
+
+def test_a_rare_class_of_the_sample_is_no_rare_class_of_all_rows(rows: pd.DataFrame) -> None:
+    X = rows[["a", "b", "c", "kind", "old"]].iloc[:3_000].reset_index(drop=True)
+    y = (np.arange(3_000) % 50 == 0).astype(int)
+    model = LogisticRegression().fit(X[["a", "b", "c"]], y)
+    config = Config(output="margin", segments=["old"], top_features=1)
+    _, _, said = in_parts(model, X, y, None, some=np.arange(0, 400), config=config)
+    text = next(c.message for c in said if c.code == "few_of_a_class")
+    assert "in the sample of 400 rows: the interval of permutation importance" in text
+    whole, found, said = in_parts(
+        model, X, np.zeros(3_000, dtype=int), None, some=np.arange(400), config=config
+    )
+    assert np.isnan(found["performance"].table.set_index("metric").loc["roc_auc", "value"])
+    undefined = next(c for c in said if c.code == "metric_undefined")
+    assert undefined.degrades
+    assert [c.code for c in whole.caveats].count("metric_undefined") == 1
