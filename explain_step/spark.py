@@ -32,7 +32,7 @@ from explain_step.row_sums import ALGORITHM, RowSum, row_sum
 from explain_step.spark_areas import areas_of
 from explain_step.spark_frames import blocks, frame_of, is_spark, replies
 from explain_step.spark_sampling import Sample
-from explain_step.spark_work import Work, as_trained, block, data_of, engine, received, sent_to
+from explain_step.spark_work import Work, as_trained, block, data_of, engine, received, sent_to, unit_of
 from explain_step.streaming import (
     Areas,
     Measured,
@@ -161,6 +161,7 @@ def work_of(
         target=target,
         weights=weights,
         names=explanation.config.class_names,
+        unit=1.0 if weights is None else unit_of(taken.frame[weights].astype(np.float64)),
     )
 
 

@@ -81,8 +81,7 @@ def _scored(work: Work, frame: pd.DataFrame) -> Iterator[Any]:
 def _rows(work: Work, subject: Subject) -> pd.DataFrame:
     """Return score, hit, levels and weight of the rows that have weight."""
     plan, n = work.plan, len(subject.X)
-    assert plan.measure is not None
-    w = np.ones(n) if subject.weights is None else subject.weights / plan.measure.unit
+    w = np.ones(n) if subject.weights is None else subject.weights
     found = {
         areas.SCORE: positive_score(subject.response, subject.model).astype(np.float64),
         areas.HIT: positive_hits(subject.y, subject.model),

@@ -37,6 +37,8 @@ class Work:
         Names of columns.
     names : tuple of str, optional
         Of the classes, where they are declared.
+    unit : float
+        What weights are divided by, a power of two near their mean: only their ratios count.
     """
 
     subject: Subject
@@ -47,6 +49,7 @@ class Work:
     target: str | None
     weights: str | None
     names: tuple[str, ...] | None
+    unit: float = 1.0
 
 
 def as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
@@ -103,7 +106,7 @@ def block(work: Work, frame: pd.DataFrame) -> Subject:
     model = work.subject.model
     y = None if work.target is None else labels.target(frame.pop(work.target), model=model, names=work.names)
     y = None if work.subject.y is None else y  # as of a score without a unit
-    weights = None if work.weights is None else _weights(frame.pop(work.weights))
+    weights = None if work.weights is None else _weights(frame.pop(work.weights), unit=work.unit)
     X = select(frame, model.feature_names).astype(dict(work.subject.X.dtypes))
     return replace(
         work.subject,
@@ -116,12 +119,25 @@ def block(work: Work, frame: pd.DataFrame) -> Subject:
     )
 
 
-def _weights(column: pd.Series[Any]) -> FloatArray:
-    """Return weights of some rows; that they are all zero is no error here."""
+def unit_of(weights: pd.Series[Any]) -> float:
+    """Return the power of two next to the mean of a sample's weights."""
+    largest = float(weights.max())
+    return float(2.0 ** np.round(np.log2(largest) + np.log2(float((weights / largest).mean()))))
+
+
+def _weights(column: pd.Series[Any], *, unit: float) -> FloatArray:
+    """Return weights of some rows in units; that they are all zero is no error here."""
     found = column.to_numpy(dtype=np.float64, na_value=np.nan)
     if not np.isfinite(found).all() or (found < 0).any():
         bad = found[~np.isfinite(found) | (found < 0)][0]
         msg = f"Argument sample_weight must be finite and not negative, got {bad}; give weights from 0 up."
+        raise InvalidInput(msg)
+    found = found / unit
+    if found.max(initial=0.0) > labels.LARGEST_WEIGHT:  # their squares would leave the range of numbers
+        msg = (
+            f"Argument sample_weight must be within {labels.LARGEST_WEIGHT:g} times the mean weight of a sample, got "
+            f"{found.max() * unit:g}; rescale or drop such rows."
+        )
         raise InvalidInput(msg)
     return found
 

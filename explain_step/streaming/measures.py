@@ -73,7 +73,6 @@ def measure_of(subject: Subject, chosen: tuple[Metric, ...], *, rows: int) -> Me
         scales=tuple(max(s, 1e-9 * abs(c)) or 1.0 for s, c in zip(spreads, centres, strict=True)),
         targets=tuple(np.average(y.astype(np.float64), axis=0, weights=w).tolist()) if "r2" in names else (),
         classes=segment_rates.has_rates(subject),
-        unit=float(2.0 ** np.round(np.log2(w.mean()))),
         edges=edges,
         bounded=bounded,
     )
@@ -100,7 +99,7 @@ def of_block(plan: Plan, subject: Subject, levels: list[IntArray]) -> Measures:
     """
     measure, n = plan.measure, len(subject.X)
     assert measure is not None
-    weights = subject.weights / measure.unit if plan.weighted and subject.weights is not None else None
+    weights = subject.weights if plan.weighted else None
     losses = [row_losses(name, subject) for name in measure.losses]
     columns = np.stack([v for v in losses if v is not None], axis=1) if losses else np.empty((n, 0))
     squares = (
@@ -128,9 +127,6 @@ def _group(
 ) -> Group:
     if measure.classes:
         counts, weight, square = metric_deltas.confusion(subject, codes, groups=groups)
-        weight, square = (
-            (weight, square) if weights is None else (weight / measure.unit, square / measure.unit**2)
-        )
     else:
         counts = weight = square = np.zeros((groups, 0, 0))
     return Group(

@@ -114,8 +114,6 @@ class Measure:
         The same for each target; empty where R² is not asked for.
     classes : bool
         Whether true and said classes are counted.
-    unit : float
-        What weights are divided by, a power of two.
     edges : tuple of float, optional
         Where the scores of two classes are cut into ranges that are sorted on their own; None where areas are not asked for.
     bounded : bool
@@ -128,7 +126,6 @@ class Measure:
     scales: tuple[float, ...] = ()
     targets: tuple[float, ...] = ()
     classes: bool = False
-    unit: float = 1.0
     edges: tuple[float, ...] | None = None
     bounded: bool = False
 

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 from spark_kit import local_session
 from xgboost import XGBClassifier
 
-from explain_step import spark, spark_areas
+from explain_step import spark, spark_areas, spark_work
 from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.errors import InvalidInput
@@ -144,6 +144,20 @@ def test_a_black_box_is_not_asked_about_all_rows(session, rows, place) -> None:
     found = spark.compute(score, frame, "loss", config=config, sample_rows=60)
     assert set(table(found, "performance")["n"]) == {60.0}
     assert "Performance" not in next(c.message for c in found.caveats if c.code == "rows_sampled")
+
+
+def test_weights_count_by_their_ratios_whatever_their_size(session, rows, model, place) -> None:
+    config = Config(output="margin", segments=("region",), top_features=1)
+    options = {"config": config, "background": rows[FEATURES].iloc[:100], "sample_weight": "weight"}
+    frame = (
+        session.read.parquet(str(place)).drop("loss").selectExpr("*", "deny = 'yes' AS denied").drop("deny")
+    )
+    large = frame.withColumn("weight", frame["weight"] * 1e160)
+    found = spark.compute(model, large, "denied", sample_rows=300, **options)
+    X = rows.drop(columns=["loss", "deny"]).assign(denied=rows["deny"] == "yes")
+    check(found, compute(model, X, "denied", many=10**9, **options))
+    with pytest.raises(InvalidInput, match=r"sample_weight must be within 1e\+100 times the mean weight"):
+        spark_work._weights(pd.Series([1.0, 1e160]), unit=1.0)
 
 
 def test_rows_whose_scores_came_with_other_weights_are_noticed(

@@ -98,7 +98,7 @@ def areas_of(plan: Plan, subject: Subject) -> Any:
     """Return the areas of all rows, range by range in a shuffled order."""
     if plan.measure.edges is None:
         return None
-    w = np.ones(len(subject.X)) if subject.weights is None else subject.weights / plan.measure.unit
+    w = np.ones(len(subject.X)) if subject.weights is None else subject.weights
     frame = pd.DataFrame(
         {
             areas.SCORE: positive_score(subject.response, subject.model),
