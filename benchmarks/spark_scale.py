@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explain_step import spark, spark_sampling, streaming
+from explain_step import spark, spark_areas, spark_sampling, spark_work, streaming
 from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.explainers.prepared import prepare
@@ -127,6 +127,7 @@ def main() -> None:
             dict(zip(map(id, _frames(sources)), scans, strict=True)),
         )
         totals = slope("explain all rows", lambda s: spark.total(s, work, scan=known[id(s)]), sources)[1]
+        slope("areas: scores, shuffled and sorted", lambda s: _areas(s, work), sources)
         parted = sources[1][1].repartition(16).persist()
         parted.count()
         few_parts, many_parts = parted.coalesce(1), parted
@@ -188,6 +189,7 @@ def sums(columns: int, *, rows: int) -> None:
         weighted=False,
         seed=0,
         sample_rows=rows,
+        measured_rows=rows,
     )
     output = X.to_numpy().sum(axis=1, keepdims=True)
     subject = _subject(X, output)
@@ -239,6 +241,11 @@ def _subject(X: pd.DataFrame, output: Any) -> Subject:
     )
 
 
+def _areas(source: Any, work: spark.Work) -> Any:
+    with spark_work.sent_to(source, work) as given:
+        return spark_areas.areas_of(source, work, given)
+
+
 def _counted(batches: Any) -> Any:
     import pyarrow as pa
 
@@ -251,7 +258,7 @@ def _here(work: spark.Work, frame: pd.DataFrame, explain: Any) -> Any:
     for start in range(0, len(frame), 1 << 16):
         block = frame.iloc[start : start + (1 << 16)].reset_index(drop=True)
         row_sum(block)
-        made = spark._block(work, block)
+        made = spark_work.block(work, block)
         parts.append(streaming.of_block(work.plan, made, explain(made.X)))
     return parts
 

@@ -110,10 +110,16 @@ def _expanded(
     variance = np.maximum(w_square @ square, 1e-60)
     skewness = ((w_square * w) @ (square * centred)) / variance**1.5
     kurtosis = ((w_square * w_square) @ (square * square)) / variance**2
-    z = float(stats.t.ppf(0.5 + level / 2, max(len(centred) - 1, 1)))
-    shift = np.clip(skewness, -MOST_SKEWNESS, MOST_SKEWNESS) * (2 * z**2 + 1) / 6
+    low, high = skewed_quantiles(skewness, n=len(centred), level=level)
     close = (np.abs(skewness) <= MOST_SKEWNESS) & (kurtosis <= MOST_KURTOSIS)
-    return np.minimum(-z - shift, -z), np.maximum(z - shift, z), close
+    return low, high, close
+
+
+def skewed_quantiles(skewness: FloatArray, *, n: int, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
+    """Return the quantiles of the studentised mean of n rows, given the skewness of the mean."""
+    z = float(stats.t.ppf(0.5 + level / 2, max(n - 1, 1)))
+    shift = np.clip(skewness, -MOST_SKEWNESS, MOST_SKEWNESS) * (2 * z**2 + 1) / 6
+    return np.minimum(-z - shift, -z), np.maximum(z - shift, z)
 
 
 def resampled_counts(

@@ -4,6 +4,7 @@
 
     all rows ─▶ scan: count, digest ─▶ sample ─▶ compute() on the driver ─▶ plan
     all rows ─▶ executors: block ─▶ attributions ─▶ Totals per partition ─▶ merged ─▶ the sample's tables, of all rows
+    all rows ─▶ executors: scores, sorted in ranges ─▶ areas under the ROC curve (`spark_areas`)
 
 The plan, the model and the background are sent once. Each partition answers with one summary; a partition that is
 computed again because a worker died answers once. The digest of the rows that were explained must be that of the rows
@@ -14,37 +15,42 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from explain_step import compute as compute_room
-from explain_step import frames, labels, spark_sampling
+from explain_step import frames, spark_sampling
 from explain_step.compute import Explanation
 from explain_step.config import Config
 from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, NotApplicable
-from explain_step.explainers.prepared import Explain, prepare
-from explain_step.model_inputs import select
 from explain_step.row_sums import ALGORITHM, RowSum, row_sum
+from explain_step.spark_areas import areas_of
 from explain_step.spark_frames import blocks, frame_of, is_spark, replies
 from explain_step.spark_sampling import Sample
+from explain_step.spark_work import Work, as_trained, block, data_of, engine, received, sent_to, unit_of
 from explain_step.streaming import (
+    Areas,
+    Measured,
     Plan,
     Totals,
     caveats,
     from_bytes,
+    measured_caveats,
+    measured_overlay,
+    measuring_plan,
     merge,
     of_block,
     overlay,
     plan_of,
+    shuffled_losses,
     to_bytes,
 )
-from explain_step.types import Caveat, FloatArray, Response, Subject
+from explain_step.types import Caveat
 
 __all__ = ["compute", "is_spark"]
 
@@ -54,36 +60,7 @@ PROBE_ROWS = 256
 MERGE_AT = 200
 """Above so many partitions their summaries are first merged by executors, by the root of their number."""
 SUM_BYTES = 8 + 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What every executor gets, once.
-
-    Attributes
-    ----------
-    subject : Subject
-        A few rows of the sample, with the model and the whole background.
-    rows : int
-        Of the whole: the engine is chosen for them.
-    dtypes : dict of str to dtype
-        Of the columns that Spark stores otherwise (categories).
-    missing : frozenset of str
-        Columns with missing values in any row.
-    target, weights : str, optional
-        Names of columns.
-    names : tuple of str, optional
-        Of the classes, where they are declared.
-    """
-
-    subject: Subject
-    plan: Plan
-    rows: int
-    dtypes: dict[str, Any]
-    missing: frozenset[str]
-    target: str | None
-    weights: str | None
-    names: tuple[str, ...] | None
+SAME = "write it to a table first, or persist it (X.persist())"
 
 
 def compute(
@@ -126,7 +103,7 @@ def compute(
     taken = spark_sampling.sample(source, rows=size, seed=config.seed)
     _check_missing(taken, source.columns, y=y)
     dtypes = _categories(reference, taken.frame)
-    frame = _as_trained(taken.frame, dtypes)
+    frame = as_trained(taken.frame, dtypes)
     explained = partial(
         compute_room.compute, model, y=y, config=config, background=reference, sample_weight=sample_weight
     )
@@ -137,14 +114,17 @@ def compute(
     explanation = replace(explanation, all_rows=_record(taken.scan, source.columns))
     if taken.whole:
         return explanation
+    kept = {"dtypes": dtypes, "target": y, "weights": sample_weight}
     if not explanation.attributions.method.exact or config.max_rows is not None:
-        return _of_sample(explanation, taken)
-    work = work_of(explanation, taken, dtypes=dtypes, target=y, weights=sample_weight)
-    try:
-        totals = total(source, work, scan=taken.scan)
-    except NotApplicable:  # exact by enumeration, which is for few rows
-        return _of_sample(explanation, taken)
-    return _of_all(explanation, work.plan, totals)
+        return _of_sample(explanation, source, taken, **kept)
+    work = work_of(explanation, taken, **kept)
+    with sent_to(source, work) as given:
+        try:
+            totals = total(source, work, scan=taken.scan, given=given)
+        except NotApplicable:  # exact by enumeration, which is for few rows
+            return _of_sample(explanation, source, taken, **kept)
+        known = _measured(explanation, source, work, totals, given=given)
+    return _of_all(explanation, work.plan, totals, known=known)
 
 
 def work_of(
@@ -154,8 +134,14 @@ def work_of(
     dtypes: dict[str, Any] | None = None,
     target: str | None = None,
     weights: str | None = None,
+    values: bool = True,
 ) -> Work:
     """Return what the executors are asked for, from the explanation of the sample.
+
+    Parameters
+    ----------
+    values : bool
+        Whether attributions are added up; else performance alone.
 
     Raises
     ------
@@ -163,15 +149,19 @@ def work_of(
         The explanation is estimated: its noise would be added up.
     """
     subject, found = explanation.subject, explanation.attributions
+    planned = plan_of if values else measuring_plan
     return Work(
         subject=subject.take(np.arange(min(PROBE_ROWS, len(subject.X)))),
-        plan=plan_of(subject, found, explanation.artifacts, config=explanation.config),
+        plan=planned(
+            subject, found, explanation.artifacts, config=explanation.config, measured=taken.scan.rows.rows
+        ),
         rows=taken.scan.rows.rows,
         dtypes=dtypes or {},
         missing=taken.missing,
         target=target,
         weights=weights,
         names=explanation.config.class_names,
+        unit=1.0 if weights is None else unit_of(taken.frame[weights].astype(np.float64)),
     )
 
 
@@ -221,112 +211,88 @@ def _categories(reference: pd.DataFrame | None, frame: pd.DataFrame) -> dict[str
     }
 
 
-def _as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
-    """Return the frame with the given categories.
-
-    Raises
-    ------
-    InvalidInput
-        A value is no level of its category: it would become a missing value without a word.
-    """
-    found = frame.copy(deep=False)
-    for name, dtype in dtypes.items():
-        codes = dtype.categories.get_indexer(pd.Index(frame[name]))
-        lost = (codes < 0) & frame[name].notna().to_numpy()
-        if lost.any():
-            level = frame[name][lost].iloc[0]
-            msg = (
-                f"Argument X must have the levels of the background in its categories; column {name!r} has {level!r}, "
-                "which the background does not have as a level; add it to the category of the background's column."
-            )
-            raise InvalidInput(msg)
-        found[name] = pd.Categorical.from_codes(codes, dtype=dtype)
-    return found
-
-
 # --- on the executors
-
-
-@lru_cache(maxsize=1)
-def _engine(data: bytes) -> tuple[Work, Explain]:
-    """Return the work and the prepared explainer; a worker process makes them once, whatever it reads afterwards."""
-    from pyspark.serializers import CloudPickleSerializer
-
-    work: Work = CloudPickleSerializer().loads(data)
-    explain = prepare(work.subject, rows=work.rows)
-    if explain is None:
-        msg = "executors explain trees and linear models only, and this model is explained in another way"
-        raise NotApplicable(msg)
-    return work, explain
 
 
 def _part(batches: Iterator[Any], data: bytes, *, columns: int) -> bytes | None:
     """Return the sum of the rows of a partition and their totals as bytes; None where it has no rows."""
-    work, explain = _engine(data)
+    work = received(data)
+    explain = engine(data)[1] if work.plan.views else None
     rows, totals = RowSum(), None
     for table in blocks(batches, columns=columns):
         rows = rows + row_sum(frame_of(table))
-        frame = _as_trained(frame_of(table, missing=work.missing), work.dtypes)
-        block = _block(work, frame)
-        found = of_block(work.plan, block, explain(block.X))
+        frame = as_trained(frame_of(table, missing=work.missing), work.dtypes)
+        own = block(work, frame)
+        found = of_block(work.plan, own, None if explain is None else explain(own.X))
         totals = found if totals is None else merge(totals, found)
     return None if totals is None else rows.to_bytes() + to_bytes(totals)
-
-
-def _block(work: Work, frame: pd.DataFrame) -> Subject:
-    """Return a block of rows as a subject: the sample's model and background, the dtypes of its columns."""
-    model = work.subject.model
-    y = None if work.target is None else labels.target(frame.pop(work.target), model=model, names=work.names)
-    weights = None if work.weights is None else _weights(frame.pop(work.weights))
-    X = select(frame, model.feature_names).astype(dict(work.subject.X.dtypes))
-    return replace(
-        work.subject,
-        X=X,
-        frame=frame,
-        y=y,
-        weights=weights,
-        row_ids=np.arange(len(frame)),
-        response=Response(output=model.predict(X)),
-    )
-
-
-def _weights(column: pd.Series[Any]) -> FloatArray:
-    """Return weights of some rows; that they are all zero is no error here."""
-    found = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    if not np.isfinite(found).all() or (found < 0).any():
-        bad = found[~np.isfinite(found) | (found < 0)][0]
-        msg = f"Argument sample_weight must be finite and not negative, got {bad}; give weights from 0 up."
-        raise InvalidInput(msg)
-    return found
 
 
 # --- on the driver
 
 
-def total(source: Any, work: Work, *, scan: spark_sampling.Scan) -> Totals:
+def total(source: Any, work: Work, *, scan: spark_sampling.Scan, given: Any = None) -> Totals:
     """Return the totals of all rows of a Spark DataFrame.
+
+    Parameters
+    ----------
+    given : object, optional
+        What `spark_work.sent_to` gave, where the work was sent before.
 
     Raises
     ------
     InvalidInput
         The rows are not those of the scan, or a block of them breaks a rule.
     """
+    if given is None:
+        with sent_to(source, work) as sent:
+            return total(source, work, scan=scan, given=sent)
     columns = len(source.columns)
-    with _sent(source, work) as given:
 
-        def run(batches: Iterator[Any]) -> bytes | None:
-            return _part(batches, given if isinstance(given, bytes) else given.value, columns=columns)
+    def run(batches: Iterator[Any]) -> bytes | None:
+        return _part(batches, data_of(given), columns=columns)
 
-        parts = replies(source, run, merge=_merged if scan.parts > MERGE_AT else None, parts=scan.parts)
+    parts = replies(source, run, merge=_merged if scan.parts > MERGE_AT else None, parts=scan.parts)
     whole = _merged(parts)
     rows, totals = RowSum.from_bytes(whole[:SUM_BYTES]), from_bytes(whole[SUM_BYTES:])
     if rows != scan.rows or totals.rows != rows.rows:
         msg = (
             f"Argument X must have the same rows at every pass; {scan.rows.rows:,} rows were counted first and "
-            f"{rows.rows:,} explained, with another content; write it to a table first, or persist it (X.persist())."
+            f"{rows.rows:,} explained, with another content; {SAME}."
         )
         raise InvalidInput(msg)
     return totals
+
+
+def _measured(
+    explanation: Explanation, source: Any, work: Work, totals: Totals, *, given: Any
+) -> Measured | None:
+    """Return the performance of all rows; None where there is none to be summed."""
+    measure = work.plan.measure
+    if measure is None or totals.measures is None:
+        return None
+    areas = None if measure.edges is None else areas_of(source, work, given)
+    known = Measured(
+        plan=work.plan,
+        measures=totals.measures,
+        areas=areas,
+        model=work.subject.model,
+        made=shuffled_losses(explanation.subject, config=explanation.config),
+    )
+    if areas is not None and not _same_weights(known, areas):
+        msg = (
+            f"Argument X must have the same rows at every pass; their scores came with other weights; {SAME}."
+        )
+        raise InvalidInput(msg)
+    return known
+
+
+def _same_weights(known: Measured, areas: Areas) -> bool:
+    """Return whether hits and misses of the areas are those that were counted with the values."""
+    first = known.model.positive or 0
+    true = known.measures[0].weight[0].sum(axis=1)
+    wanted = np.array([true[first], true.sum() - true[first]])
+    return bool(np.allclose(areas.whole()[:, 1], wanted, rtol=1e-9, atol=0.0))
 
 
 def _merged(parts: list[bytes]) -> bytes:
@@ -339,50 +305,49 @@ def _merged(parts: list[bytes]) -> bytes:
     return rows.to_bytes() + to_bytes(totals)
 
 
-@contextmanager
-def _sent(source: Any, work: Work) -> Iterator[Any]:
-    """Give a broadcast of the work; with Spark Connect, which has none, the bytes themselves.
-
-    The bytes go from this session to its own executors and to nobody else: they are as trusted as the code that runs
-    there. Boosters serialise themselves in their own formats inside.
-    """
-    from pyspark.serializers import CloudPickleSerializer
-
-    try:
-        data = CloudPickleSerializer().dumps(work)
-    except Exception as error:
-        msg = (
-            f"Argument model must be one that can be sent to Spark's executors; {work.subject.model.model_class or 'it'} "
-            f"cannot be serialised ({type(error).__name__}: {str(error)[:200]}); explain a sample without Spark."
-        )
-        raise InvalidInput(msg) from error
-    if ".connect." in type(source).__module__:
-        yield data
-        return
-    sent = source.sparkSession.sparkContext.broadcast(data)
-    try:
-        yield sent
-    finally:
-        sent.destroy()
-
-
 def _record(scan: spark_sampling.Scan, columns: list[str]) -> dict[str, Any]:
     """Return what the snapshot says of all rows."""
     return {"rows": scan.rows.rows, "digest": scan.rows.digest(columns), "algorithm": ALGORITHM}
 
 
-def _of_sample(explanation: Explanation, taken: Sample) -> Explanation:
-    """Say that everything is of the sample."""
+def _of_sample(explanation: Explanation, source: Any, taken: Sample, **kept: Any) -> Explanation:
+    """Say that all is of the sample, but performance of all rows where the model's answers cost as little as trees' do."""
     rows, all_rows = len(taken.frame), taken.scan.rows.rows
-    message = (
+    text = (
         f"{rows:,} of the {all_rows:,} rows of the Spark DataFrame are explained: a random sample, drawn by their content. "
         "Only exact values of trees and linear models are added up over all rows, and not with max_rows."
     )
-    caveat = Caveat(code="rows_sampled", section=SECTION, message=message)
-    return replace(explanation, caveats=(caveat, *explanation.caveats))
+    found, known = explanation, None
+    if explanation.subject.model.family != "blackbox":
+        work = work_of(explanation, taken, values=False, **kept)
+        found, known = _with_performance(explanation, source, work, scan=taken.scan)
+    if known is not None:
+        without = ", ".join(known.unknown())
+        text += " Performance, also of segments, is of all rows" + (
+            f", but not {without}." if without else "."
+        )
+    caveat = Caveat(code="rows_sampled", section=SECTION, message=text)
+    return replace(found, caveats=(caveat, *found.caveats))
 
 
-def _of_all(explanation: Explanation, plan: Plan, totals: Totals) -> Explanation:
+def _with_performance(
+    explanation: Explanation, source: Any, work: Work, *, scan: spark_sampling.Scan
+) -> tuple[Explanation, Measured | None]:
+    """Return the sample's explanation with the performance of all rows, where there is any."""
+    if work.plan.measure is None:
+        return explanation, None
+    with sent_to(source, work) as given:
+        totals = total(source, work, scan=scan, given=given)
+        known = _measured(explanation, source, work, totals, given=given)
+    if known is None:
+        return explanation, None
+    config = explanation.config
+    artifacts = measured_overlay(explanation.artifacts, work.plan, totals, known, config=config)
+    said = measured_caveats(explanation.caveats, artifacts, work.plan, known, config=config)
+    return replace(explanation, artifacts=artifacts, caveats=said), known
+
+
+def _of_all(explanation: Explanation, plan: Plan, totals: Totals, *, known: Measured | None) -> Explanation:
     """Return the sample's explanation with the numbers of all rows, where every row's values sum to its output."""
     config, few = explanation.config, len(explanation.subject.X)
     if totals.broken:
@@ -392,12 +357,18 @@ def _of_all(explanation: Explanation, plan: Plan, totals: Totals) -> Explanation
         )
         said = Caveat(code="rows_not_additive", section="attributions", message=text, degrades=True)
         return replace(explanation, caveats=(*explanation.caveats, said))
-    artifacts = overlay(explanation.artifacts, plan, totals, config=config)
+    artifacts = overlay(explanation.artifacts, plan, totals, config=config, known=known)
     return replace(
         explanation,
         artifacts=artifacts,
         caveats=caveats(
-            explanation.caveats, artifacts, plan, totals, config=config, drawn="drawn by their content"
+            explanation.caveats,
+            artifacts,
+            plan,
+            totals,
+            config=config,
+            drawn="drawn by their content",
+            known=known,
         ),
         counted=totals.rows,
     )

@@ -32,8 +32,14 @@ def dense_ranks(values: FloatArray) -> IntArray:
     return _ranks(order, ordered[1:] > just_above(ordered[:-1]))
 
 
-def score_ranks(values: FloatArray) -> IntArray:
+def score_ranks(values: FloatArray, *, unit: bool | None = None) -> IntArray:
     """Return `dense_ranks` of ranking scores: where all are in [0, 1], values near 1 are told apart as those near 0 are.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+    unit : bool, optional
+        Whether all are in [0, 1], where these values are only some of them.
 
     Examples
     --------
@@ -42,10 +48,15 @@ def score_ranks(values: FloatArray) -> IntArray:
     """
     order = np.argsort(values)
     ordered: Any = values[order]
-    if not len(ordered) or not (ordered[0] >= 0 and ordered[-1] <= 1):
+    if not (is_unit(values) if unit is None else unit):
         return dense_ranks(values)
     room = np.minimum(ordered[:-1], 1 - ordered[1:])
     return _ranks(order, ordered[1:] - ordered[:-1] > APART_INSIDE * room)
+
+
+def is_unit(values: FloatArray) -> bool:
+    """Return whether there are scores and all of them are in [0, 1]."""
+    return bool(len(values) and values.min() >= 0 and values.max() <= 1)
 
 
 def _ranks(order: IntArray, above: Any) -> IntArray:

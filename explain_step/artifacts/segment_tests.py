@@ -148,17 +148,49 @@ def by_chance(made: Shuffled, inside: BoolArray, *, level: float = 0.95) -> Esti
         drawn = whole[:, None] - drawn
     gaps, errors = _studentised(made, drawn, whole, size=size)
     ratios = (gaps / errors)[np.isfinite(gaps)]
-    if not np.isfinite(gap[0]) or not len(ratios):
+    return _against(ratios, float(gap[0]), float(error[0]), degrees=smaller - 1, level=level)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """The metric of some rows, by the standard error of its mean loss; ``n`` counts the rows."""
+
+    value: float
+    error: float
+    n: int
+
+
+def by_chance_of(made: Shuffled, inside: Side, rest: Side, *, level: float = 0.95) -> Estimate | None:
+    """Return what `by_chance` does for groups of rows of which only the sums are known, against groups of a sample.
+
+    Returns
+    -------
+    Estimate or None
+        None also where the sample has fewer than twice as many rows as the smaller group.
+    """
+    if rest.n < inside.n:
+        turned = by_chance_of(made, rest, inside, level=level)
+        return None if turned is None else turned.negated()
+    if not 2 <= inside.n <= min(MOST_ROWS, made.terms.shape[1] // 2):
         return None
-    ratio, near = float(gap[0] / error[0]), 1e-9 * max(abs(float(gap[0] / error[0])), 1e-3)
+    drawn = _windows(made.sums, inside.n)
+    gaps, errors = _studentised(made, drawn, made.terms.sum(axis=1), size=inside.n)
+    ratios = (gaps / errors)[np.isfinite(gaps)]
+    error = max(float(np.hypot(inside.error, rest.error)), LEAST * made.scale)
+    return _against(ratios, inside.value - rest.value, error, degrees=inside.n - 1, level=level)
+
+
+def _against(ratios: FloatArray, gap: float, error: float, *, degrees: int, level: float) -> Estimate | None:
+    """Return a difference and its standard error against the ratios of the two in groups drawn by chance."""
+    if not np.isfinite(gap) or not len(ratios):
+        return None
+    ratio, near = gap / error, 1e-9 * max(abs(gap / error), 1e-3)
     tail = min(int((ratios <= ratio + near).sum()), int((ratios >= ratio - near).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + len(ratios)))
     if tail < FAR <= len(ratios):
-        p = min(p, _beyond(ratio, ratios, degrees=smaller - 1))
+        p = min(p, _beyond(ratio, ratios, degrees=degrees))
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(
-        value=float(gap[0]), low=float(gap[0] - high * error[0]), high=float(gap[0] - low * error[0]), p=p
-    )
+    return Estimate(value=gap, low=float(gap - high * error), high=float(gap - low * error), p=p)
 
 
 def _beyond(ratio: float, ratios: FloatArray, *, degrees: int) -> float:

@@ -10,26 +10,34 @@ can be on one machine or on many.
 """
 
 from explain_step.streaming.all_rows import sample_of, taken, totals_of
+from explain_step.streaming.areas import Areas
 from explain_step.streaming.moments import Moments
-from explain_step.streaming.overlay import caveats, overlay
+from explain_step.streaming.of_measures import Measured
+from explain_step.streaming.overlay import caveats, measured_caveats, measured_overlay, overlay
 from explain_step.streaming.plan import Curve, Cut, Plan, Segment
-from explain_step.streaming.planning import plan_of
+from explain_step.streaming.planning import measuring_plan, plan_of, shuffled_losses
 from explain_step.streaming.totals import Totals, from_bytes, merge, of_block, to_bytes
 
 __all__ = [
+    "Areas",
     "Curve",
     "Cut",
+    "Measured",
     "Moments",
     "Plan",
     "Segment",
     "Totals",
     "caveats",
     "from_bytes",
+    "measured_caveats",
+    "measured_overlay",
+    "measuring_plan",
     "merge",
     "of_block",
     "overlay",
     "plan_of",
     "sample_of",
+    "shuffled_losses",
     "taken",
     "to_bytes",
     "totals_of",

@@ -19,7 +19,7 @@ from explain_step.artifacts.segment_expressions import parse
 from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray, IntArray, OutputSpace
 
-VERSION = 1
+VERSION = 2
 OUTPUT = "output"
 
 
@@ -99,6 +99,38 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """What is summed of the model's performance.
+
+    Attributes
+    ----------
+    metrics : tuple of str
+        Names of the metrics, the chosen one first; none without labels.
+    losses : tuple of str
+        Those that are a function of a mean over rows.
+    centres, scales : tuple of float
+        Near the mean and the spread of each loss, so that sums of cubes do not cancel.
+    targets : tuple of float
+        The same for each target; empty where R² is not asked for.
+    classes : bool
+        Whether true and said classes are counted.
+    edges : tuple of float, optional
+        Where the scores of two classes are cut into ranges that are sorted on their own; None where areas are not asked for.
+    bounded : bool
+        Whether these scores are in [0, 1].
+    """
+
+    metrics: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    centres: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    targets: tuple[float, ...] = ()
+    classes: bool = False
+    edges: tuple[float, ...] | None = None
+    bounded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """Everything that blocks of rows are asked for.
 
@@ -116,6 +148,8 @@ class Plan:
         Rows of the sample, and rows that performance is of and segments were cut on: those of the sample, or all.
     kept : tuple of str
         Segments and curves that cannot be told from a rule; they keep the sample's numbers.
+    measure : Measure, optional
+        What is summed of performance, where it is not of all rows already.
     """
 
     features: tuple[str, ...]
@@ -131,6 +165,7 @@ class Plan:
     sample_rows: int
     measured_rows: int
     kept: tuple[str, ...] = ()
+    measure: Measure | None = None
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -156,7 +191,8 @@ class Plan:
             Segment(**{**s, "cuts": tuple(Cut(**cut) for cut in s["cuts"])}) for s in found["segments"]
         )
         curves = (Curve(**curve) for curve in found["curves"])
-        return Plan(**{**found, "segments": tuple(segments), "curves": tuple(curves)})
+        measure = None if found["measure"] is None else Measure(**found["measure"])
+        return Plan(**{**found, "segments": tuple(segments), "curves": tuple(curves), "measure": measure})
 
 
 def _tuples(value: Any) -> Any:

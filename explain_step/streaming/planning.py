@@ -11,11 +11,15 @@ import pandas as pd
 
 from explain_step import privacy
 from explain_step.artifacts import segment_rules, segments
-from explain_step.artifacts.segment_cells import view_of
+from explain_step.artifacts.segment_cells import SECTION, metric_of, view_of
 from explain_step.artifacts.segment_rules import Partition
+from explain_step.artifacts.segment_tests import Shuffled, shuffled
 from explain_step.config import Config, SegmentDeclaration
 from explain_step.errors import InvalidInput
-from explain_step.streaming.plan import OUTPUT, Curve, Cut, Plan, Segment, curve_codes, cut_codes
+from explain_step.metrics import choose_metrics
+from explain_step.seeds import Seeds
+from explain_step.streaming.measures import measure_of
+from explain_step.streaming.plan import OUTPUT, Curve, Cut, Measure, Plan, Segment, curve_codes, cut_codes
 from explain_step.ties import just_above
 from explain_step.types import Artifact, Attributions, IntArray, Subject
 
@@ -30,6 +34,7 @@ def plan_of(
     *,
     config: Config,
     cut: tuple[Subject, Attributions] | None = None,
+    measured: int | None = None,
 ) -> Plan:
     """Return what is to be counted of all rows, so that the sample's tables can be given for all of them.
 
@@ -44,6 +49,8 @@ def plan_of(
     config : Config
     cut : tuple of Subject and Attributions, optional
         What the segments were made of: all rows, with the sample's attributions. Default: the sample.
+    measured : int, optional
+        The number of all rows, where their performance is to be summed too.
 
     Raises
     ------
@@ -54,8 +61,8 @@ def plan_of(
         msg = "Argument attributions must be exact; a plan adds values of many rows, and noise would be added with them."
         raise InvalidInput(msg)
     tables = {artifact.name: artifact for artifact in artifacts}
-    measured, known = cut or (subject, attributions)
-    cuts, kept = _segments(measured, known, tables.get("segments"), config=config)
+    whole, known = cut or (subject, attributions)
+    cuts, kept = _segments(whole, known, tables.get("segments"), config=config)
     curves, others = _curves(subject, tables.get("dependence"))
     return Plan(
         features=attributions.feature_names,
@@ -69,8 +76,53 @@ def plan_of(
         weighted=subject.weights is not None,
         seed=config.seed,
         sample_rows=len(subject.X),
-        measured_rows=len(measured.X),
+        measured_rows=len(whole.X),
         kept=(*kept, *others),
+        measure=None if measured is None else _measure(subject, config=config, rows=measured),
+    )
+
+
+def measuring_plan(
+    subject: Subject,
+    attributions: Attributions,
+    artifacts: Sequence[Artifact],
+    *,
+    config: Config,
+    measured: int,
+) -> Plan:
+    """Return what is to be counted of all rows for performance alone; see `plan_of`. Attributions may be estimated."""
+    tables = {artifact.name: artifact for artifact in artifacts}
+    cuts, kept = _segments(subject, attributions, tables.get("segments"), config=config)
+    return Plan(
+        features=attributions.feature_names,
+        outputs=attributions.output_names,
+        output_space=attributions.output_space,
+        scale=(),
+        views=(),
+        pairs=(),
+        segments=tuple(cuts),
+        curves=(),
+        weighted=subject.weights is not None,
+        seed=config.seed,
+        sample_rows=len(subject.X),
+        measured_rows=len(subject.X),
+        kept=tuple(kept),
+        measure=_measure(subject, config=config, rows=measured),
+    )
+
+
+def _measure(subject: Subject, *, config: Config, rows: int) -> Measure | None:
+    chosen = choose_metrics(config.metrics, subject.model, subject.response) if subject.y is not None else ()
+    return measure_of(subject, chosen, rows=rows)
+
+
+def shuffled_losses(subject: Subject, *, config: Config) -> Shuffled | None:
+    """Return the losses of the sample in shuffled orders, for the first metric; None where it is no mean over rows."""
+    metric = metric_of(subject, config=config)
+    return (
+        None
+        if metric is None
+        else shuffled(metric, subject, rng=Seeds(config.seed).rng(SECTION, "by chance"))
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from explain_step.errors import InvalidInput
 from explain_step.explainers import additive
-from explain_step.streaming import moments
+from explain_step.streaming import measures, moments
+from explain_step.streaming.measures import Measures
 from explain_step.streaming.moments import Moments
 from explain_step.streaming.plan import Plan, curve_codes, segment_codes
 from explain_step.types import Attributions, FloatArray, IntArray, Subject
@@ -20,7 +21,7 @@ FULL = 1_000
 """Up to so many columns of a view all products of pairs are kept, 8 MB per output; beyond, squares only."""
 MOST_ATOMS = 20_000
 """Groups of rows that the segments tell apart together; beyond, they are not kept."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,8 @@ class Totals:
         The column's own numbers, in the same groups; no column where it has none.
     near, density : tuple of ndarray of int
         Rows nearest to each grid point, and rows per bin of the density.
+    measures : tuple of Group, optional
+        Sums of performance, where the plan asks for them.
     """
 
     rows: int
@@ -64,27 +67,30 @@ class Totals:
     places: tuple[Moments, ...]
     near: tuple[IntArray, ...]
     density: tuple[IntArray, ...]
+    measures: Measures | None = None
 
 
-def of_block(plan: Plan, subject: Subject, attributions: Attributions) -> Totals:
+def of_block(plan: Plan, subject: Subject, attributions: Attributions | None) -> Totals:
     """Return the totals of a block of rows.
 
     Parameters
     ----------
     subject : Subject of n rows
-        ``X``, ``frame``, ``weights`` and ``response.output`` are read.
-    attributions : Attributions of the same n rows, in their order
-        Exact ones.
+        ``X``, ``frame``, ``weights`` and ``response.output`` are read; for performance labels and the whole response.
+    attributions : Attributions of the same n rows, in their order, or None
+        Exact ones; None where the plan has no view, pair and curve.
 
     Raises
     ------
     InvalidInput
         The attributions are of other rows, features or outputs than the plan and the block, or are estimated.
     """
-    _check(plan, subject, attributions)
-    weights = subject.weights if plan.weighted else None
-    values, n = attributions.values, len(attributions.values)
-    error, wrong = additive.errors(subject, attributions)
+    n, weights = len(subject.X), subject.weights if plan.weighted else None
+    values, error, wrong = np.empty((n, 0, 0)), np.zeros(n), np.zeros(n, dtype=np.bool_)
+    if attributions is not None:
+        _check(plan, subject, attributions)
+        values = attributions.values
+        error, wrong = additive.errors(subject, attributions)
     worst = float(error.max(initial=0.0))
     levels = [segment_codes(s, subject.frame, output=subject.response.output) for s in plan.segments]
     size = np.abs(values)
@@ -107,6 +113,7 @@ def of_block(plan: Plan, subject: Subject, attributions: Attributions) -> Totals
         places=places,
         near=near,
         density=density,
+        measures=None if plan.measure is None else measures.of_block(plan, subject, levels),
     )
 
 
@@ -213,6 +220,7 @@ def merge(a: Totals, b: Totals) -> Totals:
         places=_merged(a.places, b.places),
         near=tuple(x + y for x, y in zip(a.near, b.near, strict=True)),
         density=tuple(x + y for x, y in zip(a.density, b.density, strict=True)),
+        measures=None if a.measures is None or b.measures is None else measures.merge(a.measures, b.measures),
     )
 
 
@@ -239,7 +247,9 @@ def to_bytes(totals: Totals) -> bytes:
     arrays: dict[str, Any] = {"version": np.array(VERSION)}
     for field in fields(Totals):
         value = getattr(totals, field.name)
-        if isinstance(value, tuple):
+        if field.name == "measures":
+            arrays |= {} if value is None else measures.to_arrays(value)
+        elif isinstance(value, tuple):
             arrays[field.name] = np.array(len(value))
             for i, part in enumerate(value):
                 arrays.update(_flat(f"{field.name}/{i}", part))
@@ -282,6 +292,8 @@ TUPLES = ("views", "segments", "curves", "places", "near", "density")
 
 
 def _read(arrays: dict[str, Any], name: str) -> Any:
+    if name == "measures":
+        return measures.from_arrays(arrays) or None
     if name in TUPLES:
         return tuple(_read(arrays, f"{name}/{i}") for i in range(int(arrays[name])))
     if f"{name}/n" in arrays:

@@ -56,7 +56,9 @@ ROOMS: dict[str, set[str]] = {
     "gate": BASE,
     "streaming": BASE | MATHS | MODELS | {"explainers", "artifacts"},
     "compute": BASE | MATHS | MODELS | {"explainers", "artifacts", "scores", "streaming"},
-    "spark": BASE | MATHS | MODELS | {"compute", "explainers", "streaming"},
+    "spark_work": BASE | MATHS | MODELS | {"explainers", "streaming"},
+    "spark_areas": BASE | MATHS | MODELS | {"spark_work", "streaming"},
+    "spark": BASE | MATHS | MODELS | {"compute", "explainers", "spark_areas", "spark_work", "streaming"},
     "pages": BASE | MATHS | {"compute", "report", "snapshot"},
     "tracking": BASE
     | MATHS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
+from spark_kit import local_session
 from xgboost import XGBClassifier
 
 import explain_step
-from explain_step import cli, frames, spark, spark_frames, spark_sampling, streaming
+from explain_step import cli, frames, spark, spark_frames, spark_sampling, spark_work, streaming
 from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, MissingDependency
@@ -37,25 +37,8 @@ CONFIG = Config(output="margin", segments=("region",), top_features=2)
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
-    """Return Spark with two tasks at a time, each of which may fail twice."""
-    from pyspark.sql import SparkSession
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-        builder = SparkSession.builder.master("local[2,3]").config("spark.ui.enabled", "false")
-        options = {
-            "spark.sql.shuffle.partitions": "2",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.sql.session.timeZone": "UTC",
-        }
-        for name, value in options.items():
-            builder = builder.config(name, value)
-        found = builder.getOrCreate()
-        found.sparkContext.setLogLevel("OFF")
+    with local_session() as found:
         yield found
-        found.stop()
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +139,7 @@ def _here(found: Any, work: Any, rows: pd.DataFrame) -> Any:
     explain = prepare(found.subject, rows=N)
     parts = []
     for start in range(0, N, 1_500):
-        block = spark._block(work, rows.iloc[start : start + 1_500].reset_index(drop=True))
+        block = spark_work.block(work, rows.iloc[start : start + 1_500].reset_index(drop=True))
         parts.append(streaming.of_block(work.plan, block, explain(block.X)))
     return reduce(streaming.merge, parts)
 

@@ -17,10 +17,11 @@ SCRIPT = """
 import json
 import numpy as np, pandas as pd
 from pyspark.sql import SparkSession
-from sklearn.linear_model import LinearRegression
-from explain_step import row_sums, spark, spark_sampling
+from sklearn.linear_model import LogisticRegression
+from explain_step import metrics, row_sums, spark, spark_areas, spark_sampling, spark_work
 from explain_step.compute import compute
 from explain_step.config import Config
+from explain_step.streaming import areas, measures
 
 options = {{
     "spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1",
@@ -31,16 +32,25 @@ for name, value in options.items():
     builder = builder.config(name, value)
 session = builder.getOrCreate()
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(3000, 3)), columns=list("abc"))
-model = LinearRegression().fit(X, X["a"] - X["b"])
+X["deny"] = (X["a"] - X["b"] + X["c"] ** 2 > 1).astype(int)
+model = LogisticRegression().fit(X[list("abc")], X["deny"])
 rows = session.createDataFrame(X).repartition(4)
 taken = spark_sampling.sample(rows, rows=200)
-few = compute(model, taken.frame, config=Config(top_features=1), background=X.iloc[:20])
-totals = spark.total(rows, spark.work_of(few, taken), scan=taken.scan)
-truth = ((X - X.iloc[:20].mean()) * model.coef_).abs().mean().to_numpy()
+config = Config(top_features=1, output="margin")
+few = compute(model, taken.frame, "deny", config=config, background=X[list("abc")].iloc[:20])
+measures.ROWS_OF_A_RANGE = 500
+work = spark.work_of(few, taken, target="deny")
+with spark_work.sent_to(rows, work) as given:
+    totals = spark.total(rows, work, scan=taken.scan, given=given)
+    sums = spark_areas.areas_of(rows, work, given).whole()
+digest = row_sums.rowsum_digest(X)
+deny = X.pop("deny").to_numpy() == 1
+truth = ((X - X.iloc[:20].mean()) * model.coef_[0]).abs().mean().to_numpy()
 found = {{
     "how": {how},
     "rows": totals.rows,
-    "same_digest": taken.scan.rows.digest(rows.columns) == row_sums.rowsum_digest(X),
+    "same_digest": taken.scan.rows.digest(rows.columns) == digest,
+    "same_area": abs(areas.value_of(sums) - metrics.auc(deny, model.decision_function(X))) < 1e-12,
     "largest_error": float(np.abs(totals.views[0].mean[0] - truth).max()),
 }}
 session.stop()
@@ -85,8 +95,9 @@ def test_numbers_are_those_of_one_machine(tmp_path: Path, where: str, how: str, 
     assert lines, done.stderr[-2000:]
     found = json.loads(lines[0].removeprefix("FOUND "))
     assert found["largest_error"] < 1e-12
-    assert {key: found[key] for key in ("how", "rows", "same_digest")} == {
+    assert {key: found[key] for key in ("how", "rows", "same_digest", "same_area")} == {
         "how": expected,
         "rows": 3000,
         "same_digest": True,
+        "same_area": True,
     }
