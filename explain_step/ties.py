@@ -46,10 +46,10 @@ def score_ranks(values: FloatArray, *, unit: bool | None = None) -> IntArray:
     >>> score_ranks(np.array([1 - 1e-15, 0.5, 1 - 3e-15])).tolist()
     [2, 0, 1]
     """
-    order = np.argsort(values)
-    ordered: Any = values[order]
     if not (is_unit(values) if unit is None else unit):
         return dense_ranks(values)
+    order = np.argsort(values)
+    ordered: Any = values[order]
     room = np.minimum(ordered[:-1], 1 - ordered[1:])
     return _ranks(order, ordered[1:] - ordered[:-1] > APART_INSIDE * room)
 
