@@ -210,11 +210,16 @@ def _from_trees(
     first = next(iter(asked.values())).asked
     codes = masking.value_codes(sample.X[first.feature])
     own = Lending(base=sample.X, feature=first.feature, values=first.values, row=row, value=codes)
+    scores = sample.response.probability is None and metric.reads == "probability"  # of an own objective, say
     found = predicting.from_trees(
-        sample.model, [own, *(one.asked for one in asked.values())], reads=metric.reads
+        sample.model,
+        [own, *(one.asked for one in asked.values())],
+        reads="output" if scores else metric.reads,
     )
     if found is None:
         return sample, {}
+    if scores:  # the model gives none: what the logistic function makes of its scores is not its answer
+        found = [replace(one, probability=None) for one in found]
     return replace(sample, response=found[0]), dict(zip(asked, found[1:], strict=True))
 
 

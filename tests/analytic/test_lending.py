@@ -206,6 +206,17 @@ def test_curves_and_shuffles_are_those_of_predictions(monkeypatch, metrics):
     np.testing.assert_allclose(one[1], other[1], atol=1e-12)
 
 
+def test_trees_of_an_objective_without_probabilities_are_ranked_by_their_scores(monkeypatch):
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBClassifier(objective="binary:hinge", n_estimators=8, enable_categorical=True, n_jobs=1)
+    model.fit(X, TWO)
+    one = explained(model, TWO.to_numpy(), output="margin")
+    monkeypatch.setattr(predicting, "from_trees", lambda *args, **kwargs: None)
+    other = explained(model, TWO.to_numpy(), output="margin")
+    assert np.abs(one[1]).max() > 0
+    np.testing.assert_allclose(one[1], other[1], atol=1e-12)
+
+
 def test_what_trees_have_answered_is_not_left_out_for_lack_of_time(monkeypatch):
     """Kernels that are compiled for the first time may take longer than the budget."""
     model = RandomForestRegressor(5, random_state=0).fit(NUMBERS, Y)
