@@ -214,7 +214,8 @@ def test_trees_of_an_objective_without_probabilities_are_ranked_by_their_scores(
     monkeypatch.setattr(predicting, "from_trees", lambda *args, **kwargs: None)
     other = explained(model, TWO.to_numpy(), output="margin")
     assert np.abs(one[1]).max() > 0
-    np.testing.assert_allclose(one[1], other[1], atol=1e-12)
+    # single precision ties other rows than the trees' own sums
+    np.testing.assert_allclose(one[1], other[1], atol=1e-4)
 
 
 def test_what_trees_have_answered_is_not_left_out_for_lack_of_time(monkeypatch):
