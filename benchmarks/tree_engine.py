@@ -35,6 +35,7 @@ from lightgbm import LGBMClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from xgboost import Booster, DMatrix, XGBClassifier
 
+from explain_step.errors import NotApplicable
 from explain_step.explainers import (
     ensembles,
     ensembles_lightgbm,
@@ -115,8 +116,12 @@ Rivals = dict[str, tuple[int, Callable[[pd.DataFrame], Any]]]
 def compare(
     name: str, mine: Callable[[pd.DataFrame], np.ndarray], X: pd.DataFrame, rivals: Rivals, *, scale: float
 ) -> None:
-    """Print one line per rival: its time per row over ours, and the largest difference."""
-    mine(X.head(50))
+    """Print one line per rival: its time per row over ours, and the largest difference; or why there is none."""
+    try:
+        mine(X.head(50))
+    except NotApplicable as error:
+        say(f"{name}: {error}")
+        return
     own, values = per_row(lambda: mine(X), len(X))
     say(f"{name}: {own:,.1f} us per row, {len(X):,} rows")
     for rival, (rows, work) in rivals.items():

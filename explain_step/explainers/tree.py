@@ -289,6 +289,16 @@ def _blocks(
                 ensemble, rows, background, places=places, n_used=n_used, threads=threads
             )
             return
+        fit, others = tree_compiled.parted(ensemble, places=places)
+        if (
+            fit.trees and others.trees and background is not None
+        ):  # a tree that is too deep does not cost the others
+            few = [
+                np.concatenate(list(_blocks(some, rows, background, places, n_used, threads=threads)))
+                for some in (fit, others)
+            ]
+            yield few[0] + few[1]
+            return
     if background is None:
         found, _ = tree_path_dependent.path_dependent(ensemble, rows, sources=places, n_features=n_used)
         yield found.transpose(0, 2, 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -161,6 +161,20 @@ def _prepare(
     return Prepared(
         flat=flat, others=others, parts=done, sums=sums, outputs=len(ensemble.offset), held=held, deep=deep
     )
+
+
+def parted(ensemble: Ensemble, *, places: IntArray) -> tuple[Ensemble, Ensemble]:
+    """Return an ensemble's trees whose paths fit a packed pattern, and the others, each as an ensemble."""
+    flat = tree_codes.flatten(ensemble, places=places)
+    fit, others = list[Tree](), list[Tree]()
+    for number, tree in enumerate(ensemble.trees):
+        try:
+            tree_batches.compile_program(flat, number, sums=tree_batches.NOTHING)
+        except NotApplicable:
+            others.append(tree)
+        else:
+            fit.append(tree)
+    return replace(ensemble, trees=tuple(fit)), replace(ensemble, trees=tuple(others))
 
 
 def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:

@@ -186,6 +186,26 @@ def test_a_path_of_too_many_columns_goes_to_numpy():
     np.testing.assert_allclose(values.sum(axis=1) + base, ensembles.predict(ensemble, rows), atol=1e-12)
 
 
+def test_a_tree_with_too_long_a_path_does_not_send_the_others_to_numpy(monkeypatch):
+    monkeypatch.setattr(tree_compiled, "SMALL_WORK", -1)
+    rng = np.random.default_rng(0)
+    grown = [random_tree(rng, columns=40, depth=6, outputs=1, thresholds=GRID) for _ in range(3)]
+    ensemble = hand_made([grown[0], tree_compiled._comb(depth=40), *grown[1:]], columns=40)
+    fit, others = tree_compiled.parted(ensemble, places=np.arange(40))
+    assert (fit.trees, others.trees) == (tuple(grown), ensemble.trees[1:2])
+    numpys, add = [], tree.add_tree
+    monkeypatch.setattr(
+        tree, "add_tree", lambda out, one, *a, **k: (numpys.append(one), add(out, one, *a, **k))
+    )
+    rows = rng.normal(size=(40, 5))
+    values, base = tree.interventional(ensemble, rows, rows, sources=ensemble.columns, n_features=40)
+    assert numpys == [others.trees[0]]
+    monkeypatch.setattr(tree_compiled, "SMALL_WORK", 1 << 60)
+    wanted, _ = tree.interventional(ensemble, rows, rows, sources=ensemble.columns, n_features=40)
+    np.testing.assert_allclose(values, wanted, atol=1e-12)
+    np.testing.assert_allclose(values.sum(axis=1) + base, ensembles.predict(ensemble, rows), atol=1e-12)
+
+
 def test_the_engine_is_chosen_by_sizes_alone(monkeypatch):
     ensemble, *_ = case(1, columns=4, depth=6)
     assert not tree_compiled.worthwhile(ensemble, rows=1000)
