@@ -202,18 +202,19 @@ def _add_rows(
 
     size = coding.codes.shape[1]
     shares = tree_codes.chunks(-(-size // ROWS), parts=SHARES * workers)
-    (batches,) = prepared.parts
-    for first in range(0, len(batches), len(batches) if prepared.held else workers):
-        some = batches[first : first + (len(batches) if prepared.held else workers)]
+    batches = [batch for part in prepared.parts for batch in part]
+    most = max(len(batches), 1) if prepared.held else workers
+    for first in range(0, len(batches), most):
+        some = batches[first : first + most]
         tables = list(pool.map(lambda batch: _tables(prepared, batch), some))
+        ready = list(zip(some, tables, strict=True))
 
-        def add(share: tuple[int, int], ready: list[tuple[Batch, FloatArray]]) -> None:
+        def add(share: tuple[int, int], ready: list[tuple[Batch, FloatArray]] = ready) -> None:
+            rows = (share[0] * ROWS, min(share[1] * ROWS, size))
             for batch, made in ready:
-                _add_groups(
-                    total, prepared, batch, made, coding, rows=(share[0] * ROWS, min(share[1] * ROWS, size))
-                )
+                _add_groups(total, prepared, batch, made, coding, rows=rows)
 
-        list(pool.map(add, shares, [list(zip(some, tables, strict=True))] * len(shares)))
+        list(pool.map(add, shares))
 
 
 def warm() -> None:
