@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -24,13 +20,22 @@ from explain_step.labels import take_column
 from explain_step.quantity import quantity
 from explain_step.secret_masking import mask_text
 from explain_step.seeds import Seeds, caller_state_kept
-from explain_step.types import Artifact, Attributions, Caveat, IntArray, Score, Section, Status, Subject
+from explain_step.stages import Journal, Purse
+from explain_step.types import (
+    Artifact,
+    Attributions,
+    Caveat,
+    IntArray,
+    Response,
+    Score,
+    Section,
+    Status,
+    Subject,
+)
 
 T = TypeVar("T")
-LEFT = 0.05
-"""Part of the budget that the stages may share however much was spent before them."""
-SHARES = {"attributions": 10, "importance": 3, "dependence": 3, "interactions": 2, "scores": 2}
-"""The stages that ask the model about rows of their own making, and the parts of the budget they may spend."""
+ASIDE = ("segments", "examples", "performance")
+"""Sections that never ask the model, so that another process can make them; the one that takes longest first."""
 OF_ALL_ROWS = ("performance", "segments")
 """Sections that are made from every row given also where a sample of them is explained."""
 CALLERS_FAULT = (InvalidInput,)
@@ -74,81 +79,26 @@ class Given:
         return self.subject, replace(attributions, rows=self.rows[attributions.rows])
 
 
-class Watch(Protocol):
-    """Who wants to know what is made while the rest is still computed."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A section as it was made elsewhere: what `Journal` and `Seeds` noted there comes with it."""
 
-    def started(self, *, rows: int) -> None:
-        """So many rows are explained at once."""
+    section: Section
+    events: tuple[Mapping[str, Any], ...]
+    drawn: frozenset[tuple[str, ...]]
+
+
+class Helper(Protocol):
+    """Who makes some of the sections elsewhere, and wants to know what is made here."""
+
+    def started(self, *, rows: int, sections: Mapping[str, Callable[[], Made]]) -> None:
+        """So many rows are explained at once; these sections can be made from now on."""
+
+    def section(self, name: str) -> Made | None:
+        """Return the section if it has been made; nothing is waited for."""
 
     def made(self, builder: str, artifacts: Iterable[Artifact]) -> None:
         """One builder is done; these tables do not change any more."""
-
-
-@dataclass(slots=True)
-class Journal:
-    """The step's log: what was done, in which order, how long it took, with which result."""
-
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, name: str, **facts: Any) -> Iterator[None]:
-        """Record one stage, whatever its outcome."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        status = "failed"
-        try:
-            yield
-            status = "ok"
-        except NotApplicable:
-            status = "not_applicable"
-            raise
-        finally:
-            self.events.append(
-                {
-                    "schema_version": 1,
-                    "seq": len(self.events),
-                    "ts": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    "step": name,
-                    "event": "end",
-                    "wall_s": round(time.perf_counter() - wall, 4),
-                    "cpu_s": round(time.process_time() - cpu, 4),
-                    "rss_bytes": _resident(),
-                    "rows": None,
-                    "status": status,
-                    **facts,
-                }
-            )
-
-
-@dataclass(slots=True)
-class Purse:
-    """The budget of the step: each stage may spend its share of what is left, so that all together keep to it."""
-
-    config: Config
-    spent: float = 0.0
-    waiting: dict[str, int] = field(default_factory=lambda: dict(SHARES))
-
-    def for_stage(self, name: str) -> Config:
-        """Return the options with the stage's budget; a stage without a share may not need one."""
-        share = self.waiting.get(name)
-        if share is None:
-            return self.config
-        left = max(self.config.budget - self.spent, LEFT * self.config.budget)
-        allowed = left * share / sum(self.waiting.values())
-        return self.config.model_copy(update={"budget": allowed})
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Config]:
-        """Give the stage its options and count the seconds that it takes."""
-        began = time.perf_counter()
-        try:
-            yield self.for_stage(name)
-        finally:
-            if self.waiting.pop(name, None) is not None:
-                self.spent += time.perf_counter() - began
-
-    def refund(self, seconds: float) -> None:
-        """Take back what was exact work, which has no budget, unless it asked the model."""
-        self.spent -= seconds
 
 
 @caller_state_kept()
@@ -162,7 +112,7 @@ def compute(
     sample_weight: Any = None,
     builders: tuple[Builder, ...] = BUILDERS,
     many: int = data_room.MANY_ROWS,
-    watch: Watch | None = None,
+    helper: Helper | None = None,
 ) -> Explanation:
     """Explain ``model`` on the rows of ``X``.
 
@@ -184,8 +134,8 @@ def compute(
         The sections to make.
     many : int
         More rows than this are explained block by block, and held in memory once.
-    watch : Watch, optional
-        Is told of the sections as they are made, unless rows are explained block by block.
+    helper : Helper, optional
+        Makes some of the sections beside this process, unless rows are explained block by block.
 
     Raises
     ------
@@ -215,9 +165,7 @@ def compute(
             with journal.stage("all_rows", rows=len(subject.X)):
                 found = _of_all_rows(small, subject, rows, explain=ready)
             return replace(found, events=tuple(journal.events))
-    if watch is not None:
-        watch.started(rows=len(subject.X))
-    return explained(subject, watch=watch)
+    return explained(subject, helper=helper)
 
 
 def _of_all_rows(small: Explanation, subject: Subject, rows: IntArray, *, explain: Explain) -> Explanation:
@@ -273,7 +221,7 @@ def _explained(
     seeds: Seeds,
     journal: Journal,
     builders: tuple[Builder, ...],
-    watch: Watch | None = None,
+    helper: Helper | None = None,
     given: Given | None = None,
 ) -> Explanation:
     """Return the explanation of a subject's rows: attributions, sections and scores.
@@ -294,7 +242,7 @@ def _explained(
         seeds=seeds,
         journal=journal,
         missing=missing,
-        watch=watch,
+        helper=helper,
         given=given,
     )
     with purse.stage("scores") as afforded:
@@ -321,15 +269,6 @@ def _explained(
         config=config,
         consumers=seeds.consumers(),
     )
-
-
-def _resident() -> int | None:
-    """Return the memory that this process holds now, where the platform tells."""
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
 
 
 def _subject(
@@ -361,20 +300,50 @@ def _sections(
     seeds: Seeds,
     journal: Journal,
     missing: dict[str, str],
-    watch: Watch | None,
+    helper: Helper | None,
     given: Given | None,
 ) -> list[Section]:
-    made = []
-    for builder in builders:
-        whole = given if builder.name in OF_ALL_ROWS else None
-        of = (subject, attributions) if whole is None else whole.of(attributions)
-        with purse.stage(builder.name) as afforded:
-            build = partial(builder.build, *of, config=afforded, seeds=seeds)
-            section = _attempt(builder.name, build, journal=journal, missing=missing, config=afforded)
-        made += [] if section is None else [section]
-        if watch is not None:
-            watch.made(builder.name, () if section is None else section.artifacts)
-    return made
+    elsewhere = sorted((b for b in builders if b.name in ASIDE), key=lambda b: ASIDE.index(b.name))
+    if helper is not None:
+        apart = partial(_apart, subject, attributions, config=purse.config, seed=seeds.seed)
+        helper.started(rows=len(subject.X), sections={b.name: partial(apart, b) for b in elsewhere})
+    made: dict[str, Section] = {}
+    failed: dict[str, str] = {}
+    # what is made elsewhere comes last, from the other end, so that little is made twice
+    for builder in (*(b for b in builders if b not in elsewhere), *reversed(elsewhere)):
+        there = None if helper is None else helper.section(builder.name)
+        if there is not None:
+            section: Section | None = there.section
+            journal.include(there.events)
+            seeds.drawn.update(there.drawn)
+        else:
+            whole = given if builder.name in OF_ALL_ROWS else None
+            of = (subject, attributions) if whole is None else whole.of(attributions)
+            with purse.stage(builder.name) as afforded:
+                build = partial(builder.build, *of, config=afforded, seeds=seeds)
+                section = _attempt(builder.name, build, journal=journal, missing=failed, config=afforded)
+        if section is not None:
+            made[builder.name] = section
+        if helper is not None:
+            helper.made(builder.name, () if section is None else section.artifacts)
+    missing.update((b.name, failed[b.name]) for b in builders if b.name in failed)
+    return [made[b.name] for b in builders if b.name in made]
+
+
+def _apart(
+    subject: Subject, attributions: Attributions, builder: Builder, *, config: Config, seed: int
+) -> Made:
+    """Make one section for another process to take; what goes wrong is raised, and so is a question to the model."""
+    journal, seeds = Journal(), Seeds(seed)
+    model = replace(subject.model, respond=_refuse, outputs=None, scored=None, native=None, trees=None)
+    with journal.stage(builder.name):
+        section = builder.build(replace(subject, model=model), attributions, config=config, seeds=seeds)
+    return Made(section=section, events=tuple(journal.events), drawn=frozenset(seeds.drawn))
+
+
+def _refuse(X: pd.DataFrame) -> Response:
+    msg = "the model is asked in the first process only"
+    raise RuntimeError(msg)
 
 
 def judge(explanation: Explanation) -> tuple[Status, str]:

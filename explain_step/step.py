@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step import config as config_room
 from explain_step import plots, privacy, report, snapshot, tracking
-from explain_step.compute import Explanation, Watch, compute, described, judge
+from explain_step.aside import Aside
+from explain_step.compute import Explanation, Helper, compute, described, judge
 from explain_step.dataset import described as described_dataset
 from explain_step.dataset import purpose
 from explain_step.errors import InvalidInput
@@ -107,17 +108,17 @@ def explain(
     parsed, data = config_room.load(config, options)
     said = _said(data)
     target = None
-    with tracking.within(), plots.Drawing(labels=parsed.feature_labels) as drawing:
+    with tracking.within(), Aside(labels=parsed.feature_labels) as aside:
         if isinstance(model, str):
             target = tracking.find(
                 tracking.asked_for(run_id=None, model_uri=model, tracking_uri=tracking_uri)
             )
             model = tracking.load_model(target, allow_pickle=allow_pickle)
-        explanation = computed(model, X, y, config=parsed, watch=drawing, **data)
+        explanation = computed(model, X, y, config=parsed, helper=aside, **data)
         ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
         if target is not None:
             ref = tracking.facts_of(target, subject=explanation.subject, config=parsed).ref
-        return write_snapshot(explanation, ref=ref, directory=directory, said=said, drawing=drawing)
+        return write_snapshot(explanation, ref=ref, directory=directory, said=said, drawing=aside)
 
 
 def log_explanations(
@@ -208,8 +209,8 @@ def log_to(
                 said = _said(data)
                 if model is None and target is not None:
                     model = tracking.load_model(target, allow_pickle=allow_pickle)
-                drawing = stack.enter_context(plots.Drawing(labels=parsed.feature_labels))
-                explanation = computed(model, X, y, config=parsed, watch=drawing, **data)
+                aside = stack.enter_context(Aside(labels=parsed.feature_labels))
+                explanation = computed(model, X, y, config=parsed, helper=aside, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
             written = write_snapshot(
                 explanation,
@@ -217,7 +218,7 @@ def log_to(
                 directory=None,
                 previous=facts.previous,
                 said=said,
-                drawing=drawing,
+                drawing=aside,
             )
         except Exception as error:  # promise 1: a training run is never lost to the explanation
             told = privacy.told(error, config=parsed)
@@ -249,13 +250,13 @@ def verify(source: str | Path, *, tracking_uri: str | None = None) -> tuple[Find
     return tracking.verify(source, tracking_uri=tracking_uri)
 
 
-def computed(model: Any, X: Any, y: Any, *, watch: Watch | None = None, **options: Any) -> Explanation:
+def computed(model: Any, X: Any, y: Any, *, helper: Helper | None = None, **options: Any) -> Explanation:
     """Explain rows in memory here, and those of Spark where they are."""
     held = getattr(X, "df", None)  # an MLflow dataset of a Spark DataFrame
     if is_spark(held):
         X, y = held, getattr(X, "targets", None) if y is None else y
     if not is_spark(X):
-        return compute(model, X, y, watch=watch, **options)
+        return compute(model, X, y, helper=helper, **options)
     from explain_step import spark
 
     return spark.compute(model, X, y, **options)

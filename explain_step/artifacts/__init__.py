@@ -15,6 +15,6 @@ BUILDERS: tuple[Builder, ...] = (
     Builder(name="dependence", required=True, build=dependence.build),
     Builder(name="interactions", required=False, build=interactions.build),
 )
-"""The sections, in the order they are made: sections that are quick to compute and slow to draw come before slow ones.
+"""The sections, in their order: sections that are quick to compute and slow to draw come before slow ones.
 
 A caller may pass a tuple of its own to ``compute``."""

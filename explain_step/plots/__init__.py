@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from explain_step.plots.drawing import Drawing
 from explain_step.plots.sections import RENDERERS, jobs
 from explain_step.plots.style import clean_rc, drawn
 from explain_step.types import Artifact, Figure
 
 __all__ = ["RENDERERS", "Drawing", "render"]
+
+
+class Drawing(Protocol):
+    """Who draws some of the figures elsewhere."""
+
+    def kinds(self, artifacts: Iterable[Artifact]) -> tuple[str, ...]:
+        """Return the kinds drawn there, in this order, whose tables are these."""
+
+    def figures(self) -> Mapping[tuple[str, int], Figure]:
+        """Return the figures that have come, by kind and place in `jobs`, without waiting."""
 
 
 def render(
@@ -38,8 +48,6 @@ def render(
     shared = [key for name in reversed(elsewhere) for key in reversed(planned) if key[0] == name]
     with clean_rc():
         for key in (*alone, *shared):
-            if drawing is not None and key[0] in elsewhere:
-                made |= drawing.figures()
-            if key not in made:
-                made[key] = drawn(planned[key])
+            there = drawing.figures().get(key) if drawing is not None and key[0] in elsewhere else None
+            made[key] = there or drawn(planned[key])
     return tuple(made[key] for key in planned)

@@ -34,6 +34,7 @@ BASE = {
         "dataset",
         "row_sums",
         "spark_session",
+        "stages",
     ),
 }
 MATHS = {"dates", "intervals", "metrics", "quantity", "privacy", "ties"}
@@ -65,9 +66,21 @@ ROOMS: dict[str, set[str]] = {
     | MODELS
     | {"explainers", "artifacts", "scores", "plots", "report", "snapshot", "gate"},
     "server": BASE | {"gate", "snapshot", "tracking"},
+    "aside": BASE | {"compute", "plots"},
     "step": BASE
     | MATHS
-    | {"compute", "spark", "spark_frames", "pages", "plots", "report", "snapshot", "tracking", "gate"},
+    | {
+        "aside",
+        "compute",
+        "spark",
+        "spark_frames",
+        "pages",
+        "plots",
+        "report",
+        "snapshot",
+        "tracking",
+        "gate",
+    },
     "terminal": {"types", "snapshot"},
     "promotion": BASE | {"gate", "snapshot", "tracking"},
     "cli_base": BASE,

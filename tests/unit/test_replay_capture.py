@@ -18,7 +18,6 @@ import pytest
 from snapshot_kit import frame, parts, subject
 
 import explain_step
-from explain_step.compute import Journal
 from explain_step.config import Config
 from explain_step.dataset import described, purpose
 from explain_step.digests import frame_digest, frame_digests
@@ -28,6 +27,7 @@ from explain_step.seeds import Seeds
 from explain_step.snapshot import provenance, write
 from explain_step.snapshot.provenance_code import DIFF_BYTES, lock, repository
 from explain_step.snapshot.provenance_origin import row_digests
+from explain_step.stages import Journal
 
 LOG_KEYS = {"schema_version", "seq", "ts", "step", "event", "wall_s", "cpu_s", "rss_bytes", "rows", "status"}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explain_step import compute as room
+from explain_step import stages
 from explain_step.artifacts import permutation_importance, predicting
-from explain_step.compute import Purse, compute, judge
+from explain_step.compute import compute, judge
 from explain_step.config import Config
 from explain_step.explainers import permutation
 
@@ -130,8 +130,8 @@ def test_pieces_end_with_the_time_and_the_least_are_done_whatever_it_is(
 
 
 def test_what_one_stage_leaves_the_others_may_spend() -> None:
-    purse = Purse(Config(budget=100))
-    shares = room.SHARES
+    purse = stages.Purse(Config(budget=100))
+    shares = stages.SHARES
     whole = sum(shares.values())
     first = purse.for_stage("attributions").budget
     assert first == pytest.approx(100 * shares["attributions"] / whole)
