@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from explain_step.artifacts import predicting
+from explain_step.artifacts.segment_performance import resampled, value_on
 from explain_step.config import Config
 from explain_step.errors import NotApplicable, PredictionFailed
 from explain_step.explainers import masking
@@ -253,43 +254,34 @@ class _Judge:
     def __init__(
         self, sample: Subject, *, metric: Metric, groups: IntArray, shuffles: npt.NDArray[np.intp]
     ) -> None:
-        self._sample, self._metric = sample, metric
+        self._sample, self._metric = sample.without_inputs(), metric
         self._sign = 1.0 if metric.direction == "higher" else -1.0
-        every = np.arange(len(groups))
         # a row takes part as the one that is scored and as the one that lends its value: both roles are
         # deleted; of a few rows nothing would be left, and they get no interval
-        self._kept = [
-            [np.flatnonzero((groups != g) & (groups[donors] != g)) for donors in shuffles]
-            for g in range(int(groups.max()) + 1 if len(groups) >= FEWEST_ROWS else 0)
-        ]
-        self._every = every
-        self._baseline = self._score(sample.response, every)
-        self._baselines = [[self._score(sample.response, rows) for rows in kept] for kept in self._kept]
+        every = np.arange(int(groups.max()) + 1 if len(groups) >= FEWEST_ROWS else 0)[:, None]
+        weights = np.ones(len(groups)) if sample.weights is None else sample.weights
+        self._kept = [((groups != every) & (groups[donors] != every)) * weights for donors in shuffles]
+        self._baseline = self._score(sample.response)
+        self._baselines = [self._without(sample.response, kept) for kept in self._kept]
 
     def loss(self, shuffled: Response) -> tuple[float, float, float]:
         """Return the mean loss over repeats and its interval."""
-        n, g = len(self._every), len(self._kept)
+        n, g = len(self._sample.X), len(self._kept[0])
         answers = [shuffled.take(np.arange(r * n, (r + 1) * n)) for r in range(REPEATS)]
-        whole = np.array([self._sign * (self._baseline - self._score(a, self._every)) for a in answers])
+        whole = np.array([self._sign * (self._baseline - self._score(a)) for a in answers])
         value = float(whole.mean())
-        if n < FEWEST_ROWS:
+        if not g:
             return value, float("nan"), float("nan")
-        deleted = np.array([self._without(i, answers) for i in range(g)])
+        pairs = zip(answers, self._kept, self._baselines, strict=True)
+        deleted = np.mean([self._sign * (base - self._without(a, kept)) for a, kept, base in pairs], axis=0)
         over_rows = (g - 1) / g * float(((deleted - deleted.mean()) ** 2).sum())
         over_repeats = float(whole.var(ddof=1)) / REPEATS
         half = float(stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * float(np.sqrt(over_rows + over_repeats))
         return value, value - half, value + half
 
-    def _without(self, group: int, answers: list[Response]) -> float:
-        pairs = zip(answers, self._kept[group], self._baselines[group], strict=True)
-        return float(
-            np.mean([self._sign * (base - self._score(answer, rows)) for answer, rows, base in pairs])
-        )
+    def _score(self, response: Response) -> float:
+        return value_on(self._metric, replace(self._sample, response=response))
 
-    def _score(self, response: Response, rows: IntArray) -> float:
-        y, weights = self._sample.y, self._sample.weights
-        assert y is not None
-        weight = None if weights is None else weights[rows]
-        if weight is not None and not weight.sum() > 0:
-            return float("nan")
-        return self._metric.score(y[rows], response.take(rows), self._sample.model, weight)
+    def _without(self, response: Response, kept: FloatArray) -> FloatArray:
+        """Return the metric of each weighting of the rows: weights of shape (g, n) to values of shape (g,)."""
+        return resampled(self._metric, replace(self._sample, response=response), kept)
