@@ -142,9 +142,11 @@ class Aside:
             self._link.close()
             self._link = None
         if self._process is not None:
-            with contextlib.suppress(OSError):  # the caller may have waited for it
-                os.kill(self._process, signal.SIGKILL)
-                os.waitpid(self._process, 0)
+            # a number that somebody else has waited for may be another process by now
+            with contextlib.suppress(OSError):
+                if os.waitpid(self._process, os.WNOHANG) == (0, 0):
+                    os.kill(self._process, signal.SIGKILL)
+                    os.waitpid(self._process, 0)
             self._process = None
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -202,6 +203,25 @@ def test_the_process_ends_with_the_context() -> None:
         assert process is not None
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+def test_only_a_process_that_is_still_ours_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who waits for any child may have taken ours; its number can then be another process."""
+    killed: list[int] = []
+    with Aside(labels={}, enough=1) as helper:
+        helper.started(rows=ROWS, sections={})
+        assert helper._process is not None
+        os.kill(helper._process, signal.SIGKILL)
+        os.waitpid(helper._process, 0)
+        monkeypatch.setattr(os, "kill", lambda number, _: killed.append(number))
+    assert killed == []
+
+
+def test_a_step_in_a_thread_has_a_second_process_too(helper: Aside, alone: Explanation) -> None:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        made = pool.submit(explained, helper, builders=after(helper)).result()
+    assert same(made, alone)
+    assert set(helper._sections) == set(ASIDE)
 
 
 def test_the_callers_handlers_and_streams_are_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
