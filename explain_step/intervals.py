@@ -16,6 +16,8 @@ from explain_step.types import FloatArray, IntArray
 
 LEVEL = 0.95
 RESAMPLES = 999
+CACHED = 1 << 15
+"""Drawn positions at a time: fresh memory for all of them would cost as much as drawing them."""
 EXPANSION_ROWS = 100
 MOST_SKEWNESS, MOST_KURTOSIS = 0.3, 0.05
 """From so many rows, and for means whose own skewness and excess kurtosis are at most this, the quantiles of the
@@ -138,10 +140,15 @@ def resampled_counts(
     [4.0, 4.0, 4.0]
     """
     # counting drawn positions is many times faster than multinomial variates
-    drawn = rng.integers(n if chosen is None else len(chosen), size=(size, n))
-    rows = drawn if chosen is None else chosen[drawn]
-    places = rows + n * np.arange(size)[:, None]
-    return np.bincount(places.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+    counts = np.empty((size, n))
+    block = max(1, CACHED // max(n, 1))
+    for start in range(0, size, block):
+        some = min(block, size - start)
+        drawn = rng.integers(n if chosen is None else len(chosen), size=(some, n))
+        places = drawn if chosen is None else chosen[drawn]
+        places += n * np.arange(some)[:, None]
+        counts[start : start + some] = np.bincount(places.ravel(), minlength=some * n).reshape(some, n)
+    return counts
 
 
 def _studentised(
