@@ -41,6 +41,8 @@ COMPLETES = {
     "interactions": "dependence",
 }
 """The builder with which the tables of a kind are complete."""
+RECORD = "record"
+"""The key under which the record is sent."""
 
 
 class Aside:
@@ -50,12 +52,21 @@ class Aside:
     ----------
     labels : mapping of str to str
         Reader names of raw features.
+    record : callable, optional
+        Returns what is made there after the sections: a record that takes no part of the explanation.
     enough : int
         Rows from which a second process pays.
     """
 
-    def __init__(self, *, labels: Mapping[str, str], enough: int = ENOUGH_ROWS) -> None:
-        self._labels, self._enough = dict(labels), enough
+    def __init__(
+        self,
+        *,
+        labels: Mapping[str, str],
+        record: Callable[[], Mapping[str, Any]] = dict,
+        enough: int = ENOUGH_ROWS,
+    ) -> None:
+        self._labels, self._make_record, self._enough = dict(labels), record, enough
+        self._record: Mapping[str, Any] | None = None
         self._link: Connection[Any, Any] | None = None
         self._process: int | None = None
         self._tables: dict[str, list[Artifact]] = {}
@@ -88,7 +99,7 @@ class Aside:
             theirs.close()
             return
         if self._process == 0:
-            _serve(theirs, unused=ours, sections=sections, labels=self._labels)
+            _serve(theirs, unused=ours, sections=sections, record=self._make_record, labels=self._labels)
         theirs.close()
         self._link, self._names = ours, tuple(sections)
 
@@ -96,6 +107,11 @@ class Aside:
         """Return what the process has made of a section; None where it has not, or not yet."""
         self._receive()
         return self._sections.get(name)
+
+    def recorded(self) -> Mapping[str, Any] | None:
+        """Return the record that the process has made; None where it has not, or not yet."""
+        self._receive()
+        return self._record
 
     def made(self, builder: str, artifacts: Iterable[Artifact]) -> None:
         """Take the tables of one builder; send those of a kind that is complete, unless the process has its own."""
@@ -125,7 +141,10 @@ class Aside:
         try:
             while self._link is not None and self._link.poll():
                 key, found = self._link.recv()
-                (self._sections if isinstance(found, Made) else self._figures)[key] = found
+                if key == RECORD:
+                    self._record = found
+                else:
+                    (self._sections if isinstance(found, Made) else self._figures)[key] = found
         except (OSError, EOFError):  # it has died
             self._give_up()
 
@@ -170,14 +189,15 @@ def _serve(
     *,
     unused: Connection[Any, Any],
     sections: Mapping[str, Callable[[], Made]],
+    record: Callable[[], Mapping[str, Any]],
     labels: Mapping[str, str],
 ) -> NoReturn:
-    """Make the sections, draw what is complete, send both; the caller ends the process."""
+    """Make the sections and the record, draw what is complete, send all; the caller ends the process."""
     try:
         unused.close()
         _detach()
         waiting: SimpleQueue[tuple[str, list[Artifact]]] = SimpleQueue()
-        ready: SimpleQueue[tuple[Any, Made | Figure]] = SimpleQueue()
+        ready: SimpleQueue[tuple[Any, Made | Figure | Mapping[str, Any]]] = SimpleQueue()
         Thread(target=_read, args=(link, waiting), daemon=True).start()
         Thread(target=_write, args=(link, ready), daemon=True).start()
         for name, make in sections.items():
@@ -186,6 +206,8 @@ def _serve(
                 ready.put((name, made))
                 if name in COMPLETES:
                     waiting.put((COMPLETES[name], _of_kind(made, COMPLETES[name])))
+        with contextlib.suppress(Exception):
+            ready.put((RECORD, record()))
         with clean_rc():
             while True:
                 kind, artifacts = waiting.get()

@@ -108,7 +108,7 @@ def explain(
     parsed, data = config_room.load(config, options)
     said = _said(data)
     target = None
-    with tracking.within(), Aside(labels=parsed.feature_labels) as aside:
+    with tracking.within(), _aside(parsed) as aside:
         if isinstance(model, str):
             target = tracking.find(
                 tracking.asked_for(run_id=None, model_uri=model, tracking_uri=tracking_uri)
@@ -118,7 +118,7 @@ def explain(
         ref = snapshot.ModelRef(model_class=explanation.subject.model.model_class)
         if target is not None:
             ref = tracking.facts_of(target, subject=explanation.subject, config=parsed).ref
-        return write_snapshot(explanation, ref=ref, directory=directory, said=said, drawing=aside)
+        return write_snapshot(explanation, ref=ref, directory=directory, said=said, aside=aside)
 
 
 def log_explanations(
@@ -209,7 +209,7 @@ def log_to(
                 said = _said(data)
                 if model is None and target is not None:
                     model = tracking.load_model(target, allow_pickle=allow_pickle)
-                aside = stack.enter_context(Aside(labels=parsed.feature_labels))
+                aside = stack.enter_context(_aside(parsed))
                 explanation = computed(model, X, y, config=parsed, helper=aside, **data)
                 facts = tracking.facts_of(target, subject=explanation.subject, config=parsed)
             written = write_snapshot(
@@ -218,7 +218,7 @@ def log_to(
                 directory=None,
                 previous=facts.previous,
                 said=said,
-                drawing=aside,
+                aside=aside,
             )
         except Exception as error:  # promise 1: a training run is never lost to the explanation
             told = privacy.told(error, config=parsed)
@@ -262,6 +262,10 @@ def computed(model: Any, X: Any, y: Any, *, helper: Helper | None = None, **opti
     return spark.compute(model, X, y, **options)
 
 
+def _aside(config: Config) -> Aside:
+    return Aside(labels=config.feature_labels, record=partial(snapshot.surroundings, config))
+
+
 def _said(data: dict[str, Any]) -> dict[str, Any]:
     """Take what is said about data and purpose out of the data-valued options; it changes no number."""
     return {
@@ -278,16 +282,16 @@ def write_snapshot(
     previous: snapshot.Previous | None = None,
     draw: bool = True,
     said: Mapping[str, Any] | None = None,
-    drawing: plots.Drawing | None = None,
+    aside: Aside | None = None,
 ) -> Snapshot:
     """Judge an explanation, draw its figures and pages (``draw``), and write the snapshot to a directory.
 
-    Figures that ``drawing`` has are taken from there.
+    Figures and records that ``aside`` has are taken from there.
     """
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
     tables = {a.name: a for a in explanation.artifacts}
-    figures = plots.render(tables, labels=labels, drawing=drawing) if draw else ()
+    figures = plots.render(tables, labels=labels, drawing=aside) if draw else ()
     context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
     page, card = report.writers(context) if draw else (None, None)
     parts = snapshot.SnapshotParts(
@@ -308,6 +312,7 @@ def write_snapshot(
         consumers=explanation.consumers,
         all_rows=explanation.all_rows,
         **(said or {}),
+        surroundings=None if aside is None else aside.recorded(),
         page=page,
         card=card,
     )

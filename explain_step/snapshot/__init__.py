@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from explain_step.snapshot.signing import signatures_of
     from explain_step.snapshot.summary import summarise
     from explain_step.snapshot.verify import Examined, examine, verify_directory
-    from explain_step.snapshot.writing import SnapshotParts, identify, write
+    from explain_step.snapshot.writing import SnapshotParts, identify, surroundings, write
 
 _HOMES = {
     **dict.fromkeys(("Snapshot", "StoredTables", "read_directory", "read_manifest"), "read"),
     **dict.fromkeys(("SCHEMA_VERSION", "ModelRef", "snapshot_id"), "manifest"),
     **dict.fromkeys(("Examined", "examine", "verify_directory"), "verify"),
-    **dict.fromkeys(("SnapshotParts", "identify", "write"), "writing"),
+    **dict.fromkeys(("SnapshotParts", "identify", "surroundings", "write"), "writing"),
     "Previous": "chain",
     "signatures_of": "signing",
     "summarise": "summary",
@@ -45,6 +45,7 @@ __all__ = [
     "signatures_of",
     "snapshot_id",
     "summarise",
+    "surroundings",
     "verify_directory",
     "with_model",
     "write",

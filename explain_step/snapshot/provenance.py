@@ -139,15 +139,26 @@ def code(
         "lock": lock(where),
         "pylock": pylock(distributions() if installed is None else installed, where=where),
         "explain_step": own_source(),
-        "seed": {
-            "root": seed,
-            "rule": "one child of SeedSequence([root, crc32(stage), crc32(name)]) per consumer",
-            "consumers": [
-                {"name": name, "value": [seed, crc32(name.encode())], "consumer": name, "streams": streams}
-                for name, streams in sorted((consumers or {}).items())
-            ],
-        },
+        "seed": seeds(seed, consumers=consumers),
     }
+
+
+def seeds(seed: int, *, consumers: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Return what is random in the explanation: the root seed, and the stages that drew numbers."""
+    return {
+        "root": seed,
+        "rule": "one child of SeedSequence([root, crc32(stage), crc32(name)]) per consumer",
+        "consumers": [
+            {"name": name, "value": [seed, crc32(name.encode())], "consumer": name, "streams": streams}
+            for name, streams in sorted((consumers or {}).items())
+        ],
+    }
+
+
+def surroundings(*, seed: int, text: bool) -> dict[str, Any]:
+    """Return the records of `environment` and `code`, which know nothing of the explanation yet; ``text`` as there."""
+    found = environment()
+    return {"environment": found, "code": code(seed=seed, text=text, installed=found["distributions"])}
 
 
 def data(subject: Subject, *, digest: str | None = None) -> dict[str, Any]:

@@ -101,6 +101,8 @@ class SnapshotParts:
     consumers: Mapping[str, int] = field(default_factory=dict)
     created_at: str | None = None
     all_rows: Mapping[str, Any] | None = None
+    surroundings: Mapping[str, Any] | None = None
+    """`surroundings`, where they are known already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +170,11 @@ def write(directory: str | Path, *, parts: SnapshotParts) -> Snapshot:
     return read_directory(target)
 
 
+def surroundings(config: Config) -> dict[str, Any]:
+    """Return the records of machine, packages and training code; waiting for git and uv is half of their time."""
+    return provenance.surroundings(seed=config.seed, text=config.privacy != "strict")
+
+
 def identify(parts: SnapshotParts) -> str:
     """Return the snapshot id that `write` will give these parts."""
     return _content(parts).id
@@ -232,15 +239,11 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         missing=parts.missing,
     )
     yield _File(path="summary.json", role="summary", data=dump(masked(summary)))
-    environment = provenance.environment()
+    found = parts.surroundings or surroundings(parts.config)
+    seeds = provenance.seeds(parts.config.seed, consumers=parts.consumers)
     records = {
-        "environment": environment,
-        "code": provenance.code(
-            seed=parts.config.seed,
-            consumers=parts.consumers,
-            text=parts.config.privacy != "strict",
-            installed=environment.get("distributions"),
-        ),
+        **found,
+        "code": {**found["code"], "seed": seeds},
         "data": content.data,
         "config": parts.config.canonical(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,14 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
+import explain_step
 from explain_step import aside as room
 from explain_step import plots
 from explain_step.artifacts import BUILDERS, Builder
 from explain_step.aside import Aside
 from explain_step.compute import ASIDE, Explanation, Made, compute
 from explain_step.config import Config
+from explain_step.snapshot import provenance
 from explain_step.types import Artifact, Figure, Section
 
 ROWS = 120
@@ -249,6 +253,47 @@ def test_the_callers_handlers_and_streams_are_left_alone(capfd: pytest.CaptureFi
         os.close(write)
     assert called == []
     assert capfd.readouterr().out == ""
+
+
+def test_what_is_recorded_there_is_in_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machine, packages and code are told by the second process; the seeds, which it cannot know, by this one."""
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(room.ENOUGH_ROWS, 2)), columns=["a", "b"])
+    model = LinearRegression().fit(X, X["a"])
+    real = provenance.environment
+    monkeypatch.setattr(provenance, "environment", lambda: {**real(), "process": os.getpid()})
+    recorded: list[Any] = []
+
+    class Patient(Aside):
+        def recorded(self) -> Any:
+            while super().recorded() is None:
+                assert self._link is not None
+                assert self._link.poll(60)
+            recorded.append(self._process)
+            return super().recorded()
+
+    monkeypatch.setattr("explain_step.step.Aside", Patient)
+    shot = explain_step.explain(model, X, X["a"], directory=tmp_path, seed=5)
+    environment, code = (
+        json.loads((shot.path / f"provenance/{n}.json").read_text()) for n in ("environment", "code")
+    )
+    assert [environment["process"]] == recorded
+    assert recorded != [os.getpid()]
+    assert code["seed"]["root"] == 5
+    assert {one["name"] for one in code["seed"]["consumers"]} >= {"importance", "segments"}
+    assert environment["packages"] == real()["packages"]
+
+
+def test_a_record_that_fails_there_is_none() -> None:
+    def fails() -> dict[str, Any]:
+        raise OSError
+
+    section = Made(section=Section(artifacts=()), events=(), drawn=frozenset())
+    with Aside(labels={}, enough=1, record=fails) as helper:
+        helper.started(rows=ROWS, sections={"performance": lambda: section})
+        helper.made("importance", [Artifact(name="importance", kind="importance", table=pd.DataFrame())])
+        waited_for(helper, "performance")
+        assert helper.recorded() is None
+        assert helper._process is not None
 
 
 def test_large_tables_do_not_block_either_side(helper: Aside) -> None:
