@@ -130,6 +130,7 @@ KERNELS = {
         "patterns",
         "units",
         "deep",
+        "paths",
         "programs",
         "answers",
         "vectors",
