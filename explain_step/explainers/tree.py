@@ -204,8 +204,7 @@ def allowed_gap(ensemble: Ensemble, answer: FloatArray) -> float:
 def summed(ensemble: Ensemble, encoded: FloatArray, *, rows: int) -> FloatArray:
     """Return the ensemble's output for encoded rows, by the engine that suits the work on these and ``rows`` more."""
     if tree_compiled.worthwhile(ensemble, rows=encoded.shape[1] + rows):
-        with contextlib.suppress(NotApplicable):
-            return tree_compiled.predict(ensemble, encoded)
+        return tree_compiled.predict(ensemble, encoded)
     return ensembles.predict(ensemble, encoded)
 
 

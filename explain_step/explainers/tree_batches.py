@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers.tree_codes import Codes, Coding, FlatEnsemble
-from explain_step.explainers.tree_quadrature import quadrature
+from explain_step.explainers.tree_codes import Coding, FlatEnsemble
+from explain_step.explainers.tree_quadrature import MOST_TABLE, quadrature
 from explain_step.types import FloatArray, IntArray
 
 BATCH_ENTRIES = 1 << 18
@@ -21,6 +21,7 @@ class Program:
     """A compiled tree; see `tree_programs.compile_tree`.
 
     ``layout`` says where the groups' tables are, and which ``targets`` their entries go to: columns or pairs of them.
+    ``deep`` leaves are done for all rows at once. A tree that is ``walked`` is, too, and has neither operations nor tables.
     """
 
     tree: int
@@ -34,6 +35,7 @@ class Program:
     levels: int
     entries: int
     deep: bool
+    walked: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,14 +70,16 @@ class Batch:
     levels: IntArray
     outputs: IntArray
     tables: FloatArray | None
-    kind: Codes
 
 
 NOTHING = Sums(width=0, pair_of=np.zeros((0, 0), dtype=np.int64))
 
 
-def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
+def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums, path_dependent: bool) -> Program:
     """Return a tree's program.
+
+    Path-dependent values are walked where most leaves are deep, or a path has more columns than a table holds: that costs
+    less, and has no limit.
 
     Raises
     ------
@@ -88,6 +92,12 @@ def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
     operations, splits, columns, leaves, tests, levels = tree_programs.compile_tree(
         flat.left[nodes], flat.right[nodes], flat.place[nodes]
     )
+    kind = operations[:, tree_programs.KIND]
+    deep = int((kind == tree_programs.DEEP).sum())
+    if path_dependent and not len(sums.pair_of):
+        longest = operations[:, tree_programs.PATH].max()
+        if levels < 0 or longest > MOST_TABLE or 2 * deep > (flat.left[nodes] < 0).sum():
+            return _walked(tree)
     if levels < 0:
         most = tree_programs.MOST_PATH
         msg = f"a tree path depends on more than {most} columns, which the compiled tables do not hold"
@@ -96,10 +106,17 @@ def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums) -> Program:
     if len(sums.pair_of):
         layout, targets = tree_programs.pair_program(operations, columns, sums.pair_of)
     entries = int(tree_programs.place_tables(layout, width_of(flat, tree)))
-    deep = bool((operations[:, tree_programs.KIND] == tree_programs.DEEP).any())
     return Program(
         tree=tree, operations=operations, layout=layout, splits=splits, columns=columns, targets=targets,
-        leaves=leaves, tests=tests, levels=int(levels), entries=entries, deep=deep,
+        leaves=leaves, tests=tests, levels=int(levels), entries=entries, deep=deep > 0, walked=False,
+    )  # fmt: skip
+
+
+def _walked(tree: int) -> Program:
+    none, nothing = np.zeros(0, np.int64), np.zeros((0, 13), np.int64)
+    return Program(
+        tree=tree, operations=nothing, layout=nothing, splits=none, columns=none, targets=none,
+        leaves=np.zeros((0, 2), np.int64), tests=np.zeros((0, 8, 3), np.int64), levels=1, entries=0, deep=True, walked=True,
     )  # fmt: skip
 
 
@@ -139,7 +156,6 @@ def joined(
         levels=np.array([p.levels for p in programs]),
         outputs=flat.outputs[flat.output_start[first] : flat.output_start[last + 1]],
         tables=tables_of(flat, programs, starts, others=others, sums=sums) if held else None,
-        kind=np.zeros(0, np.uint32 if any(p.deep for p in programs) else np.uint8),
     )
 
 

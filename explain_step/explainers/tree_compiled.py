@@ -16,7 +16,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers import tree_batches, tree_codes
+from explain_step.explainers import tree_batches, tree_codes, tree_tables
 from explain_step.explainers.ensembles import Ensemble, Tree, frozen_tree
 from explain_step.explainers.tree_batches import Batch, Program, Sums
 from explain_step.explainers.tree_codes import Coding, FlatEnsemble
@@ -147,7 +147,10 @@ def _prepare(
 ) -> Prepared:
     flat = tree_codes.flatten(ensemble, places=places)
     others = None if background is None else tree_codes.encode(flat, background)
-    programs = [tree_batches.compile_program(flat, tree, sums=sums) for tree in range(len(ensemble.trees))]
+    programs = [
+        tree_batches.compile_program(flat, tree, sums=sums, path_dependent=background is None)
+        for tree in range(len(ensemble.trees))
+    ]
     held = hold and sum(p.entries for p in programs) <= HELD_ENTRIES
 
     def batch(some: list[Program]) -> Batch:
@@ -169,7 +172,7 @@ def parted(ensemble: Ensemble, *, places: IntArray) -> tuple[Ensemble, Ensemble]
     fit, others = list[Tree](), list[Tree]()
     for number, tree in enumerate(ensemble.trees):
         try:
-            tree_batches.compile_program(flat, number, sums=tree_batches.NOTHING)
+            tree_batches.compile_program(flat, number, sums=tree_batches.NOTHING, path_dependent=False)
         except NotApplicable:
             others.append(tree)
         else:
@@ -218,18 +221,19 @@ def _add_rows(
 
 
 def warm() -> None:
-    """Compile every kernel, or load it from Numba's cache on disk, by explaining a tree of two kinds of leaves."""
+    """Compile every kernel, or load it from Numba's cache on disk, by explaining trees of every kind of leaves."""
     from explain_step.explainers import tree_masks  # which imports this module
 
-    shallow, ensemble = (
+    ensemble, long = (
         Ensemble(trees=(_comb(depth=d),), offset=np.zeros(1), encode=np.asarray, columns=tuple(range(d)))
-        for d in (6, 12)
+        for d in (12, 20)
     )
-    rows = np.random.default_rng(0).normal(size=(12, 8))
+    every_row = np.random.default_rng(0).normal(size=(20, 8))
+    rows = every_row[:12]
     predict(ensemble, rows)
-    for trees in (shallow, ensemble):  # patterns of bytes, and of words
-        for background in (rows, None):
-            list(shapley_values(trees, rows, background, places=np.arange(12), n_used=12, threads=1))
+    for background in (rows, None):
+        list(shapley_values(ensemble, rows, background, places=np.arange(12), n_used=12, threads=1))
+    list(shapley_values(long, every_row, None, places=np.arange(20), n_used=20, threads=1))  # is walked
     pair_of = np.arange(144).reshape(12, 12)
     for background in (rows, None):
         list(interactions(ensemble, rows, background, places=np.arange(12), pair_of=pair_of, threads=1))
@@ -264,25 +268,17 @@ def processors() -> int:
 
 
 def predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
-    """Return the ensemble's output for encoded rows: array of shape (rows, outputs).
-
-    Raises
-    ------
-    NotApplicable
-        As `shapley_values`.
-    """
+    """Return the ensemble's output for encoded rows: array of shape (rows, outputs)."""
     from explain_step.explainers import tree_answers
 
     flat = tree_codes.flatten(ensemble, places=np.arange(len(encoded)))
     coding = tree_codes.encode(flat, encoded)
     out = np.tile(ensemble.offset, (encoded.shape[1], 1)).astype(np.float64)
     for tree in range(len(ensemble.trees)):
-        program = tree_batches.compile_program(flat, tree, sums=tree_batches.NOTHING)
-        nodes, width = tree_batches.nodes_of(flat, tree), tree_batches.width_of(flat, tree)
-        values = tree_batches.leaf_values(flat, tree)
-        answers = tree_answers.fill_answers(program.operations, program.leaves, program.tests, values, width)
+        nodes = tree_batches.nodes_of(flat, tree)
         tree_answers.add_answers(
-            out, program.operations, program.splits, program.levels, answers, values, tree_batches.outputs_of(flat, tree),
+            out, flat.left[nodes], flat.right[nodes],
+            tree_batches.leaf_values(flat, tree), tree_batches.outputs_of(flat, tree),
             coding.codes, coding.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
         )  # fmt: skip
     return out
@@ -298,7 +294,9 @@ def _add_parts(total: FloatArray, prepared: Prepared, coding: Coding, pool: Thre
                 own, prepared, batch, _tables(prepared, batch), coding, rows=(0, coding.codes.shape[1])
             )
             for program in batch.programs:
-                if program.deep:
+                if program.walked:
+                    _add_walked(own, prepared.flat, program.tree, coding)
+                elif program.deep:
                     _add_deep(own, prepared.flat, program, coding, prepared.others, sums=prepared.sums)
         return own
 
@@ -329,7 +327,22 @@ def _add_groups(
     flat, nodes = prepared.flat, batch.nodes
     tree_kernels.add_batch(
         total, batch.starts, batch.operations, batch.splits, batch.targets, tables, batch.outputs, batch.levels,
-        flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes], batch.kind, *rows,
+        flat.limit[nodes], flat.category[nodes], flat.sides, coding.codes, coding.line[nodes], *rows,
+    )  # fmt: skip
+
+
+def _add_walked(total: FloatArray, flat: FlatEnsemble, tree: int, coding: Coding) -> None:
+    from explain_step.explainers import tree_paths
+
+    nodes = tree_batches.nodes_of(flat, tree)
+    *edges, longest = tree_paths.edges_of(
+        flat.left[nodes], flat.right[nodes], flat.place[nodes], flat.cover[nodes]
+    )
+    x, weights = tree_tables.subset_nodes(int(longest)).T
+    tree_paths.add_paths(
+        total, *edges, np.ascontiguousarray(x), np.ascontiguousarray(weights), flat.left[nodes], flat.place[nodes],
+        tree_batches.leaf_values(flat, tree), tree_batches.outputs_of(flat, tree),
+        coding.codes, coding.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from explain_step.explainers.tree_kernels import add_table
 from explain_step.explainers.tree_patterns import EVERY, follow_from_root, narrow, place_of, step
 from explain_step.explainers.tree_programs import (
     DEEP,
+    DEEP_STEP,
     KIND,
     LEVEL,
     MOST_PATH,
@@ -49,10 +50,10 @@ def add_deep(
     """
     n, m = codes.shape[1], 0 if path_dependent else other_codes.shape[1]
     kept = m if m <= most_kept else 0
-    patterns, others = np.empty(2 * levels * n, np.uint32), np.empty(2 * levels * kept, np.uint32)
+    patterns, others = np.empty(2 * levels * n, np.int64), np.empty(2 * levels * kept, np.int64)
     follow_from_root(patterns, n)
     follow_from_root(others, kept)
-    anew = np.empty(m - kept, np.uint32)
+    anew = np.empty(m - kept, np.int64)
     path = np.empty(len(left), np.int64)
     slots, share = np.full(SLOTS, -1, np.int32), np.zeros(SLOTS)
     counts = np.zeros((2, SLOTS), np.int32)
@@ -61,7 +62,7 @@ def add_deep(
     needed = _leads_to_deep(program, levels)
     for i in range(len(program)):
         op = program[i]
-        if op[KIND] == STEP and needed[i]:
+        if needed[i]:
             step(patterns, n, levels, program, i, codes, line, limit, category, sides, 0, n)
             if kept:
                 step(others, m, levels, program, i, other_codes, other_line, limit, category, sides, 0, m)
@@ -105,7 +106,7 @@ def _leads_to_deep(program, levels):
     needed, below = np.zeros(len(program), np.bool_), np.zeros(levels + 1, np.bool_)
     for i in range(len(program) - 1, -1, -1):
         op = program[i]
-        if op[KIND] == STEP:
+        if op[KIND] in (STEP, DEEP_STEP):
             needed[i] = below[op[LEVEL] + 1]
             below[op[LEVEL] + 1] = False
         below[op[LEVEL]] |= op[KIND] == DEEP or needed[i]
@@ -163,7 +164,7 @@ def _targets(targets, columns, k, pair_of):
 @njit(cache=True, nogil=True)
 def _distinct(patterns, k, slots):
     """Return the distinct patterns, in order, and each row's position among them."""
-    mask = np.uint32((np.int64(1) << k) - 1)
+    mask = ~(np.int64(-1) << k)
     where = np.empty(len(patterns), np.int32)
     if k > MOST_TABLE:
         listed = np.unique(patterns & mask)
@@ -177,7 +178,7 @@ def _distinct(patterns, k, slots):
         if slots[pattern] == 0:
             slots[pattern] = count
             count += 1
-    listed = np.empty(count, np.uint32)
+    listed = np.empty(count, np.int64)
     for r in range(len(patterns)):
         where[r] = slots[patterns[r] & mask]
         listed[where[r]] = patterns[r] & mask
@@ -191,7 +192,7 @@ def _shares(others, k, counts):
 
     ``counts``, of shape (2, 2^16), is zeros before and after; equal neighbours are not counted in the same place.
     """
-    mask, m = np.uint32((np.int64(1) << k) - 1), len(others)
+    mask, m = ~(np.int64(-1) << k), len(others)
     if k > MOST_TABLE:
         ordered = np.sort(others & mask)
         listed = np.unique(ordered)
@@ -208,7 +209,7 @@ def _shares(others, k, counts):
         even[pattern] += odd[pattern]
         odd[pattern] = 0
         number += even[pattern] > 0
-    listed, shares = np.empty(number, np.uint32), np.empty(number)
+    listed, shares = np.empty(number, np.int64), np.empty(number)
     number = 0
     for pattern in range(1 << k):
         if even[pattern]:
@@ -229,7 +230,7 @@ def _pair_units(units, listed, theirs, shares, k, quadrature):
     """Write the values of the listed patterns from their pairs with the background's."""
     sizes = np.empty(len(theirs), np.int64)
     for v in range(len(theirs)):
-        sizes[v] = k - tree_units.ones(np.int64(theirs[v]))
+        sizes[v] = k - tree_units.ones(theirs[v])
     for u in range(len(listed)):
         tree_units.pair_values(units[u], listed[u], theirs, shares, sizes, k, quadrature[3], quadrature[4])
 
@@ -245,9 +246,9 @@ def _table_units(units, listed, theirs, shares, k, share, worth, pairs, quadratu
         share[theirs[v]] = 0.0
     for u in range(len(listed)):
         if pairs:
-            tree_units.leaf_pairs(units[u], worth, np.int64(listed[u]), k, weights, sizes)
+            tree_units.leaf_pairs(units[u], worth, listed[u], k, weights, sizes)
         else:
-            tree_units.leaf_values(units[u], worth, np.int64(listed[u]), k, weights, sizes)
+            tree_units.leaf_values(units[u], worth, listed[u], k, weights, sizes)
 
 
 @njit(cache=True, nogil=True)
@@ -256,18 +257,17 @@ def _path_units(units, listed, node, columns, k, parent, place, cover, pairs, qu
     ratios = np.empty(k)
     tree_units.ratios_of(ratios, node, columns, k, parent, place, cover)
     nodes, node_weights, count = quadrature[0][k], quadrature[1][k], quadrature[2][k]
-    few = k <= MOST_TABLE
-    if few:
-        factors, work = np.empty(16 * k + 8), np.empty(8 * k + 8)
-        tree_units.path_factors(factors, ratios, k, nodes, node_weights, count)
+    if pairs:
+        for u in range(len(listed)):
+            tree_units.path_pairs(units[u], listed[u], ratios, k, nodes, node_weights, count)
+        return
+    factors, work = (
+        np.empty(16 * k + 8),
+        np.empty(8 * k + 8),
+    )  # of more than `MOST_TABLE` columns the tree is walked
+    tree_units.path_factors(factors, ratios, k, nodes, node_weights, count)
     for u in range(len(listed)):
-        pattern = np.int64(listed[u])
-        if pairs:
-            tree_units.path_pairs(units[u], pattern, ratios, k, nodes, node_weights, count)
-        elif few:
-            tree_units.many_path_values(units[u], pattern, ratios, k, factors, work)
-        else:
-            tree_units.path_values(units[u], pattern, ratios, k, nodes, node_weights, count)
+        tree_units.path_values(units[u], listed[u], ratios, k, factors, work)
 
 
 @njit(cache=True, nogil=True)

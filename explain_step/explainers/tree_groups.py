@@ -15,14 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from explain_step.errors import NotApplicable
 from explain_step.explainers.ensembles import Tree
 from explain_step.types import IntArray
 
 MERGED_BITS = 8
 """Leaves are grouped while the index has at most this many bits: tables stay in the first-level cache."""
 MOST_BITS = 63
-"""More distinct columns on one path than this do not fit the packed patterns."""
+"""Paths of more distinct columns than this have patterns of Python's integers, which are as long as it takes."""
 Indices: TypeAlias = npt.NDArray[Any]
 
 
@@ -74,13 +73,7 @@ class Step:
 
 
 def arrange(tree: Tree, *, sources: IntArray) -> Step | Group:
-    """Return the look-up plan of a tree; ``sources`` maps the tree's columns to raw columns.
-
-    Raises
-    ------
-    NotApplicable
-        A path has more distinct columns than fit a packed pattern.
-    """
+    """Return the look-up plan of a tree; ``sources`` maps the tree's columns to raw columns."""
     below = _splits_below(tree)
     done: dict[int, Step | Group] = {}
     stack: list[tuple[int, tuple[int, ...], bool]] = [(0, (), False)]
@@ -100,9 +93,6 @@ def arrange(tree: Tree, *, sources: IntArray) -> Step | Group:
                 right=done.pop(right),
             )
             continue
-        if len(longer) > MOST_BITS:
-            msg = f"a tree path depends on more than {MOST_BITS} columns, which the exact tables do not hold"
-            raise NotApplicable(msg)
         stack += [(node, path, True), (left, longer, False), (right, longer, False)]
     return done[0]
 
@@ -186,8 +176,8 @@ def row_indices(plan: Step | Group, decisions: npt.NDArray[np.bool_]) -> Iterato
     ndarray of shape (rows,)
         Unsigned integers; the same dtype for all groups of the plan.
     """
-    wide = max(group.bits for group in groups(plan)) > 16
-    dtype = np.dtype(np.uint64 if wide else np.uint16)
+    bits = max(group.bits for group in groups(plan))
+    dtype = np.dtype(np.uint16 if bits <= 16 else np.uint64 if bits <= MOST_BITS else object)
     kind: Any = dtype.type
     ones = ~kind(0)
     left = decisions.astype(dtype)

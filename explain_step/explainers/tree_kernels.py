@@ -40,7 +40,7 @@ def count_states(program, splits, levels, codes, line, limit, category, sides):
     """Return the share of background rows with each index, per group: shape (operations, 256)."""
     n = codes.shape[1]
     shares = np.zeros((len(program), STATES))
-    patterns, index = np.empty(2 * levels * ROWS, np.uint32), np.empty(ROWS, np.uint32)
+    patterns, index = np.empty(2 * levels * ROWS, np.uint8), np.empty(ROWS, np.uint8)
     for start in range(0, n, ROWS):
         size = min(ROWS, n - start)
         follow_from_root(patterns, size)
@@ -169,10 +169,10 @@ def leaf_patterns(out, tests, k, states):
 
 @njit(cache=True, nogil=True)
 def add_groups(
-    sums, program, splits, targets, levels, tables, outputs, codes, line, limit, category, sides, start, size, kind,
+    sums, program, splits, targets, levels, tables, outputs, codes, line, limit, category, sides, start, size,
 ):  # fmt: skip
-    """Add one tree's groups for ``size`` rows from ``start``; patterns and indices are of the type of ``kind``."""
-    patterns, index = np.empty(2 * levels * size, kind.dtype), np.empty(size, kind.dtype)
+    """Add one tree's groups for ``size`` rows from ``start``."""
+    patterns, index = np.empty(2 * levels * size, np.uint8), np.empty(size, np.uint8)
     flat, width, first = sums.reshape(-1), len(outputs), np.empty(MOST_ENTRIES, np.int64)
     follow_from_root(patterns, size)
     for i in range(len(program)):
@@ -222,13 +222,12 @@ def add_table(out, first, count, tables, begin, entry, index, n):
 
 @njit(cache=True, nogil=True)
 def add_batch(
-    sums, starts, program, splits, targets, tables, outputs, levels, limit, category, sides, codes, line, kind, begin, end,
+    sums, starts, program, splits, targets, tables, outputs, levels, limit, category, sides, codes, line, begin, end,
 ):  # fmt: skip
     """Add the groups of several trees for the rows from ``begin`` to before ``end``.
 
     ``sums`` has shape (outputs, columns, rows or more). ``starts[t]`` says where tree t begins in the joined arrays:
-    nodes, program, splits, targets, tables, outputs; the last row is their end. ``kind`` is an empty array of the type of
-    patterns and indices: bytes where no path has more columns than a byte has bits.
+    nodes, program, splits, targets, tables, outputs; the last row is their end.
     """
     for first in range(begin, end, ROWS):
         size = min(ROWS, end - first)
@@ -238,5 +237,5 @@ def add_batch(
             add_groups(
                 sums, program[op : after[1]], splits[split : after[2]], targets[target : after[3]], levels[t],
                 tables[table : after[4]], outputs[output : after[5]],
-                codes, line[node : after[0]], limit[node : after[0]], category[node : after[0]], sides, first, size, kind,
+                codes, line[node : after[0]], limit[node : after[0]], category[node : after[0]], sides, first, size,
             )  # fmt: skip

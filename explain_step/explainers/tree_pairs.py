@@ -18,8 +18,8 @@ from itertools import combinations, groupby
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers import ensembles, tree_groups, tree_path_dependent, tree_tables
-from explain_step.explainers.ensembles import Ensemble, Tree
+from explain_step.explainers import ensembles, tree_groups, tree_tables
+from explain_step.explainers.ensembles import BoolArray, Ensemble, Tree
 from explain_step.explainers.tree_groups import Group, Indices
 from explain_step.types import FloatArray, IntArray
 
@@ -99,10 +99,45 @@ def _refuse(k: int) -> None:
 def _add_paths(out: FloatArray, tree: Tree, rows: FloatArray, *, places: IntArray, pair_of: IntArray) -> None:
     """Add one tree's path-dependent interactions, leaf by leaf."""
     decisions = ensembles.decide(tree, rows)
-    for node, ratios, patterns in tree_path_dependent.paths(tree, places, decisions):
+    for node, ratios, patterns in _paths(tree, places, decisions):
         if len(ratios) > 1:
-            shares = tree_path_dependent.independent(list(ratios.values()))
+            shares = _independent(list(ratios.values()))
             _add_games(out, tree, [(node, tuple(ratios), patterns, shares)], pair_of=pair_of, k=len(ratios))
+
+
+def _independent(ratios: Sequence[float]) -> FloatArray:
+    """Return the distribution of patterns whose bits hold independently with the given probabilities."""
+    _refuse(len(ratios))
+    histogram = np.ones(1)
+    for ratio in ratios:
+        histogram = np.concatenate([histogram * (1.0 - ratio), histogram * ratio])
+    return histogram
+
+
+def _paths(
+    tree: Tree, sources: IntArray, decisions: BoolArray
+) -> Iterator[tuple[int, dict[int, float], IntArray]]:
+    """Yield each leaf with the cover ratio of every raw column on its path and the rows' patterns."""
+    stack: list[tuple[int, dict[int, float], dict[int, BoolArray]]] = [(0, {}, {})]
+    while stack:
+        node, ratios, holds = stack.pop()
+        if tree.left[node] < 0:
+            bits = np.zeros(decisions.shape[1], dtype=np.int64)
+            for place, held in enumerate(holds.values()):
+                bits |= held.astype(np.int64) << place
+            yield node, ratios, bits
+            continue
+        column, left = int(sources[tree.column[node]]), decisions[tree.split[node]]
+        for child, goes in ((int(tree.right[node]), ~left), (int(tree.left[node]), left)):
+            whole = float(tree.cover[node])
+            ratio = float(tree.cover[child]) / whole if whole > 0.0 else 0.0  # no training weight came here
+            stack.append(
+                (
+                    child,
+                    {**ratios, column: ratios.get(column, 1.0) * ratio},
+                    {**holds, column: holds[column] & goes if column in holds else goes},
+                )
+            )
 
 
 def _add_games(out: FloatArray, tree: Tree, games: list[_Game], *, pair_of: IntArray, k: int) -> None:

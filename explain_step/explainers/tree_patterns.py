@@ -15,7 +15,8 @@ from explain_step.explainers.tree_programs import BIT, FIRST_SPLIT, LEVEL, NODE,
 
 ROWS = 1024
 """Rows that go through a tree together: their patterns stay in the cache."""
-EVERY = np.uint32(0xFFFFFFFF)
+EVERY = np.int64(-1)
+"""Nothing is failed: all bits are set, also those of smaller types."""
 
 
 @njit(cache=True, nogil=True)

@@ -13,9 +13,10 @@ from numba import njit
 
 GROUP_BITS = 8
 """Tables have at most this many index bits; see `tree_groups.MERGED_BITS`."""
-MOST_PATH = 31
-"""Distinct columns on a path that fit a packed pattern here."""
-STEP, GROUP, DEEP = 0, 1, 2
+MOST_PATH = 63
+"""Distinct columns on a path that fit a packed pattern here; see `tree_deep`."""
+STEP, GROUP, DEEP, DEEP_STEP = range(4)
+"""A deep step has deep leaves below it only: its patterns have more bits than an index of a group."""
 # columns of a program
 KIND, NODE, LEVEL, SIDE, PATH, BIT, SPLITS, FIRST_SPLIT, COLUMNS, FIRST_COLUMN, LEAVES, FIRST_LEAF, TABLE = (
     range(13)
@@ -100,7 +101,8 @@ def compile_tree(left, right, place):
             if bit >= MOST_PATH:
                 levels = -1
                 break
-            op[KIND], op[BIT] = STEP, bit
+            op[KIND] = STEP if max(length, bit + 1) <= GROUP_BITS else DEEP_STEP
+            op[BIT] = bit
             paths[level + 1, :length] = path[:length]
             paths[level + 1, bit] = place[node]
             longer = max(length, bit + 1)

@@ -10,7 +10,7 @@ from scipy.special import comb
 
 from explain_step.types import FloatArray, IntArray
 
-MOST_COLUMNS, MOST_TABLE = 32, 16
+MOST_COLUMNS, MOST_TABLE = 64, 16
 
 
 @cache

@@ -199,8 +199,11 @@ def paired_tables(patterns: Patterns, background: Patterns, shares: FloatArray, 
 def _pairs(patterns: Patterns, background: Patterns, shares: FloatArray, *, k: int) -> FloatArray:
     plus_weight, minus_weight = _pair_weights(k)
     ours, theirs = pattern_bits(patterns, k=k), pattern_bits(background, k=k)
-    full = patterns.dtype.type((1 << k) - 1)
-    reached = np.flatnonzero((patterns[:, None] | background[None, :]) == full)
+    if patterns.dtype == object:
+        meet = (~ours).astype(np.float32) @ (~theirs).astype(np.float32).T == 0.0
+    else:
+        meet = (patterns[:, None] | background[None, :]) == patterns.dtype.type((1 << k) - 1)
+    reached = np.flatnonzero(meet)
     row = reached // len(background)
     other = reached - row * len(background)
     a, b = k - theirs.sum(axis=1)[other], k - ours.sum(axis=1)[row]

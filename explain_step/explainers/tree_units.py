@@ -130,26 +130,10 @@ def independent(share, ratios, k):
 
 
 @njit(cache=True, nogil=True)
-def path_values(out, pattern, ratios, k, nodes, node_weights, count):
-    """Write the k path-dependent values of a row: columns outside the coalition hold with their ratio."""
-    out[:k] = 0.0
-    before, after = np.empty(k + 1), np.empty(k + 1)
-    for t in range(count):
-        x, w = nodes[t], node_weights[t]
-        before[0], after[k] = 1.0, 1.0
-        for j in range(k):
-            before[j + 1] = before[j] * (x * ((pattern >> j) & 1) + (1.0 - x) * ratios[j])
-        for j in range(k - 1, -1, -1):
-            after[j] = after[j + 1] * (x * ((pattern >> j) & 1) + (1.0 - x) * ratios[j])
-        for j in range(k):
-            out[j] += w * before[j] * after[j + 1] * (((pattern >> j) & 1) - ratios[j])
-
-
-@njit(cache=True, nogil=True)
 def path_factors(factors, ratios, k, nodes, node_weights, count):
     """Write the factors of columns that a row fails and passes, at up to eight nodes; and the nodes' weights.
 
-    ``factors``, of shape (16 * k + 8,) at least, serves `many_path_values` for all patterns of a leaf.
+    ``factors``, of shape (16 * k + 8,) at least, serves `path_values` for all patterns of a leaf.
     """
     factors[: 16 * k + 8] = 0.0
     for t in range(count):
@@ -160,8 +144,11 @@ def path_factors(factors, ratios, k, nodes, node_weights, count):
 
 
 @njit(cache=True, nogil=True)
-def many_path_values(out, pattern, ratios, k, factors, work):
-    """Write the values of `path_values` where eight nodes are enough; ``work`` has room for 8 * (k + 1)."""
+def path_values(out, pattern, ratios, k, factors, work):
+    """Write the k path-dependent values of a row: columns outside the coalition hold with their ratio.
+
+    Eight nodes are enough for 16 columns; ``work`` has room for 8 * (k + 1).
+    """
     scale_eight(work, 8 * (k - 1), factors, 16 * k, 1.0)
     for j in range(k - 1, 0, -1):
         multiply_eight(work, 8 * (j - 1), work, 8 * j, factors, 16 * j + 8 * ((pattern >> j) & 1))
@@ -203,13 +190,13 @@ def pair_values(out, pattern, others, shares, sizes, k, plus, minus):
     ----------
     others : ndarray of shape (v,)
         Distinct patterns of the background, with their ``shares`` and the ``sizes`` of their complements.
-    plus, minus : ndarray of shape (32, 32)
+    plus, minus : ndarray of shape (64, 64)
         Weights by the numbers of columns that only the row, and only the background row, passes.
     """
     out[:k] = 0.0
-    full = np.uint32((np.int64(1) << k) - 1)
+    full = ~(np.int64(-1) << k)
     missing = full & ~pattern
-    fails = ones(np.int64(missing))
+    fails = ones(missing)
     loss = 0.0
     for first in range(0, len(others), 32):
         some = others[first : first + 32]
@@ -223,11 +210,11 @@ def pair_values(out, pattern, others, shares, sizes, k, plus, minus):
                 continue
             loss += shares[v] * minus[sizes[v], fails]
             weight = shares[v] * plus[sizes[v], fails]
-            only = np.int64(full & ~others[v])
+            only = full & ~others[v]
             for j in range(k):
                 out[j] += weight * ((only >> j) & 1)
     for j in range(k):
-        if (missing >> np.uint32(j)) & np.uint32(1):
+        if (missing >> j) & 1:
             out[j] = -loss
 
 

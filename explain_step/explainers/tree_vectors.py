@@ -150,3 +150,111 @@ def first_bit(_typing, mask):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def at_most_eight(_typing, codes, at, most):
+    """Return which of eight neighbouring codes are at most ``most``, as the bits of a byte."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        kind = ir.VectorType(data.type.pointee, 8)
+        some = builder.load(
+            builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer()),
+            align=data.type.pointee.width // 8,
+        )
+        holds = builder.icmp_unsigned("<=", some, _eight_times(builder, arguments[2]))
+        return builder.bitcast(holds, ir.IntType(8))
+
+    return types.uint8(codes, at, codes.dtype), generate
+
+
+@intrinsic
+def multiply_chosen(_typing, products, to, at, count, passed, failed, factors, first, rest):
+    """Write ``count`` times eight products, of those before and of the factor for rows that passed, failed, or neither.
+
+    Parameters
+    ----------
+    passed, failed : uint8
+        A bit for each of the eight rows.
+    factors : ndarray
+        From ``first`` on, two for each of ``count``: of a row that failed, and of one that passed.
+    rest : float
+        The factor of other rows.
+    """
+
+    def generate(context, builder, signature, arguments):
+        _, to_, at_, count_, passed_, failed_, _, first_, rest_ = arguments
+        choose = _choice(context, builder, signature.args[6], arguments[6], (passed_, failed_, rest_))
+        with cgutils.for_range(builder, count_) as loop:
+            eight = builder.mul(loop.index, ir.Constant(loop.index.type, 8))
+            from_, into = (
+                _place(context, builder, signature.args[0], arguments[0], builder.add(begin, eight))
+                for begin in (at_, to_)
+            )
+            factor = choose(builder.add(first_, builder.add(loop.index, loop.index)))
+            builder.store(builder.fmul(builder.load(from_, align=8), factor), into, align=8)
+        return context.get_dummy_value()
+
+    return types.void(products, to, at, count, passed, failed, factors, first, rest), generate
+
+
+@intrinsic
+def add_chosen(
+    _typing, sums, row, below, to, source, at, weight, count, passed, failed, changes, first,
+):  # fmt: skip
+    """Add ``count`` times eight numbers of ``source``, times ``weight``, to those of ``below``, and their sum to ``sums``.
+
+    In the sum each is multiplied with the change for rows that passed, failed, or neither, which is 0: `multiply_chosen`.
+    """
+
+    def generate(context, builder, signature, arguments):
+        sums_, row_, below_, to_, source_, at_, weight_, count_, passed_, failed_, _, first_ = arguments
+        choose = _choice(
+            context,
+            builder,
+            signature.args[10],
+            arguments[10],
+            (passed_, failed_, ir.Constant(weight_.type, 0.0)),
+        )
+        into = _place(context, builder, signature.args[0], sums_, row_)
+        total = cgutils.alloca_once_value(builder, builder.load(into, align=8))
+        factor = _eight_times(builder, weight_)
+        with cgutils.for_range(builder, count_) as loop:
+            eight = builder.mul(loop.index, ir.Constant(loop.index.type, 8))
+            from_ = _place(context, builder, signature.args[4], source_, builder.add(at_, eight))
+            up = _place(context, builder, signature.args[2], below_, builder.add(to_, eight))
+            mine = builder.fmul(builder.load(from_, align=8), factor)
+            builder.store(builder.fadd(builder.load(up, align=8), mine), up, align=8)
+            change = choose(builder.add(first_, builder.add(loop.index, loop.index)))
+            builder.store(builder.fadd(builder.load(total), builder.fmul(mine, change)), total)
+        builder.store(builder.load(total), into, align=8)
+        return context.get_dummy_value()
+
+    given = (sums, row, below, to, source, at, weight, count, passed, failed, changes, first)
+    return types.void(*given), generate
+
+
+def _choice(context, builder, kind, array, states):
+    """Return what gives eight rows' factors, of the pair at a position of an array, by their states."""
+    data = context.make_array(kind)(context, builder, array).data
+    bits = ir.VectorType(ir.IntType(1), 8)
+    passed, failed = (builder.bitcast(state, bits) for state in states[:2])
+    rest = _eight_times(builder, states[2])
+
+    def choose(at):
+        no, yes = (
+            _eight_times(builder, builder.load(builder.gep(data, [place])))
+            for place in (at, builder.add(at, ir.Constant(at.type, 1)))
+        )
+        return builder.select(passed, yes, builder.select(failed, no, rest))
+
+    return choose
+
+
+def _eight_times(builder, value):
+    """Return a vector of eight equal numbers."""
+    many = ir.Constant(ir.VectorType(value.type, 8), ir.Undefined)
+    for lane in range(8):
+        many = builder.insert_element(many, value, ir.Constant(ir.IntType(32), lane))
+    return many

@@ -15,7 +15,6 @@ from sklearn.ensemble import (
 from threadpoolctl import threadpool_limits
 from tree_kit import attributions, make_subject, mixed_frame
 
-from explain_step.errors import NotApplicable
 from explain_step.explainers import ensembles, tree, tree_path_dependent
 from explain_step.seeds import caller_state_kept
 from explain_step.types import Subject
@@ -123,8 +122,3 @@ def test_xgboost_dart_sums_to_the_margin_where_shaps_interventional_values_do_no
         np.random.seed(0)  # noqa: NPY002 - what shap draws from
         theirs = shap.TreeExplainer(model, data=NUMBERS[BACKGROUND])(NUMBERS[ROWS], check_additivity=False)
     assert np.abs(theirs.values.sum(axis=1) + theirs.base_values - margin).max() > 0.01
-
-
-def test_path_dependent_values_refuse_leaves_that_are_too_deep():
-    with pytest.raises(NotApplicable, match="17 columns"):
-        tree_path_dependent.independent([0.5] * 17)

@@ -143,6 +143,7 @@ KERNELS = {
         "patterns",
         "units",
         "deep",
+        "paths",
         "programs",
         "answers",
         "vectors",
