@@ -26,8 +26,8 @@ def output_phrase(model: FittedModel, output: str, *, target: str) -> str:
     """
     words = SPACE_WORDS[model.output_space]
     if model.task == "regression":
-        several = target and len(model.output_names) > 1
-        return f"{words} of {target}: {output}" if several else f"{words} of {target or output}"
+        about = f"{words} of {target or 'the target'}"
+        return f"{about}: {output}" if model.unjudged else f"{words} of {target or output}"
     alone = f"class {output}" if model.output_space == "probability" else output
     return f"{words} of {target} = {output}" if target else f"{words} of {alone}"
 
