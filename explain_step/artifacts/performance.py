@@ -96,8 +96,8 @@ def _pooled_targets(subject: Subject, chosen: tuple[Metric, ...]) -> list[Caveat
     if subject.model.task != "regression" or count == 1:
         return []
     text = (
-        f"{', '.join(m.name for m in chosen)}: errors of the {count} targets are averaged as they are, before a root is taken "
-        "or they are divided by their variance; a target in large units outweighs the others."
+        f"{', '.join(m.name for m in chosen)}: errors of the {count} targets are averaged as they are, before a root is "
+        "taken or they are divided by their variance; a target in large units outweighs the others."
     )
     return [_caveat("pooled_targets", text)]
 
