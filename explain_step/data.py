@@ -155,6 +155,7 @@ def subject(
         *caveats,
         *more,
         *_row_caveats(made),
+        *_weight_caveat(made, config=config),
         *_two_values_caveat(made, config=config),
         *_column_caveats(X, background=reference),
         *_unread_caveat(whole, X),
@@ -233,6 +234,18 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
             )
             found.append(Caveat(code="absent_classes", section=SECTION, message=message))
     return tuple(found)
+
+
+def _weight_caveat(made: Subject, *, config: Config) -> tuple[Caveat, ...]:
+    """Say where rows without weight leave so few that two groups of them would not be compared."""
+    counted = len(made.X) if made.weights is None else int(np.count_nonzero(made.weights))
+    if counted == len(made.X) or counted >= 2 * config.min_segment:
+        return ()
+    message = (
+        f"Only {counted:,} of the {len(made.X):,} rows have a positive weight: averages and intervals rest on these; give "
+        "more rows a weight."
+    )
+    return (Caveat(code="few_weighted_rows", section=SECTION, message=message, degrades=True),)
 
 
 def _two_values_caveat(made: Subject, *, config: Config) -> tuple[Caveat, ...]:
