@@ -19,7 +19,7 @@ from explain_step.frames import MANY_ROWS, ROWS_CUT, TARGET, to_frame
 from explain_step.labels import take_column
 from explain_step.model_inputs import check_frame, infinite_columns, shared, text_labels
 from explain_step.model_options import default_targets
-from explain_step.quantity import without_unit
+from explain_step.quantity import incomparable
 from explain_step.types import Caveat, FittedModel, Response, Subject
 
 __all__ = ["MANY_ROWS", "split_target", "subject", "take_column", "to_frame"]
@@ -132,17 +132,18 @@ def subject(
     model_options.check_groups(config, model)
     model_options.check_labels(config, [*whole.columns, name])
     X, reference, reference_name, more = backgrounds.choose(model, whole, background, config=config, big=big)
-    target = labels_room.target(labels, model=model, names=config.class_names)
     model = _named(model, labels, name=name)
     response = _in_blocks(model, X) if big else model.respond(X)
+    # errors of a score against labels would look like numbers and say nothing
+    judged = incomparable(model, response) is None
+    target = labels_room.target(labels, model=model, names=config.class_names) if judged else None
     if background is not None:
         backgrounds.check(model, reference, X)
     made = Subject(
         model=model,
         X=X,
         frame=whole,
-        # a score without a unit is compared with no label: its errors would look like numbers and say nothing
-        y=None if without_unit(model, response) else target,
+        y=target,
         background=reference,
         background_name=reference_name,
         weights=weights,
@@ -154,6 +155,7 @@ def subject(
         *caveats,
         *more,
         *_row_caveats(made),
+        *_weight_caveat(made, config=config),
         *_two_values_caveat(made, config=config),
         *_column_caveats(X, background=reference),
         *_unread_caveat(whole, X),
@@ -232,6 +234,18 @@ def _row_caveats(made: Subject) -> tuple[Caveat, ...]:
             )
             found.append(Caveat(code="absent_classes", section=SECTION, message=message))
     return tuple(found)
+
+
+def _weight_caveat(made: Subject, *, config: Config) -> tuple[Caveat, ...]:
+    """Say where rows without weight leave so few that two groups of them would not be compared."""
+    counted = len(made.X) if made.weights is None else int(np.count_nonzero(made.weights))
+    if counted == len(made.X) or counted >= 2 * config.min_segment:
+        return ()
+    message = (
+        f"Only {counted:,} of the {len(made.X):,} rows have a positive weight: averages and intervals rest on these; give "
+        "more rows a weight."
+    )
+    return (Caveat(code="few_weighted_rows", section=SECTION, message=message, degrades=True),)
 
 
 def _two_values_caveat(made: Subject, *, config: Config) -> tuple[Caveat, ...]:

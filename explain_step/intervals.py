@@ -60,7 +60,7 @@ def mean_interval(
     Returns
     -------
     mean, low, high : ndarray of shape (d,) (or scalars' shape () for one-dimensional input)
-        With fewer than two rows the bounds are NaN.
+        With fewer than two rows (of positive weight) the bounds are NaN.
 
     Examples
     --------
@@ -70,15 +70,17 @@ def mean_interval(
     """
     array = np.asarray(values, dtype=np.float64)
     flat = array.reshape(len(array), -1)
+    w = np.ones(len(flat)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not w.all():  # rows without weight tell nothing
+        flat, w = flat[w > 0], w[w > 0]
     n, d = flat.shape
-    w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if n < 2 or not w.sum() > 0:
         mean = flat.mean(axis=0) if n else np.full(d, np.nan)
         blank = np.full(d, np.nan)
         return _shape(mean, array), _shape(blank, array), _shape(blank.copy(), array)
     mean, se = _mean_and_error(flat, w[None, :] / w.sum())
     mean, se = mean[0], se[0]
-    t_low, t_high, close = _expanded(flat - mean, w / w.sum(), level=level)
+    t_low, t_high, close = _expanded(flat - mean, w / w.sum(), n=len(array), level=level)
     drawn = ~close | (n < EXPANSION_ROWS)
     if n <= BOOTSTRAP_ROWS and drawn.any():
         t_low[drawn], t_high[drawn] = _studentised(
@@ -100,7 +102,7 @@ def _mean_and_error(flat: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatA
 
 
 def _expanded(
-    centred: FloatArray, w: FloatArray, *, level: float
+    centred: FloatArray, w: FloatArray, *, n: int, level: float
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     """Return the studentised mean's quantiles from its Edgeworth expansion, and where that is close.
 
@@ -112,7 +114,7 @@ def _expanded(
     variance = np.maximum(w_square @ square, 1e-60)
     skewness = ((w_square * w) @ (square * centred)) / variance**1.5
     kurtosis = ((w_square * w_square) @ (square * square)) / variance**2
-    low, high = skewed_quantiles(skewness, n=len(centred), level=level)
+    low, high = skewed_quantiles(skewness, n=n, level=level)  # of all rows, as sums know them
     close = (np.abs(skewness) <= MOST_SKEWNESS) & (kurtosis <= MOST_KURTOSIS)
     return low, high, close
 
@@ -176,8 +178,9 @@ def _studentised(
     t = np.concatenate(ratios)
     tail = (1 - level) / 2
     low, high = np.quantile(t, [tail, 1 - tail], axis=0)
-    # a bootstrap-t quantile inside the normal one comes from a degenerate column, not from knowledge
-    bound = stats.norm.ppf(0.5 + level / 2)
+    # a bootstrap-t quantile inside Student's comes from a degenerate column or from a few rows (of two, every other resample
+    # is one row twice), not from knowledge; the errors above are without the n - 1 of his
+    bound = float(stats.t.ppf(0.5 + level / 2, n - 1)) * np.sqrt(n / (n - 1))
     return np.minimum(low, -bound), np.maximum(high, bound)
 
 
@@ -248,6 +251,7 @@ def separated_pairs(
         Mean of the row's column minus mean of the column's column.
     """
     n, d = values.shape
+    n = n if weights is None else int(np.count_nonzero(weights))
     separated = np.zeros((d, d), dtype=bool)
     if n < 2 or d < 2:
         return separated, np.zeros((d, d))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from explain_step.errors import InvalidInput
 from explain_step.model_families import Abilities, Ask, check_classes, fitted, library
 from explain_step.types import FloatArray
 
+CatBoostAnswer = Literal["RawFormulaVal", "Probability", "Class", "Exponent", "RMSEWithUncertainty"]
 LIBRARIES = frozenset({"xgboost", "lightgbm", "catboost"})
 LOG_LINKS = frozenset(
     {"count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"}  # xgboost
@@ -28,7 +30,14 @@ RANKING = (
     "QuerySoftMax",
     "StochasticRank",
 )
-SURVIVAL = ("survival:", "Cox", "SurvivalAft")
+HAZARDS = ("survival:cox", "Cox")
+LIFETIMES = ("survival:aft", "SurvivalAft")
+CATBOOST_ANSWERS: dict[str, CatBoostAnswer] = {
+    "Poisson": "Exponent",
+    "Tweedie": "Exponent",
+    "RMSEWithUncertainty": "RMSEWithUncertainty",
+}
+"""What CatBoostRegressor's ``predict`` gives, where that of the plain CatBoost class gives the sum of the trees."""
 
 
 def is_booster(model: Any) -> bool:
@@ -70,8 +79,12 @@ def _regressor(
     margin: Ask,
     reason: str | None = None,
     linear: bool = True,
+    several: tuple[str, ...] = (),
 ) -> Abilities:
-    """Abilities of a regressor, ranker or survival model by the name of its objective."""
+    """Abilities of a regressor, ranker or survival model by the name of its objective.
+
+    ``several`` names outputs that are all about one target.
+    """
     name = type(model).__name__
     unitless = next((what for what, starts in _UNITLESS if objective.startswith(starts)), None)
     if unitless is not None:
@@ -87,10 +100,21 @@ def _regressor(
         family="tree" if linear else "blackbox",
         reason=reason,
         link=link,
+        output_names=several or None,
+        unjudged=_unjudged(several) if several else None,
     )
 
 
-_UNITLESS = (("a ranking score, which has no unit", RANKING), ("a risk", SURVIVAL))
+def _unjudged(several: tuple[str, ...]) -> str:
+    listed = ", ".join(several)
+    return f"the model answers with {len(several)} numbers for one target ({listed}), and a label is none of them"
+
+
+_UNITLESS = (
+    ("a ranking score, which has no unit", RANKING),
+    ("a risk", HAZARDS),
+    ("the logarithm of a time to the event", LIFETIMES),
+)
 
 
 # --- XGBoost
@@ -113,6 +137,7 @@ def _xgboost(model: Any, task: str | None) -> Abilities:
             margin=margin,
             reason=reason,
             linear=linear,
+            several=_xgboost_quantiles(learner["objective"]),
         )
     classes = _xgboost_classes(model, learner)
     probability = _xgboost_probability(model, objective=objective, classes=len(classes)) if known else None
@@ -131,6 +156,16 @@ def _xgboost(model: Any, task: str | None) -> Abilities:
         family="tree" if linear else "blackbox",
         reason=reason,
     )
+
+
+def _xgboost_quantiles(objective: dict[str, Any]) -> tuple[str, ...]:
+    """Return names of several predicted quantiles."""
+    found = json.loads(objective.get("quantile_loss_param", {}).get("quantile_alpha", "[]"))
+    return _quantiles(found) if len(found) > 1 else ()
+
+
+def _quantiles(levels: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(f"quantile {float(level):g}" for level in levels)
 
 
 def _xgboost_classes(model: Any, learner: dict[str, Any]) -> tuple[Any, ...]:
@@ -232,7 +267,7 @@ def _catboost(model: Any, task: str | None) -> Abilities:
     if not model.is_fitted():
         msg = f"Argument model must be fitted, but {name} is not; fit it first."
         raise InvalidInput(msg)
-    loss = str(model.get_all_params().get("loss_function", "RMSE")).partition(":")[0]
+    loss, _, options = str(model.get_all_params().get("loss_function", "RMSE")).partition(":")
     margin = _ask_catboost(model, "RawFormulaVal")
     if loss in ("MultiLogloss", "MultiCrossEntropy"):
         msg = (
@@ -241,7 +276,14 @@ def _catboost(model: Any, task: str | None) -> Abilities:
         )
         raise InvalidInput(msg)
     if loss not in ("Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"):
-        return _regressor(model, objective=loss, prediction=model.predict, margin=margin)
+        answer = CATBOOST_ANSWERS.get(loss)
+        return _regressor(
+            model,
+            objective=loss,
+            prediction=model.predict if answer is None else _ask_catboost(model, answer),
+            margin=margin,
+            several=_catboost_several(loss, options),
+        )
     return Abilities(
         kind="classifier",
         model_class=name,
@@ -256,5 +298,19 @@ def _catboost(model: Any, task: str | None) -> Abilities:
     )
 
 
-def _ask_catboost(model: Any, kind: Literal["RawFormulaVal", "Probability", "Class"]) -> Ask:
+def _catboost_several(loss: str, options: str) -> tuple[str, ...]:
+    """Return names of several answers about one target."""
+    if loss == "RMSEWithUncertainty":
+        return ("mean", "variance")
+    if loss != "MultiQuantile":
+        return ()
+    return _quantiles(dict(part.split("=", 1) for part in options.split(";"))["alpha"].split(","))
+
+
+def _ask_catboost(model: Any, kind: CatBoostAnswer) -> Ask:
+    if (
+        type(model).__name__ == "CatBoostRanker"
+    ):  # whose predict gives the sum of the trees, and takes no kind
+        own: Ask = model.predict
+        return own
     return lambda rows: model.predict(rows, prediction_type=kind)

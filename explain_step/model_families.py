@@ -34,6 +34,8 @@ class Abilities:
         ``native``).
     output_names : tuple of str, optional
         Names that the model itself gives its outputs.
+    unjudged : str, optional
+        As in `FittedModel`.
     sums_to_one : bool
         Whether the probabilities of a row must sum to one (not so in boosters of one model per class).
     """
@@ -52,6 +54,7 @@ class Abilities:
     preprocessing: Preprocessing | None = None
     link: str | None = None
     output_names: tuple[str, ...] | None = None
+    unjudged: str | None = None
     sums_to_one: bool = True
 
 
@@ -198,7 +201,7 @@ def estimator_abilities(model: Any) -> Abilities:
         model_class=name,
         preferred="prediction",
         prediction=model.predict,
-        margin=_log_of(model.predict) if link and name in GENERALIZED else None,
+        margin=_log_of(model.predict) if link else None,
         native=model,
         family=family,
         reason=reason,

@@ -26,7 +26,8 @@ def output_phrase(model: FittedModel, output: str, *, target: str) -> str:
     """
     words = SPACE_WORDS[model.output_space]
     if model.task == "regression":
-        return f"{words} of {target}" if target and target != output else f"{words} of {output}"
+        about = f"{words} of {target or 'the target'}"
+        return f"{about}: {output}" if model.unjudged else f"{words} of {target or output}"
     alone = f"class {output}" if model.output_space == "probability" else output
     return f"{words} of {target} = {output}" if target else f"{words} of {alone}"
 
@@ -36,11 +37,16 @@ def without_unit(model: FittedModel, response: Response) -> bool:
     return model.classes is None and model.output_space == "margin" and response.prediction is None
 
 
+def incomparable(model: FittedModel, response: Response) -> str | None:
+    """Return why labels, where there are some, are not compared with the output; None where they are."""
+    if without_unit(model, response):
+        return "the model gives a score without a unit, and errors against labels would say nothing"
+    return model.unjudged
+
+
 def no_labels(subject: Subject) -> str:
     """Return why there are no labels to compare with."""
-    if without_unit(subject.model, subject.response):
-        return "the model gives a score without a unit, and errors against labels would say nothing"
-    return "no labels were given"
+    return incomparable(subject.model, subject.response) or "no labels were given"
 
 
 def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:

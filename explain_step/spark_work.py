@@ -104,8 +104,9 @@ def engine(data: bytes) -> tuple[Work, Explain]:
 def block(work: Work, frame: pd.DataFrame) -> Subject:
     """Return a block of rows as a subject: the sample's model and background, the dtypes of its columns."""
     model = work.subject.model
-    y = None if work.target is None else labels.target(frame.pop(work.target), model=model, names=work.names)
-    y = None if work.subject.y is None else y  # as of a score without a unit
+    given = None if work.target is None else frame.pop(work.target)
+    # there may be labels, and none in the sample: as of a score without a unit
+    y = None if work.subject.y is None else labels.target(given, model=model, names=work.names)
     weights = None if work.weights is None else _weights(frame.pop(work.weights), unit=work.unit)
     X = select(frame, model.feature_names).astype(dict(work.subject.X.dtypes))
     return replace(

@@ -132,6 +132,8 @@ class FittedModel:
         Class name for display.
     reason : str, optional
         Why ``family`` is "blackbox" although the model is of a known kind (shown to the reader).
+    unjudged : str, optional
+        Why no label is compared with the outputs although they are predictions: several of them are about one target.
     outputs : callable, optional
         ``respond(X).output`` alone, where it costs less (no labels, no second question to the model).
     scored : callable, optional
@@ -152,6 +154,7 @@ class FittedModel:
     preprocessing: Preprocessing | None = None
     model_class: str = ""
     reason: str | None = None
+    unjudged: str | None = None
     outputs: Callable[[pd.DataFrame], FloatArray] | None = None
     scored: Callable[[pd.DataFrame, Reads], Response] | None = None
     trees: Callable[[], Any] | None = None

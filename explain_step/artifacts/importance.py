@@ -18,6 +18,7 @@ from explain_step.config import Config, names
 from explain_step.errors import InvalidInput, NotApplicable
 from explain_step.quantity import quantity
 from explain_step.seeds import Seeds
+from explain_step.ties import dense_ranks
 from explain_step.types import Artifact, Attributions, Caveat, FloatArray, IntArray, Section, Subject
 
 MEAN_OVER_OUTPUTS = "(mean over outputs)"
@@ -247,9 +248,13 @@ def _with_directions(table: pd.DataFrame, X: pd.DataFrame, *, attributions: Attr
 
 def _spearman(ranks: FloatArray, phi: FloatArray) -> float:
     known = ~np.isnan(ranks)
-    if known.sum() < 3 or np.ptp(ranks[known]) == 0 or np.ptp(phi[known]) == 0:
+    if known.sum() < 3:
         return float("nan")
-    return float(np.corrcoef(columns.scaled_ranks(ranks[known]), columns.scaled_ranks(phi[known]))[0, 1])
+    # equal attributions differ in their last bits, by parts of the largest: another engine would rank them otherwise
+    steps = dense_ranks(phi[known] + 2 * np.abs(phi[known]).max()).astype(np.float64)
+    if np.ptp(ranks[known]) == 0 or np.ptp(steps) == 0:
+        return float("nan")
+    return float(np.corrcoef(columns.scaled_ranks(ranks[known]), columns.scaled_ranks(steps))[0, 1])
 
 
 def _with_permutation(table: pd.DataFrame, features: Sequence[str], *, found: Permutation) -> pd.DataFrame:

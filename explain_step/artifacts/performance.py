@@ -63,7 +63,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
             text = f"The metric {metric.name} is not defined on these rows: {why_undefined(subject)}."
             caveats.append(_caveat("metric_undefined", text, degrades=True))
         rows.append(row)
-    caveats += _few_of_a_class(subject, chosen)
+    caveats += [*_few_of_a_class(subject, chosen), *_pooled_targets(subject, chosen)]
     table = pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "direction", "n"])
     meta = {
         "quantity": quantity(subject, attributions),
@@ -88,6 +88,18 @@ def _few_of_a_class(subject: Subject, chosen: tuple[Metric, ...]) -> list[Caveat
         "rest on these few rows and are too short; give more rows of that class."
     )
     return [_caveat("few_of_a_class", text)]
+
+
+def _pooled_targets(subject: Subject, chosen: tuple[Metric, ...]) -> list[Caveat]:
+    """Say that one number is of several targets, which may have several units."""
+    count = len(subject.model.output_names)
+    if subject.model.task != "regression" or count == 1:
+        return []
+    text = (
+        f"{', '.join(m.name for m in chosen)}: errors of the {count} targets are averaged as they are, before a root is "
+        "taken or they are divided by their variance; a target in large units outweighs the others."
+    )
+    return [_caveat("pooled_targets", text)]
 
 
 def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:

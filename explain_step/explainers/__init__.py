@@ -197,8 +197,8 @@ def _estimated(
 def _imprecise(subject: Subject, attributions: Attributions, reasons: dict[str, str]) -> Caveat:
     model = subject.model
     why = (
-        model.reason
-        or reasons.get(model.family)
+        reasons.get(model.family)
+        or model.reason
         or f"{model.model_class or 'the model'} can only be asked to predict"
     )
     error = attributions.standard_error

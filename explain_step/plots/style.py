@@ -391,13 +391,20 @@ def effect_words(quantity: Mapping[str, Any], output: str) -> str:
     'predicted probability of deny\xa0=\xa0yes'
     >>> effect_words({"output_space": "probability"}, "1")
     'predicted probability of class 1'
+    >>> effect_words({"output_space": "margin", "target": "lifetime"}, "lifetime")
+    'margin (raw score) of lifetime'
     """
     words = SPACES.get(str(quantity.get("output_space")), "output")
     target = str(quantity.get("target") or "")
     if output.startswith("("):
         return f"{words} of {target}, mean over outputs" if target else f"{words}, mean over outputs"
-    if quantity.get("output_space") == "prediction" and target in {"", output}:
+    regression = quantity.get("output_space") == "prediction"
+    if target == output or (
+        regression and not target
+    ):  # the output of a regression is named after its target
         return f"{words} of {output}"
+    if regression:
+        return f"{words} of {target}: {output}"
     alone = f"class {output}" if quantity.get("output_space") == "probability" else output
     return f"{words} of {target}\u00a0=\u00a0{output}" if target else f"{words} of {alone}"
 

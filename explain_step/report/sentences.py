@@ -76,6 +76,9 @@ def explained(quantity: Mapping[str, Any]) -> Text:
     """
     what, _, which = clean(quantity.get("phrase") or "prediction").partition(" of ")
     outputs = list(quantity.get("outputs") or ())
+    if len(outputs) > 1 and which.endswith(f": {outputs[0]}"):  # all about one target
+        listed = f" in {spelled(len(outputs))} numbers ({', '.join(outputs)})"
+        return (f"the {what} of ", Name(which.removesuffix(f": {outputs[0]}")), listed)
     if len(outputs) > 1:
         target = quantity.get("target")
         if quantity.get("output_space") == "prediction":

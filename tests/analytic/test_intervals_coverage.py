@@ -48,6 +48,28 @@ def test_mean_intervals(
     assert at_least <= covered <= 0.99
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_mean_intervals_of_very_few_rows(n: int) -> None:
+    """Of two rows every other resample is one of them twice: the truth was in 77% of the intervals."""
+    rng = np.random.default_rng(3)
+    data = rng.normal(size=(n, 2000))
+    _, low, high = intervals.mean_interval(data, rng=rng)
+    assert 0.94 <= float(((low <= 0) & (high >= 0)).mean()) <= 0.985
+
+
+def test_rows_without_weight_do_not_narrow_an_interval() -> None:
+    rng = np.random.default_rng(3)
+    data, weights = rng.normal(size=(40, 3)), np.repeat([1.0, 0.0], [4, 36])
+    some, few = (
+        intervals.mean_interval(rows, rng=np.random.default_rng(0), weights=w)
+        for rows, w in ((data, weights), (data[:4], weights[:4]))
+    )
+    np.testing.assert_array_equal(some, few)
+    assert np.isnan(intervals.mean_interval(data, rng=rng, weights=np.eye(40)[0])[1:]).all()
+    ranks = intervals.rank_interval(data, weights=weights)
+    np.testing.assert_array_equal(ranks, intervals.rank_interval(data[:4]))
+
+
 def test_from_many_rows_the_expansion_stands_for_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     data, weights = rng.exponential(size=(2000, 6)), rng.uniform(0.5, 2.0, size=2000)

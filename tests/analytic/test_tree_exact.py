@@ -65,6 +65,7 @@ SKLEARN = [
     ),
     (GradientBoostingClassifier(n_estimators=5, random_state=0), THREE, {"output": "margin"}),
     (HistGradientBoostingRegressor(max_iter=10), Y, {}),
+    (HistGradientBoostingRegressor(max_iter=10, loss="gamma"), np.exp(Y / 9), {"output": "margin"}),
     (HistGradientBoostingClassifier(max_iter=10), TWO, {"output": "margin"}),
     (HistGradientBoostingClassifier(max_iter=5), THREE, {"output": "margin"}),
 ]

@@ -375,6 +375,14 @@ def test_caveats_of_degenerate_data():
     assert "constant_columns" in {c.code for c in caveats if not c.degrades}
 
 
+def test_few_rows_with_a_weight_degrade():
+    """Two rows of forty counted, and the snapshot was complete."""
+    for counted, expected in ((2, {"few_weighted_rows": True}), (40, {})):
+        weights = (np.arange(N) < counted).astype(float)
+        _, caveats = data.subject(fitted(), X, config=NOTHING, background=X, sample_weight=weights)
+        assert {c.code: c.degrades for c in caveats if c.degrades} == expected
+
+
 def test_one_class_in_the_labels_degrades():
     _, caveats = data.subject(fitted(), X, ["yes"] * N, config=NOTHING)
     assert [c.message for c in caveats if c.degrades] == [

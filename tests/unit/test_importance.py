@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,18 @@ def test_direction_is_the_sign_of_the_effect_and_absent_for_levels():
     assert shown["x0"] == pytest.approx(1)
     assert shown["x1"] == pytest.approx(-1)
     assert np.isnan(shown["kind"])
+
+
+def test_direction_takes_attributions_that_only_rounding_tells_apart_for_equal():
+    """Of trees, rows of one leaf have equal values; two engines differed by 0.002 in what they made of the last bits."""
+    X = normal_frame(100, 2)
+    subject, attributions = additive_case(X, {"x0": lambda s: (s > 0) * 0.3 - 0.1, "x1": lambda s: s})
+    noise = np.random.default_rng(0).normal(scale=1e-16, size=attributions.values.shape)
+    exact, noisy = (
+        tables(subject, replace(attributions, values=attributions.values + part))["importance"]
+        for part in (0 * noise, noise)
+    )
+    np.testing.assert_array_equal(noisy["value_correlation"], exact["value_correlation"])
 
 
 def test_weights_change_the_mean_as_repeated_rows_would():

@@ -191,6 +191,9 @@ def test_a_log_link_is_a_black_box_that_says_why():
     assert (model.family, model.native) == ("blackbox", None)
     assert "log scale" in model.reason
     assert wrap(PoissonRegressor().fit(X, np.exp(AMOUNT)), frame=X, config=options()).family == "blackbox"
+    margin = wrap(estimator, frame=X, config=options(output="margin"))
+    assert (margin.family, margin.output_space) == ("tree", "margin")  # the remedy that the reason names
+    np.testing.assert_allclose(margin.predict(X)[:, 0], np.log(estimator.predict(X)))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from scipy.special import expit, softmax
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.models import wrap
+from explain_step.quantity import no_labels, quantity
 
 with warnings.catch_warnings():
     # importing the oldest releases warns about their own dependencies (NumPy's ABI, pyparsing)
@@ -289,6 +291,38 @@ def test_catboost_fitted_on_an_array_and_poisson():
     model = wrap(poisson, frame=X, config=options())
     assert model.family == "blackbox"
     np.testing.assert_allclose(model.predict(X)[:, 0], poisson.predict(X))
+
+
+def test_catboost_ranker_and_the_plain_class_with_a_log_link():
+    """A ranker's predict takes no kind of answer; the plain class answers with the trees' sum, the log of what y is."""
+    ranker = cat(catboost.CatBoostRanker, loss_function="YetiRank").fit(X, FLAG, group_id=np.arange(N) // 10)
+    ranked = wrap(ranker, frame=X, config=options())
+    assert (ranked.task, ranked.output_space) == ("regression", "margin")
+    np.testing.assert_array_equal(ranked.predict(X)[:, 0], ranker.predict(X))
+    plain = catboost.CatBoost(
+        {"iterations": 4, "loss_function": "Poisson", "verbose": 0, "allow_writing_files": False}
+    )
+    plain.fit(X, np.exp(AMOUNT))
+    model = wrap(plain, frame=X, config=options())
+    np.testing.assert_allclose(model.predict(X)[:, 0], np.exp(plain.predict(X)))
+
+
+def test_several_answers_about_one_target_are_named_and_compared_with_no_label():
+    """Quantiles are fitted on one column of labels: to ask for one per output left their models unexplained."""
+    levels = np.array([0.1, 0.5, 0.9])
+    several = (
+        xgboost.XGBRegressor(n_estimators=3, objective="reg:quantileerror", quantile_alpha=levels),
+        cat(catboost.CatBoostRegressor, loss_function="MultiQuantile:alpha=0.1,0.5,0.9"),
+    )
+    for estimator in several:
+        made = compute(estimator.fit(X, AMOUNT), X, AMOUNT, config=Config(), builders=())
+        assert made.attributions.output_names == ("quantile 0.1", "quantile 0.5", "quantile 0.9")
+        assert made.subject.y is None
+        assert "3 numbers for one target" in no_labels(made.subject)
+    unsure = cat(catboost.CatBoostRegressor, loss_function="RMSEWithUncertainty").fit(X, AMOUNT)
+    made = compute(unsure, X, pd.Series(AMOUNT, name="price"), config=Config(), builders=())
+    assert made.attributions.output_names == ("mean", "variance")
+    assert quantity(made.subject, made.attributions)["phrase"] == "prediction of price: mean"
 
 
 def test_catboost_refusals():

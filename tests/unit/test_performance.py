@@ -184,6 +184,21 @@ def test_a_margin_is_not_compared_with_the_target() -> None:
     assert error.loc["mae", "value"] == pytest.approx(np.abs(model.predict(X) - y).mean())
 
 
+def test_errors_of_several_targets_are_said_to_be_pooled() -> None:
+    from sklearn.linear_model import LinearRegression
+
+    from explain_step.compute import compute
+
+    X = frame(np.random.default_rng(2).normal(size=(80, 2)))
+    y = pd.DataFrame({"kilometres": X["x0"] ** 2, "metres": 1000 * X["x1"] ** 2})
+    found = compute(LinearRegression().fit(X, y), X, y, config=Config(), builders=())
+    made = performance.build(found.subject, found.attributions, config=Config(), seeds=SEEDS)
+    assert [c.code for c in made.caveats] == ["pooled_targets"]
+    assert table(made).loc["rmse", "value"] == pytest.approx(
+        np.sqrt(((found.subject.response.output - y.to_numpy()) ** 2).mean())
+    )
+
+
 def test_a_ranking_score_is_compared_with_no_label(tmp_path: Path) -> None:
     """A score has no unit: its root mean squared error against 0 and 1 looked like a result, in every section."""
     import xgboost

@@ -52,6 +52,13 @@ def test_the_sentence_of_several_outputs_names_none_of_them():
     assert "of each of the three classes of species for" in plain(sentences.aloud(multiclass().quantity))
     targets = {**QUANTITY, "outputs": ["a", "b"], "output_space": "prediction", "phrase": "prediction of a"}
     assert "the prediction of each of the two targets for" in plain(sentences.aloud(targets))
+    quantiles = {
+        "outputs": ["low", "high"],
+        "output_space": "prediction",
+        "phrase": "prediction of price: low",
+    }
+    told = "the prediction of price in two numbers (low, high) for"
+    assert told in plain(sentences.aloud({**QUANTITY, **quantiles}))
 
 
 def ranked(ranks: list[tuple[int, int]]) -> pd.DataFrame:
