@@ -117,5 +117,7 @@ def _print(finding: Finding) -> None:
         click.echo(
             f"fork      {fork['snapshot_id'][:12]} follows {fork['previous'][:12]} as well: two histories"
         )
+    if "shown" in facts:
+        click.echo(f"shown     {clean(facts['shown'])}")
     if "openssf" in facts:
         click.echo(f"openssf   {clean(facts['openssf'])}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from explain_step.replay_inputs import changed_columns
@@ -33,6 +34,7 @@ def model_told(
     *,
     renamed: Mapping[str, pd.DataFrame],
     digested: bool,
+    redrawn: bool = False,
 ) -> tuple[Found, tuple[str, ...]]:
     """Return the model as differing input where its answers say so, and a note where they cannot tell.
 
@@ -45,7 +47,10 @@ def model_told(
     renamed : mapping of str to DataFrame
         The recomputed tables with the recorded names of rows.
     digested : bool
-        Whether the model's files were read and have the recorded digest.
+        Whether the model's files were read and have the recorded digest: what answers otherwise is then not the model
+        but what it runs in.
+    redrawn : bool
+        Whether another sample of the same rows was drawn: the answers on the rows of both are compared.
     """
     if any(d.input == "model" for d in found):
         return (), ()
@@ -54,17 +59,50 @@ def model_told(
     ours, theirs = shot.tables.get(ATTRIBUTIONS), tables.get(ATTRIBUTIONS)
     if ours is None or theirs is None:
         return (), ()
+    if redrawn:
+        ours, theirs = (a[a["row_id"].isin(b["row_id"])] for a, b in ((ours, theirs), (theirs, ours)))
     if _same_rows(shot, again, found, ours, theirs):
-        return tuple(_told("the recorded rows", _difference(ours, theirs, "prediction"))), ()
+        return tuple(
+            _told("the recorded rows", _difference(ours, theirs, "prediction"), digested=digested)
+        ), ()
     background = _same_background(shot, again, found)
     other = tuple(
-        _told("the recorded background", _difference(ours, theirs, "base_value") if background else None)
+        _told(
+            "the recorded background",
+            _difference(ours, theirs, "base_value") if background else None,
+            digested=digested,
+        )
     )
     return other, () if other or digested else (UNTOLD,)
 
 
-def _told(of: str, reason: str | None) -> Iterator[InputDifference]:
-    if reason is not None:
+def is_redrawn(shot: Snapshot, again: Snapshot) -> bool:
+    """Tell whether another sample of the same rows was explained: such rows agree by their names, not by their places.
+
+    A sample is spread over the model's output, so that it is another where another library moves that a little. With
+    another index of the rows alone they agree by their places.
+    """
+    ours, theirs = shot.tables.get(ATTRIBUTIONS), again.tables.get(ATTRIBUTIONS)
+    if (
+        ours is None
+        or theirs is None
+        or len(ours) != len(theirs)
+        or list(ours["row_id"]) == list(theirs["row_id"])
+    ):
+        return False
+    named = ours.merge(theirs, on=KEYS, suffixes=("", "_again"))
+    by_place = np.abs(ours["prediction"].to_numpy() - theirs["prediction"].to_numpy())
+    by_name = (named["prediction"] - named["prediction_again"]).abs()
+    return len(named) > 0 and float(by_name.median()) < float(np.median(by_place))
+
+
+def _told(of: str, reason: str | None, *, digested: bool) -> Iterator[InputDifference]:
+    if reason is None:
+        return
+    if digested:
+        message = f"the model has the recorded files, and answers otherwise here on {of}: {reason}"
+        yield InputDifference(input="environment", message=message)
+    else:
         yield InputDifference(input="model", message=f"it answers otherwise on {of}: {reason}")
 
 

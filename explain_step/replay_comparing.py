@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from explain_step import replay_inputs as inputs
 from explain_step.gate import INTEGRITY, RULES, Evidence, decide, load_policy
-from explain_step.replay_answers import model_told
+from explain_step.replay_answers import is_redrawn, model_told
 from explain_step.replay_result import DECISIVE, InputDifference, Replay
 from explain_step.snapshot.comparison import (
     DEFAULT,
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from explain_step.snapshot import Snapshot
 
 WITH_ROW_IDS = (ATTRIBUTIONS, "examples")
+OTHER_SAMPLE = (
+    "another sample of the rows was drawn than the recorded one, for it is spread over the model's output, which is "
+    "another here; tables of the sample cannot be equal"
+)
 
 
 def differences(
@@ -72,12 +76,15 @@ def compared(
 ) -> Replay:
     """Return the verdict per table and for the whole."""
     same_rows = not any(d.facts.get("key") == "digest" for d in found)
-    replayed, renamed = _with_recorded_ids(shot, again) if same_rows else (again.tables, False)
+    redrawn = same_rows and not any(d.input in ("config", "seed") for d in found) and is_redrawn(shot, again)
+    replayed, renamed = (
+        _with_recorded_ids(shot, again) if same_rows and not redrawn else (again.tables, False)
+    )
     same = inputs.same_numbers_expected(list(found))
     tables = tuple(_tables(shot, replayed, same_environment=same, missing=_missing(again)))
-    other, untold = model_told(shot, again, found, renamed=replayed, digested=digested)
+    other, untold = model_told(shot, again, found, renamed=replayed, digested=digested, redrawn=redrawn)
     found = (*found, *other)
-    notes = (*notes, *untold)
+    notes = (*notes, *untold, *((OTHER_SAMPLE,) if redrawn else ()))
     gate = _gate(shot, again, replayed, policy=load_policy(given_policy))
     sections = _other_sections(shot, again)
     verdict = worst([table.verdict for table in tables])

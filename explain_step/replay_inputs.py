@@ -41,7 +41,8 @@ def _rows_detail(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     theirs = {c["name"]: c for c in found.get("columns") or ()}
     if set(ours) != set(theirs):
         lacking, more = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
-        return f": columns missing {lacking[:SHOWN]}, columns more {more[:SHOWN]}"
+        named = (("columns missing", lacking), ("columns more", more))
+        return ": " + ", ".join(f"{words} {names[:SHOWN]}" for words, names in named if names)
     if list(ours) != list(theirs):
         return ": the columns stand in another order"
     typed = [

@@ -225,8 +225,11 @@ def log_to(
             if on_error == "raise":
                 tracking.mark_failure(target, error, said=told)
                 raise
-            logger.exception("explain_step: the model was not explained; the run is marked 'failed'")
-            return tracking.mark_failure(target, error, said=told)
+            marked = tracking.mark_failure(target, error, said=told)
+            known = marked.run_id or marked.model_id
+            where = f"{known} is marked 'failed'" if known else "there is no run to mark"
+            logger.exception("explain_step: the model was not explained; %s", where)
+            return marked
         return tracking.deliver(written, target, asked=asked, whole=facts.whole, on_error=on_error)
 
 

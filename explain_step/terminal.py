@@ -122,7 +122,7 @@ def _importance(snapshot: Snapshot, *, top: int) -> list[str]:
     outputs = list(dict.fromkeys(table["output"]))
     for output in outputs:
         part = table[table["output"] == output].sort_values(
-            ["rank", "mean_abs_shap", "feature"], ascending=[True, False, True], kind="stable"
+            ["mean_abs_shap", "rank", "feature"], ascending=[False, True, True], kind="stable"
         )
         rows = [_importance_row(row) for _, row in part.head(top).iterrows()]
         title = "Importance" if len(outputs) == 1 else f"Importance for {clean(output)}"

@@ -121,6 +121,8 @@ class _Writer:
         self.strict = privacy.is_strict(config)
         self.steps = [privacy.rounding_step(column) for column in explained.part.response.output.T]
         self.hidden = privacy.hidden(config)
+        classes, names = explained.part.model.classes or (), config.class_names or ()
+        self.renamed = {} if set(names) == set(map(str, classes)) else dict(zip(classes, names, strict=False))
 
     def table(self, chosen: Chosen, *, name: str) -> pd.DataFrame:
         """Return the rows of one example: every feature for every explained output."""
@@ -187,6 +189,8 @@ class _Writer:
         """Return a label or a target value as text."""
         regression = self.explained.part.model.task == "regression"
         column = values.reshape(len(values), -1)[:, k if regression else 0]
+        if self.renamed:
+            column = np.array([self.renamed.get(label, label) for label in column.tolist()], dtype=object)
         if not self.strict:
             return f"{float(column[row]):.6g}" if regression else privacy.render(column[row])
         series = pd.Series(column) if regression else pd.Series(privacy.level_names(column))

@@ -18,10 +18,20 @@ _ALIKE = str.maketrans(
     "\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u041a\u041c\u041e\u0420\u0405\u0422\u0425\u0423"
     "\u0430\u0501\u0435\u04bb\u0456\u0458\u04cf\u043e\u0440\u0441\u0455\u0443\u0445\u051b\u051d\u0475"
     "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
-    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c5\u03c7\u03b3\u0251\u0261",
-    "ABCEHIJKMOPSTXYadehijlopcsyxqwvABEZHIKMNOPTYXaikvopuxyag",
+    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c5\u03c7\u03b3\u03f2\u03f9\u03fa\u03f3\u0251\u0261"
+    "\u0570\u0578\u057d\u0581\u0585\u0566\u2c9f\u2ca3\u2ca5"
+    "\u13aa\u13f4\u13df\u13a0\u13ac\u13f3\u13bb\u13a5\u13ab\u13e6\u13de\u13b7\u13e2\u13a1\u13da\u13a2\u13d9\u13b3\u13d4\u13c3"
+    "\ua4ee\ua4d0\ua4da\ua4d3\ua4f0\ua4dd\ua4d6\ua4e7\ua4f2\ua4d9\ua4d7\ua4e1\ua4df\ua4e0\ua4f3\ua4d1\ua4e3\ua4e2\ua4d4"
+    "\ua4f4\ua4e6\ua4ea\ua4eb\ua4ec\ua4dc",
+    "ABCEHIJKMOPSTXYadehijlopcsyxqwvABEZHIKMNOPTYXaikvopuxycCMjag"
+    "hnugoqopc"
+    "ABCDEGHIJKLMPRSTVWWZ"
+    "ABCDEFGHIJKLMNOPRSTUVWXYZ",
 )
-"""Cyrillic, Greek and odd Latin letters that are drawn as a Latin one: no database takes them for it, but people do."""
+"""Letters that are drawn as a Latin one: no database takes them for it, but people do.
+
+Cyrillic, Greek and odd Latin ones, then Armenian and Coptic, Cherokee, and Lisu.
+"""
 _LATIN = re.compile(
     r"LATIN (?:(?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS )?|LETTER SMALL CAPITAL )(?P<letter>[A-Z]{1,2})(?: WITH .+)?"
 )
@@ -40,10 +50,11 @@ def folded(name: str) -> str:
     """
     if name.isascii() and name.isprintable():
         return name.strip().casefold()
-    plain = unicodedata.normalize("NFKD", name.strip()).translate(_ALIKE)
-    return "".join(
-        _base(c) for c in plain if c not in _FILLERS and unicodedata.category(c) not in _UNSEEN
-    ).casefold()
+    # before too: the form decomposes the lunate sigma, drawn as c, to another sigma
+    plain = unicodedata.normalize("NFKD", name.strip().translate(_ALIKE)).translate(_ALIKE)
+    seen = (_base(c) for c in plain if c not in _FILLERS and unicodedata.category(c) not in _UNSEEN)
+    # after too: of some letters only one case stands in the list
+    return "".join(seen).casefold().translate(_ALIKE).casefold()
 
 
 def _base(sign: str) -> str:

@@ -230,6 +230,8 @@ def _ends(curve: pd.DataFrame, *, feature: Name) -> tuple[Text, ...]:
     """Return where the first input's contribution is lowest and highest, or begins and ends."""
     kind = course(curve)
     known = curve.dropna(subset=["value"])
+    sure = known.dropna(subset=["ci_low", "ci_high"])  # the most extreme level is often one with a row or two
+    known = sure if len(sure) > 1 else known
     if kind == "flat":
         return ()
     if kind in ("levels", "turns"):

@@ -106,7 +106,7 @@ def reproducibility_section(context: PageContext) -> Section:
     finding: Text = (
         "The same inputs give the same snapshot id on any machine. ",
         Name("manifest.json"),
-        " holds the digest of every file in this folder; the command compares them.",
+        " holds the digest of every file of the snapshot; the command compares them.",
     )
     full = tuple(((f.label,), (Name(f.full),)) for f in facts if f.full)
     columns = (

@@ -140,9 +140,11 @@ def _sampling(quantity: Mapping[str, Any]) -> list[Limit]:
         found.append(Limit("All rows and a sample.", (text,)))
     if not quantity.get("exact", True):
         error = quantity.get("typical_error")
-        size = f", typically \u00b1{number(error, digits=2)}" if is_number(error) else ""
-        text = f"Contributions are estimated. Intervals over rows do not cover their sampling error{size}."
-        found.append(Limit("Exact values.", (text,)))
+        size = f"each typically to within \u00b1{number(error, digits=2)}" if is_number(error) else ""
+        close = (
+            f"{size}; intervals of the average effects allow for that" if size else "how closely is not known"
+        )
+        found.append(Limit("Exact values.", (f"Contributions are estimated, {close}.",)))
     return found
 
 

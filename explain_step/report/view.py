@@ -67,6 +67,7 @@ class View:
 
     title: str
     version: str
+    address: str
     status: str
     mark: str
     reasons: tuple[str, ...]
@@ -96,6 +97,7 @@ def view(context: PageContext) -> View:
     return View(
         title=name or "Model",
         version=clean(context.identity.get("version") or ""),
+        address=clean(context.identity.get("uri") or ""),
         status=capital(clean(context.status)),
         mark=MARKS.get(context.status, ""),
         reasons=tuple(sentence(part) for part in _reasons(context) if part.strip()),

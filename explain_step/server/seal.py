@@ -183,6 +183,8 @@ class Sealer:
             return self._append_only(spot, act, depth=3)
         if SNAPSHOT_ID.fullmatch(parts[1]):
             return self._of_snapshot(spot, act)
+        if act == "write" and spot.owner == "model" and self._owner(spot).ready:
+            return f"{FOLDER}/ of a finished model takes snapshots and their records only"
         return None
 
     def _of_snapshot(self, spot: Spot, act: Act) -> str | None:

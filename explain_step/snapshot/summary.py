@@ -68,7 +68,7 @@ def _leading(table: pd.DataFrame | None, *, top: int) -> list[dict[str, Any]]:
         return []
     columns = [name for name in _IMPORTANCE if name in table.columns]
     ordered = table.sort_values(
-        ["output", "rank", "mean_abs_shap", "feature"], ascending=[True, True, False, True], kind="stable"
+        ["output", "mean_abs_shap", "rank", "feature"], ascending=[True, False, True, True], kind="stable"
     )
     return _records(ordered.groupby("output", sort=False).head(top)[columns])
 

@@ -20,6 +20,7 @@ VER013 the model's files are not those that were explained
 VER014 the snapshot before this one is not what the chain says
 VER015 a given OpenSSF signature does not hold for the model's files, or the snapshot's
 VER016 the level that was asked for, by listed keys or a time stamp, is not reached
+VER017 the run shows other pages than the snapshot's, beside its manifest
 ====== ==========================================================================
 
 What a pass proves has levels (`explain_step.snapshot.trust`). Digests beside the files (L0) show accidents only.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explain_step.errors import ExplainStepError, SnapshotError
+from explain_step.hashes import sha256_bytes
 from explain_step.snapshot.chain import chain
 from explain_step.snapshot.manifest import read_bounded
 from explain_step.snapshot.signing import SIGNATURES
@@ -20,7 +21,7 @@ from explain_step.tracking.binding import model_digest
 from explain_step.tracking.fetch import local_directory, locate
 from explain_step.tracking.loading import model_files
 from explain_step.tracking.marks import PREFIX
-from explain_step.tracking.place import FOLDER, MANIFEST, Place
+from explain_step.tracking.place import FOLDER, MANIFEST, Place, run_place
 from explain_step.tracking.target import resolve_source
 from explain_step.types import Finding
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from explain_step.snapshot.timestamps import TimestampFound
     from explain_step.tracking.target import Target
 
+PAGES = ("report.html", "card.md")
+"""What people read on a run: copies of files of the newest snapshot, which nothing seals."""
 Before = Callable[[str], bytes | None]
 """The id of a snapshot to the bytes of its manifest, or None where it is not kept."""
 
@@ -83,14 +86,19 @@ def verify(
         if found.manifest is None or any(f.code in ("VER003", "VER004") for f in found.findings):
             return found.findings
         more = tuple(_belongs(found.manifest, stored.target))
+        exchanged, shown = _shown(found.manifest, found.manifest_sha256, stored.target)
         previous, broken = chain(found.manifest, stored.before, kept=stored.kept())
     signed = None if openssf is None else _openssf(openssf, source, tracking_uri=tracking_uri)
     unsigned = () if signed is None or signed.valid else (_not_signed(signed),)
-    findings = (*found.findings, *more, *broken, *unsigned)
+    findings = (*found.findings, *more, *exchanged, *broken, *unsigned)
     if any(f.verdict == "fail" for f in findings):
         return tuple(f for f in findings if f.verdict == "fail")
     (passed,) = found.findings
-    facts = {"previous": previous, **({} if signed is None else {"openssf": signed.reason})}
+    facts = {
+        "previous": previous,
+        **({} if shown is None else {"shown": shown}),
+        **({} if signed is None else {"openssf": signed.reason}),
+    }
     return (replace(passed, evidence={**passed.evidence, **facts}),)
 
 
@@ -218,6 +226,31 @@ def _belongs(manifest: Mapping[str, Any], target: Target | None) -> Iterator[Fin
     if found != model["digest"]:
         digests = f"digest {str(found)[:12]}…, the snapshot says {model['digest'][:12]}…"
         yield _fail("VER013", f"the model's files are not those that were explained ({digests})")
+
+
+def _shown(
+    manifest: Mapping[str, Any], sha256: str | None, target: Target | None
+) -> tuple[tuple[Finding, ...], str | None]:
+    """Hold the pages that the run shows against the manifest beside them; say where they are not this snapshot's.
+
+    They are of the newest explanation of the run, so that others are no fault of this snapshot: that is told.
+    """
+    if target is None or target.run_id is None:
+        return (), None
+    try:
+        place = run_place(target)
+        there = place.children(FOLDER)
+        read = {n: sha256_bytes(place.read(f"{FOLDER}/{n}")) for n in (MANIFEST, *PAGES) if n in there}
+    except Exception as error:  # noqa: BLE001 - stores raise types of their own; the evidence itself was read
+        return (), f"the pages that run {target.run_id} shows cannot be read: {error}"
+    named = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    other = [f"{FOLDER}/{n}" for n in PAGES if n in read and read[n] != named.get(n)]
+    if not other:
+        return (), None
+    if read.get(MANIFEST) != sha256:
+        return (), f"run {target.run_id} shows pages of another snapshot, or of none: {', '.join(other)}"
+    message = f"run {target.run_id} shows other pages than the snapshot's: {', '.join(other)}"
+    return (_fail("VER017", message, shown=other),), None
 
 
 def _fail(code: str, message: str, **evidence: Any) -> Finding:

@@ -114,6 +114,22 @@ def test_a_snapshot_that_was_moved_to_another_version_fails(
     assert [f.code for f in explain_step.verify(moved)] == ["VER000"]  # whose it is, a directory cannot tell
 
 
+def test_a_page_of_the_run_that_was_exchanged_is_named(active_store: Store, logged: Logged) -> None:
+    """It is the page that people read, and no seal of a server covers it: the next explanation writes it again."""
+    run = mlflow.get_run(logged.run_id).info.artifact_uri
+    folder = Path(run.removeprefix("file://")) / "explanations"
+    page, note = folder / "report.html", folder / "manifest.json"
+    page.write_text(f"{page.read_text()}<!-- and more -->")
+    (found,) = explain_step.verify(URI, tracking_uri=active_store.uri)
+    assert (found.code, found.evidence["shown"]) == ("VER017", ["explanations/report.html"])
+    note.write_text("{}")
+    (told,) = explain_step.verify(URI, tracking_uri=active_store.uri)
+    assert (told.code, "another snapshot" in told.evidence["shown"]) == ("VER000", True)
+    page.unlink()
+    (silent,) = explain_step.verify(URI, tracking_uri=active_store.uri)
+    assert "shown" not in silent.evidence
+
+
 def test_changed_model_files_and_links_in_the_store_are_named(
     active_store: Store, logged: Logged, tmp_path: Path
 ) -> None:

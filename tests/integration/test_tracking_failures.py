@@ -264,3 +264,15 @@ def test_the_whole_step_refuses_to_explain_another_model_than_the_logged_one(act
     done = active_store.client.get_run(run.info.run_id)
     assert (done.info.status, logged.status) == ("FINISHED", "failed")
     assert "is not the explained model" in logged.reason
+
+
+def test_the_log_calls_nothing_marked_where_there_is_no_run(
+    active_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    X, y = rows()
+    assert explain_step.log_explanations(fitted(), X, y).status == "failed"
+    assert "not explained; there is no run to mark" in caplog.text
+    caplog.clear()
+    with mlflow.start_run() as run:
+        assert explain_step.log_explanations(fitted(), X, y, budget=-1).status == "failed"
+    assert f"not explained; {run.info.run_id} is marked 'failed'" in caplog.text

@@ -165,6 +165,17 @@ def test_show_is_a_readable_summary(capsys, place) -> None:
     assert "- There are few rows." in out
 
 
+def test_show_lists_the_largest_first_as_the_page_does(capsys, tmp_path) -> None:
+    """An effect of a few rows may have the better rank interval and the smaller mean."""
+    table = importance(("sure", "spread"))
+    table = table.assign(rank=[2, 1], rank_low=[2, 1], rank_high=[2, 2])
+    shot = write(tmp_path, parts=parts(table=table))
+    text = summary(shot)
+    assert text.index(" sure ") < text.index(" spread ")
+    _, out, _ = _run(capsys, "show", shot.path, "--json")
+    assert [row["feature"] for row in json.loads(out)["importance"]] == ["sure", "spread"]
+
+
 def test_show_wraps_prose_at_80_columns(place) -> None:
     shot = read_directory(place)
     long = Caveat(

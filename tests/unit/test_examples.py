@@ -54,6 +54,19 @@ def test_contract():
     assert section.caveats == ()
 
 
+def test_classes_have_the_names_that_were_given_for_readers():
+    subject, attributions = binary()
+    assert subject.model.classes == ("no", "yes")
+    names = {"no": "granted", "yes": "denied"}
+    for privacy in ("standard", "strict"):
+        plain = table_of(build(subject, attributions, privacy=privacy))
+        named = table_of(build(subject, attributions, privacy=privacy, class_names=list(names.values())))
+        for column in ("y_true", "y_pred"):
+            assert list(named[column]) == list(plain[column].replace(names))
+        same = table_of(build(subject, attributions, privacy=privacy, class_names=["yes", "no"]))
+        assert list(same["y_true"]) == list(plain["y_true"])
+
+
 def test_attributions_add_up_to_the_prediction():
     subject, attributions = binary()
     table = table_of(build(subject, attributions))

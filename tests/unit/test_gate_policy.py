@@ -410,6 +410,19 @@ def test_names_are_folded_as_loosely_as_a_database_does(name: str) -> None:
     assert not matches(name, ("prod*", "champio"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("\u03f2hampion", "\u03f9HAMPION", "c\u04baampion", "champi\u2c9fn", "champio\u0578"),
+        *("\u13dfhampion", "\uabafhampion", "\ua4da\ua4e7\ua4ee\ua4df\ua4d1\ua4f2\ua4f3\ua4e0"),
+    ],
+)
+def test_letters_of_any_script_that_are_drawn_as_latin_ones_are_folded(name: str) -> None:
+    """Lunate sigmas, of which the compatible form is another sigma; a capital of which the list has the small one;
+    Coptic, Armenian, Cherokee of both cases, and Lisu."""
+    assert folded(name) == "champion"
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from sklearn.linear_model import LinearRegression
 
 import explain_step
 from explain_step.cli import invoke
+from explain_step.replay_answers import model_told
 from explain_step.replay_result import Replay, from_record
 
 GOLDEN = Path(__file__).parents[1] / "snapshots" / "v1" / "loans"
@@ -125,6 +128,39 @@ def test_another_model_is_told_by_its_answers(recorded) -> None:
     assert differing(found) == {"model"}
     assert "answers otherwise" in found.reason
     assert {t.name for t in found.tables if t.verdict == "different"} >= {"attributions", "importance"}
+
+
+def test_another_sample_of_the_same_rows_is_not_taken_for_another_index(recorded, tmp_path) -> None:
+    """It is spread over the output: a library that moves that a little draws others, which were paired by their places."""
+    kept = recorded.manifest["config"] | {"max_rows": 30}
+    shot = explain_step.explain(
+        model(rows()),
+        rows(),
+        "limit",
+        background=rows()[["income", "debt", "age"]].head(40) + 0.5,
+        config=kept,
+        directory=tmp_path,
+    )
+    found = again(shot, model=model(rows(), nudge=1.0))
+    (told,) = (d.message for d in found.inputs if d.input == "model")
+    assert "answers otherwise on the recorded rows" in told
+    assert (
+        float(re.search(r"differs by up to ([\d.e+-]+)", told)[1]) < 0.5
+    )  # paired by their places: 3 and more
+    assert any("another sample" in note for note in found.notes)
+    index = again(shot, rows().set_axis(range(500, 580)))
+    assert (index.verdict, differing(index)) == ("identical", set())
+    assert any("another index" in note for note in index.notes)
+
+
+def test_a_model_with_the_recorded_files_that_answers_otherwise_is_told_of_the_environment(recorded) -> None:
+    tables = {**recorded.tables, "attributions": recorded.tables["attributions"].assign(prediction=9.0)}
+    for digested, name in ((True, "environment"), (False, "model")):
+        (told,), notes = model_told(
+            recorded, replace(recorded, tables=tables), (), renamed=tables, digested=digested
+        )
+        assert (told.input, notes) == (name, ())
+        assert "answers otherwise" in told.message
 
 
 def _one_cell(frame: pd.DataFrame) -> pd.DataFrame:

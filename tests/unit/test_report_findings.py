@@ -177,6 +177,17 @@ def test_the_course_of_curves():
     assert "Along lvrat they go from \u22120.114 at 0.2 to +0.109 at 1.3." in found
 
 
+def test_a_level_of_too_few_rows_for_an_interval_is_not_called_the_lowest():
+    """One married spouse in the armed forces among 625 people was the headline."""
+    table = pd.DataFrame({"output": "yes", "feature": "status", "curve": "shap", "x": list("abc")})
+    table = table.assign(level=list("abc"), value=[0.1, -0.1, -0.2], ci_low=[0.0, -0.2, np.nan])
+    table = table.assign(ci_high=table["ci_low"] + 0.2, count=[300.0, 300.0, 1.0])
+    found = text(dependence.sentences(table, order=["status"], labels=NONE))
+    assert "lowest at b (\u22120.100) and highest at a (+0.100)" in found
+    sparse = table.assign(ci_low=np.nan, ci_high=np.nan)
+    assert "lowest at c" in text(dependence.sentences(sparse, order=["status"], labels=NONE))
+
+
 @pytest.mark.parametrize(
     ("values", "course"),
     [

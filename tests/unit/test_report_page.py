@@ -13,7 +13,7 @@ from page_fixture import CONTEXTS, HOSTILE, degraded, hostile, incomplete, multi
 from page_parser import parsed
 from page_tables import artifact, dependence_table, examples_table, importance_table
 
-from explain_step.report import PageContext, page
+from explain_step.report import PageContext, card, page
 from explain_step.report.format import number, percent
 from explain_step.report.view import BYTES, QUOTA, choose_figures
 from explain_step.types import Figure
@@ -269,7 +269,9 @@ def test_the_status_is_a_word_with_its_reason_and_a_shape(pages):
 
 def test_estimates_and_samples_are_named(pages):
     assert "for 200 of 714 held-out rows" in parsed(pages["degraded"]).text
-    assert "estimated by sampling, typically to within \u00b10.0021" in parsed(pages["degraded"]).text
+    text = parsed(pages["degraded"]).text
+    assert "estimated by sampling, typically to within \u00b10.0021" in text
+    assert "intervals of the average effects allow for that" in text
 
 
 def test_the_data_never_becomes_markup(pages):
@@ -355,6 +357,16 @@ def test_integrity_is_not_oversold(pages):
     assert "explain-step verify" in text
     assert "level L0, self-consistent" in text
     assert "tamper" not in text.lower()
+
+
+def test_the_command_names_the_stored_snapshot_where_there_is_one():
+    """The page is read on the run, and the folder there is a copy without tables and provenance: it does not verify."""
+    stored = replace(normal(), identity={**normal().identity, "uri": "models:/m-1"})
+    loose = replace(normal(), identity={k: v for k, v in normal().identity.items() if k != "uri"})
+    assert "explain-step verify models:/m-1" in parsed(page(stored)).text
+    assert "`explain-step verify models:/m-1`" in card(stored)
+    for text in (parsed(page(loose)).text, card(loose)):
+        assert "explain-step verify <this folder>" in text
 
 
 def test_caveats_are_listed_by_section_once():
