@@ -40,7 +40,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sums:
-    """What is summed: values of columns, or interactions of pairs of columns.
+    """What is summed: values of columns, interactions of pairs of columns, or what the model answers.
 
     Attributes
     ----------
@@ -48,10 +48,13 @@ class Sums:
         Number of sums per row and output.
     pair_of : ndarray of shape (used columns, used columns)
         Place of each pair of columns, negative where not asked for; without entries: values.
+    answers : bool
+        What the model answers: a single sum per row and output.
     """
 
     width: int
     pair_of: IntArray
+    answers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +76,13 @@ class Batch:
 
 
 NOTHING = Sums(width=0, pair_of=np.zeros((0, 0), dtype=np.int64))
+ANSWERS = Sums(width=1, pair_of=np.zeros((0, 0), dtype=np.int64), answers=True)
 
 
 def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums, path_dependent: bool) -> Program:
     """Return a tree's program.
 
+    Answers are walked where a leaf is too deep for a table.
     Path-dependent values are walked where most leaves are deep, or a path has more columns than a table holds: that costs
     less, and has no limit.
 
@@ -94,7 +99,10 @@ def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums, path_dependent
     )
     kind = operations[:, tree_programs.KIND]
     deep = int((kind == tree_programs.DEEP).sum())
-    if path_dependent and not len(sums.pair_of):
+    if sums.answers:
+        if levels < 0 or deep:
+            return _walked(tree)
+    elif path_dependent and not len(sums.pair_of):
         longest = operations[:, tree_programs.PATH].max()
         if levels < 0 or longest > MOST_TABLE or 2 * deep > (flat.left[nodes] < 0).sum():
             return _walked(tree)
@@ -105,6 +113,11 @@ def compile_program(flat: FlatEnsemble, tree: int, *, sums: Sums, path_dependent
     layout, targets = operations, columns
     if len(sums.pair_of):
         layout, targets = tree_programs.pair_program(operations, columns, sums.pair_of)
+    elif sums.answers:
+        group = np.flatnonzero(kind == tree_programs.GROUP)
+        layout, targets = operations.copy(), np.zeros(len(group), np.int64)
+        layout[group, tree_programs.COLUMNS] = 1
+        layout[group, tree_programs.FIRST_COLUMN] = np.arange(len(group))
     entries = int(tree_programs.place_tables(layout, width_of(flat, tree)))
     return Program(
         tree=tree, operations=operations, layout=layout, splits=splits, columns=columns, targets=targets,
@@ -205,8 +218,14 @@ def tables_of(
 def _fill(
     tables: FloatArray, flat: FlatEnsemble, program: Program, *, others: Coding | None, sums: Sums
 ) -> None:
-    from explain_step.explainers import tree_kernels, tree_units
+    from explain_step.explainers import tree_answers, tree_kernels, tree_units
 
+    if sums.answers:
+        tree_answers.fill_answers(
+            tables, program.operations, program.layout, program.leaves, program.tests,
+            leaf_values(flat, program.tree), width_of(flat, program.tree),
+        )  # fmt: skip
+        return
     nodes = nodes_of(flat, program.tree)
     shares = np.zeros((0, 0))
     if others is not None:

@@ -230,7 +230,8 @@ def warm() -> None:
     )
     every_row = np.random.default_rng(0).normal(size=(20, 8))
     rows = every_row[:12]
-    predict(ensemble, rows)
+    for trees in (ensemble, replace(ensemble, trees=(_comb(depth=6),))):  # walked, and by tables
+        predict(trees, rows)
     for background in (rows, None):
         list(shapley_values(ensemble, rows, background, places=np.arange(12), n_used=12, threads=1))
     list(shapley_values(long, every_row, None, places=np.arange(20), n_used=20, threads=1))  # is walked
@@ -268,20 +269,36 @@ def processors() -> int:
 
 
 def predict(ensemble: Ensemble, encoded: FloatArray) -> FloatArray:
-    """Return the ensemble's output for encoded rows: array of shape (rows, outputs)."""
+    """Return the ensemble's output for encoded rows: array of shape (rows, outputs).
+
+    The trees are added in their order, whatever shares the rows.
+    """
+    size, workers = encoded.shape[1], processors()
+    places = np.arange(len(encoded))
+    prepared = _prepare(ensemble, None, places=places, sums=tree_batches.ANSWERS, hold=False)
+    coding = tree_codes.encode(prepared.flat, encoded)
+    total = tree_batches.aligned((prepared.outputs, 1, -(-size // 8) * 8))
+    total += ensemble.offset[:, None, None]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        if prepared.deep:
+            shares = tree_codes.chunks(size, parts=SHARES * workers)
+            list(pool.map(lambda share: _add_answers(total, prepared.flat, coding, rows=share), shares))
+        else:
+            _add_rows(total, prepared, coding, pool, workers=workers)
+    return np.ascontiguousarray(total[:, 0, :size].T)
+
+
+def _add_answers(total: FloatArray, flat: FlatEnsemble, coding: Coding, *, rows: tuple[int, int]) -> None:
     from explain_step.explainers import tree_answers
 
-    flat = tree_codes.flatten(ensemble, places=np.arange(len(encoded)))
-    coding = tree_codes.encode(flat, encoded)
-    out = np.tile(ensemble.offset, (encoded.shape[1], 1)).astype(np.float64)
-    for tree in range(len(ensemble.trees)):
+    some = slice(*rows)
+    for tree in range(len(flat.start) - 1):
         nodes = tree_batches.nodes_of(flat, tree)
         tree_answers.add_answers(
-            out, flat.left[nodes], flat.right[nodes],
+            total[:, 0, some], flat.left[nodes], flat.right[nodes],
             tree_batches.leaf_values(flat, tree), tree_batches.outputs_of(flat, tree),
-            coding.codes, coding.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
+            coding.codes[:, some], coding.line[nodes], flat.limit[nodes], flat.category[nodes], flat.sides,
         )  # fmt: skip
-    return out
 
 
 def _add_parts(total: FloatArray, prepared: Prepared, coding: Coding, pool: ThreadPoolExecutor) -> None:
