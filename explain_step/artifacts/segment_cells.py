@@ -12,7 +12,14 @@ from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts.segment_rules import Partition
 from explain_step.artifacts.segment_statistics import Difference, Estimate, moments, welch
 from explain_step.artifacts.segment_suppression import withheld
-from explain_step.artifacts.segment_tests import Shuffled, by_chance, is_small, shuffled, shuffled_values
+from explain_step.artifacts.segment_tests import (
+    Shuffled,
+    by_chance,
+    is_small,
+    orders_of,
+    shuffled,
+    shuffled_values,
+)
 from explain_step.config import Config
 from explain_step.intervals import mean_interval
 from explain_step.metrics import Metric, choose_metrics
@@ -129,9 +136,10 @@ def importance_gaps(
         for key, mask in inside.items()
     }
     small = {key: mask for key, mask in inside.items() if is_small(mask)}
+    # the same groups for every column: each test holds for itself
+    orders = orders_of(len(view.values) if small else 0, rng=seeds.rng(SECTION, "importance by chance"))
     for column in range(len(view.pairs) if small else 0):
-        rng = seeds.rng(SECTION, "importance by chance", *view.pairs[column])
-        made = shuffled_values(view.values[:, column], view.weights, rng=rng)
+        made = shuffled_values(view.values[:, column], view.weights, orders=orders)
         if made is None:
             continue
         for key, mask in small.items():

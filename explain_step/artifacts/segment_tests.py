@@ -20,7 +20,7 @@ from scipy import stats
 from explain_step.artifacts.metric_influence import ROW_METRICS, placements, row_losses
 from explain_step.artifacts.segment_statistics import Estimate
 from explain_step.metrics import Metric, positive_hits, positive_score
-from explain_step.types import FloatArray, Subject, Task
+from explain_step.types import FloatArray, IntArray, Subject, Task
 
 BoolArray = npt.NDArray[np.bool_]
 GROUPS = 9_999
@@ -84,13 +84,23 @@ def shuffled(metric: Metric, subject: Subject, *, rng: np.random.Generator) -> S
     losses = None if metric.name == "accuracy" or subject.y is None else row_losses(metric.name, subject)
     if losses is None:
         return None
-    return shuffled_values(losses, subject.weights, rng=rng, root=metric.name == "rmse")
+    orders = orders_of(len(losses), rng=rng)
+    return shuffled_values(losses, subject.weights, orders=orders, root=metric.name == "rmse")
+
+
+def orders_of(n: int, *, rng: np.random.Generator) -> IntArray:
+    """Return shuffled orders of n rows, of shape (orders, n): about `DRAWN` places together."""
+    orders = int(np.clip(DRAWN // max(n, 1), 1, GROUPS))
+    return rng.permuted(np.tile(np.arange(n), (orders, 1)), axis=1)
 
 
 def shuffled_values(
-    losses: FloatArray, weights: FloatArray | None, *, rng: np.random.Generator, root: bool = False
+    losses: FloatArray, weights: FloatArray | None, *, orders: IntArray, root: bool = False
 ) -> Shuffled | None:
-    """Return numbers of rows in shuffled orders; None where they are too few, equal, or not all finite."""
+    """Return numbers of n rows in shuffled orders (orders, n); None where they are too few, equal, or not all finite.
+
+    The orders are of the numbers by their size: how the rows are given does not matter.
+    """
     n = len(losses)
     if n < 4 or not np.isfinite(losses).all():
         return None
@@ -100,9 +110,8 @@ def shuffled_values(
     if not scale > 1e-12 * max(abs(centre), 1e-300):
         return None
     terms = _terms((losses - centre) / scale, w)
-    orders = int(np.clip(DRAWN // n, 1, GROUPS))
-    sums = np.zeros((len(terms), orders, n + 1))
-    np.cumsum(terms[:, _orders(losses, w, orders=orders, rng=rng)], axis=2, out=sums[:, :, 1:])
+    sums = np.zeros((len(terms), len(orders), n + 1))
+    np.cumsum(terms[:, np.lexsort((w, losses))][:, orders], axis=2, out=sums[:, :, 1:])
     return Shuffled(terms=terms, sums=sums, centre=centre, scale=scale, root=root)
 
 
@@ -110,13 +119,6 @@ def _terms(x: FloatArray, w: FloatArray) -> FloatArray:
     if (w == 1).all():
         return np.stack([x, x**2])
     return np.stack([w * x, w**2 * x**2, w, w**2, w**2 * x])
-
-
-def _orders(
-    losses: FloatArray, w: FloatArray, *, orders: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    ranked = np.lexsort((w, losses))
-    return rng.permuted(np.tile(ranked, (orders, 1)), axis=1)
 
 
 def is_small(inside: BoolArray) -> bool:

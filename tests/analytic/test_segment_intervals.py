@@ -50,7 +50,8 @@ def test_false_alarms_among_long_tailed_contributions_are_rare(weighted):
     for _ in range(120):
         values, group = r.lognormal(size=(250, 4)), r.integers(0, 5, size=250)
         w = r.uniform(0.5, 2.0, size=250) if weighted else None
-        made = [segment_tests.shuffled_values(values[:, j], w, rng=r) for j in range(4)]
+        orders = segment_tests.orders_of(len(values), rng=r)  # one for all columns, as in a table
+        made = [segment_tests.shuffled_values(values[:, j], w, orders=orders) for j in range(4)]
         p = [segment_tests.by_chance(m, group == g).p for m in made for g in range(5)]
         alarms.append(holm(p).min() < 0.05)
     assert np.mean(alarms) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
@@ -62,7 +63,12 @@ def test_a_clear_difference_has_a_p_value_far_below_what_draws_can_tell():
     p = []
     for factor in (1.0, 2.0, 3.0, 6.0):
         own = np.where(inside, factor * values, values)
-        p.append(segment_tests.by_chance(segment_tests.shuffled_values(own, None, rng=r), inside).p)
+        p.append(
+            segment_tests.by_chance(
+                segment_tests.shuffled_values(own, None, orders=segment_tests.orders_of(len(own), rng=r)),
+                inside,
+            ).p
+        )
     assert p == sorted(p, reverse=True)
     assert p[0] > 0.01
     assert p[3] < 1e-8

@@ -11,7 +11,7 @@ import pytest
 
 from explain_step.artifacts import metric_deltas, metric_influence, segment_tests
 from explain_step.artifacts.metric_influence import ROW_METRICS
-from explain_step.artifacts.segment_tests import Side, by_chance, by_chance_of, shuffled_values
+from explain_step.artifacts.segment_tests import Side, by_chance, by_chance_of, orders_of, shuffled_values
 from explain_step.metrics import METRICS, positive_hits, positive_score
 from explain_step.streaming import areas
 from explain_step.types import Response
@@ -89,7 +89,9 @@ def test_small_groups_by_sums_are_compared_as_by_rows(size: int, weighted: bool,
     losses = rng.lognormal(size=N)
     weights = rng.choice([0.5, 2.0], N) if weighted else None
     inside = rng.permutation(N) < size
-    made = shuffled_values(losses, weights, rng=np.random.default_rng(2), root=root)
+    made = shuffled_values(
+        losses, weights, orders=orders_of(len(losses), rng=np.random.default_rng(2)), root=root
+    )
     assert made is not None
     whole = by_chance(made, inside)
     sides = (_side(losses, weights, inside, root=root), _side(losses, weights, ~inside, root=root))
