@@ -13,7 +13,7 @@ from explain_step.snapshot import provenance
 from explain_step.snapshot.completing import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from explain_step.compute import Explanation
     from explain_step.snapshot import ModelRef, Snapshot
@@ -26,7 +26,7 @@ def page_context(
     explanation: Explanation,
     *,
     ref: ModelRef,
-    figures: tuple[Figure, ...],
+    figures: Callable[[], tuple[Figure, ...]],
     status: Status,
     reason: str,
     snapshot_id: str,
@@ -40,7 +40,7 @@ def page_context(
         quantity=described(explanation),
         artifacts={artifact.name: artifact for artifact in explanation.artifacts},
         scores=explanation.scores,
-        figures=figures,
+        figures=figures(),
         caveats=explanation.caveats,
         missing=explanation.missing,
         reproducibility=_reproducibility(explanation, ref=ref, snapshot_id=snapshot_id),

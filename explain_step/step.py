@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -294,7 +294,7 @@ def write_snapshot(
     status, reason = judge(explanation)
     labels = explanation.config.feature_labels
     tables = {a.name: a for a in explanation.artifacts}
-    figures = plots.render(tables, labels=labels, drawing=aside) if draw else ()
+    figures = cache(lambda: plots.render(tables, labels=labels, drawing=aside) if draw else ())
     context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
     page, card = report.writers(context) if draw else (None, None)
     parts = snapshot.SnapshotParts(

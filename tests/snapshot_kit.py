@@ -146,7 +146,6 @@ def parts(rows: int = 30, **changes: Any) -> SnapshotParts:
                 method=SPEC,
             ),
         ),
-        "figures": (figure(),),
         "caveats": (
             Caveat(code="small", section="importance", message="There are few rows.", degrades=True),
         ),
@@ -155,7 +154,8 @@ def parts(rows: int = 30, **changes: Any) -> SnapshotParts:
         "page": lambda identity: f"<!doctype html><title>{identity}</title>",
         "card": lambda identity: f"# Snapshot {identity}\n",
     }
-    return SnapshotParts(**{**given, **changes})
+    figures = changes.pop("figures", (figure(),))
+    return SnapshotParts(figures=lambda: figures, **{**given, **changes})
 
 
 def copied(folder: Path) -> Path:

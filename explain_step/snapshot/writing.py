@@ -60,6 +60,8 @@ class SnapshotParts:
 
     Attributes
     ----------
+    figures : callable
+        Asked for when all else is ready: who draws them gets the time. The same each time.
     page, card : callable, optional
         Snapshot id to HTML, and to Markdown: the page shows the id, which is known when the tables are.
     missing : mapping of str to str
@@ -89,7 +91,7 @@ class SnapshotParts:
     artifacts: tuple[Artifact, ...] = ()
     attributions: Attributions | None = None
     scores: tuple[Score, ...] = ()
-    figures: tuple[Figure, ...] = ()
+    figures: Callable[[], tuple[Figure, ...]] = tuple
     caveats: tuple[Caveat, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
@@ -217,16 +219,6 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         yield _File(path=f"tables/{name}.parquet", role="table", data=parquet_bytes(table))
         if len(table) <= CSV_ROWS and name != ATTRIBUTIONS:
             yield _File(path=f"tables/{name}.csv", role="table-csv", data=csv_bytes(table))
-    for figure in parts.figures:
-        yield _File(path=figure_path(figure), role="figure", data=figure.png)
-    if parts.page is not None:
-        yield _File(
-            path="report.html", role="page", data=parts.page(content.id).encode("utf-8", "backslashreplace")
-        )
-    if parts.card is not None:
-        yield _File(
-            path="card.md", role="card", data=parts.card(content.id).encode("utf-8", "backslashreplace")
-        )
     summary = summarise(
         snapshot_id=content.id,
         status=parts.status,
@@ -254,6 +246,16 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         for i, event in enumerate(parts.events)
     ]
     yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
+    for figure in parts.figures():
+        yield _File(path=figure_path(figure), role="figure", data=figure.png)
+    if parts.page is not None:
+        yield _File(
+            path="report.html", role="page", data=parts.page(content.id).encode("utf-8", "backslashreplace")
+        )
+    if parts.card is not None:
+        yield _File(
+            path="card.md", role="card", data=parts.card(content.id).encode("utf-8", "backslashreplace")
+        )
 
 
 def _data_origin(parts: SnapshotParts, found: FrameDigests) -> dict[str, Any]:
@@ -308,7 +310,7 @@ def _manifest(parts: SnapshotParts, content: _Content, *, files: list[_File]) ->
         },
         "figures": [
             {key: value for key, value in {"path": figure_path(f), **asdict(f)}.items() if key != "png"}
-            for f in parts.figures
+            for f in parts.figures()
         ],
         "methods": _methods(parts),
         "files": [

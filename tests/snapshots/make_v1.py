@@ -62,7 +62,7 @@ def write(folder: Path) -> snapshot.Snapshot:
         attributions=made.attributions,
         subject=made.subject,
         scores=made.scores,
-        figures=figures,
+        figures=lambda: figures,
         status=status,
         reason=reason,
         caveats=made.caveats,

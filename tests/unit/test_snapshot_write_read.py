@@ -168,7 +168,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path) -> None:
 
     with pytest.raises(RuntimeError):
         write(tmp_path / "new", parts=parts(page=broken))
-    figure = parts().figures[0]
+    (figure,) = parts().figures()
     with pytest.raises(SnapshotError, match=r"Two parts want the file 'figures/importance_bar\.png'"):
         write(tmp_path / "new", parts=parts(figures=(figure, replace(figure, png=b"2"))))
     assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
