@@ -11,20 +11,21 @@ import numpy as np
 
 from explain_step.explainers import tree_compiled
 from explain_step.explainers.ensembles import Ensemble, Tree
+from explain_step.explainers.tree_groups import MOST_BITS
 from explain_step.types import FloatArray, IntArray
 
 SHALLOW, MOST_TABLE = 8, 16
 """Distinct columns on the path: up to the first a leaf costs next to nothing; up to the second it can have a table."""
-PER_ROW, PER_OTHER, PER_ENTRY, PER_PAIR, PER_SORTED = 12e-9, 3e-9, 10e-9, 0.7e-9, 60e-9
+PER_ROW, PER_OTHER, PER_ENTRY, PER_PAIR, PER_SORTED = 12e-9, 3e-9, 10e-9, 1.0e-9, 80e-9
 """Processor seconds per leaf: of an explained row, a background row, an entry of a table, a pair of patterns, a row whose
 pattern is too wide for a table."""
-WITHOUT_NUMBA = 5.0
-"""How many times longer NumPy takes, about."""
+WITHOUT_NUMBA, LONG = 6.0, 10.0
+"""How many times longer NumPy takes, about, and how many times a tree of longer paths than packed patterns hold."""
 PER_SECOND = 3.0
 """Processor seconds of exact work that a second of the stage's budget affords: two processors, and what other stages of an
 exact explanation leave."""
-FEWEST = 1_000
-"""Rows, explained ones and those of the background, that are never cut."""
+FEWEST, FEW, FAR = 1_000, 100, 4.0
+"""Rows, explained ones and those of the background, that are never cut; few where these take far more than is afforded."""
 
 
 def affordable(
@@ -32,7 +33,7 @@ def affordable(
 ) -> tuple[int, int]:
     """Return how many rows to explain and how many background rows to take, so that ``budget`` seconds hold.
 
-    The larger of the two is cut first, and neither below `FEWEST`.
+    The larger of the two is cut first, and neither below `FEWEST`, or `FEW` where that would take far too long.
 
     Parameters
     ----------
@@ -49,25 +50,40 @@ def affordable(
     >>> affordable(stump, sources=np.zeros(0, dtype=np.int64), rows=10**6, background=10**4, budget=1.0)
     (1000000, 10000)
     """
-    allowed = budget * PER_SECOND / (1.0 if tree_compiled.available() else WITHOUT_NUMBA)
+    allowed = budget * PER_SECOND
+    slower = 1.0 if tree_compiled.available() else WITHOUT_NUMBA
+    most = len(np.unique(sources))
     leaves = sum(int((tree.left < 0).sum()) for tree in ensemble.trees)
-    if (
-        leaves
-        * _seconds(np.array([MOST_TABLE]), rows=rows, background=background, outputs=_width(ensemble)).sum()
-        <= allowed
-    ):
-        return rows, background  # whatever the paths: spares the look at them
-    deep = np.concatenate([np.zeros(0, dtype=np.int64), *(_deep(tree, sources) for tree in ensemble.trees)])
-    columns, many = np.unique(deep, return_counts=True)
-    while rows > FEWEST or background > FEWEST:
+    times = leaves * (max(slower, LONG) if most > MOST_BITS else slower)
+
+    def cost(columns: IntArray, many: FloatArray, rows: int, background: int) -> float:
         each = _seconds(columns, rows=rows, background=background, outputs=_width(ensemble))
-        if float((many * each).sum()) <= allowed:
-            break
+        return float((many * each).sum())
+
+    if max(cost(np.array([k]), np.array([times]), rows, background) for k in range(most + 1)) <= allowed:
+        return rows, background  # whatever the paths: spares the look at them
+    columns, many = _leaves_by_columns(ensemble, sources, most=most, slower=slower)
+    least = (
+        FEWEST if cost(columns, many, min(rows, FEWEST), min(background, FEWEST)) <= FAR * allowed else FEW
+    )
+    while (rows > least or background > least) and cost(columns, many, rows, background) > allowed:
         if background >= rows:
-            background = max(FEWEST, int(background * 0.9))
+            background = max(least, int(background * 0.9))
         else:
-            rows = max(FEWEST, int(rows * 0.9))
+            rows = max(least, int(rows * 0.9))
     return rows, background
+
+
+def _leaves_by_columns(
+    ensemble: Ensemble, sources: IntArray, *, most: int, slower: float
+) -> tuple[IntArray, FloatArray]:
+    """Return numbers of columns on a path and how many deep leaves have them, those of slow trees counted several times."""
+    many = np.zeros(most + 1)
+    for tree in ensemble.trees:
+        deep = _deep(tree, sources)
+        long = deep.max(initial=0) > MOST_BITS
+        many += (max(slower, LONG) if long else slower) * np.bincount(deep, minlength=most + 1)
+    return np.arange(most + 1), many
 
 
 def pair_entries(ensemble: Ensemble, *, sources: IntArray) -> float:

@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from explain_step.artifacts import BUILDERS
 from explain_step.compute import compute, judge
 from explain_step.config import Config
-from explain_step.explainers import ensembles, prepared, tree, tree_effort, tree_interactions
+from explain_step.explainers import ensembles, prepared, tree, tree_compiled, tree_effort, tree_interactions
 from explain_step.seeds import Seeds
 from explain_step.types import Subject
 
@@ -59,8 +59,10 @@ def test_deep_leaves_are_counted_by_the_columns_on_their_paths(forest, rows) -> 
 def test_more_budget_affords_more_rows_and_never_too_few(forest, rows) -> None:
     ensemble = ensembles.parse(subject_of(forest, *rows).model)
     sizes = {"sources": np.arange(COLUMNS), "rows": 50_000, "background": 30_000}
-    found = [tree_effort.affordable(ensemble, budget=b, **sizes) for b in (1e-9, 0.02, 0.05, 0.1, 1e9)]
-    assert found[0] == (tree_effort.FEWEST, tree_effort.FEWEST)
+    budgets = (1e-9, 0.001, 0.004, 0.02, 0.03, 0.1, 0.2, 1e9)
+    found = [tree_effort.affordable(ensemble, budget=b, **sizes) for b in budgets]
+    assert found[0] == (tree_effort.FEW, tree_effort.FEW)
+    assert (tree_effort.FEWEST, tree_effort.FEWEST) in found
     assert found[-1] == (50_000, 30_000)
     assert found == sorted(found)
     assert len(set(found)) >= 4
@@ -69,11 +71,34 @@ def test_more_budget_affords_more_rows_and_never_too_few(forest, rows) -> None:
     ) == (9, 7)
 
 
+def test_a_path_of_too_many_columns_for_packed_patterns_costs_more(monkeypatch) -> None:
+    shallow, long = (
+        ensembles.Ensemble(
+            trees=(tree_compiled._comb(depth=depth),),
+            offset=np.zeros(1),
+            encode=np.asarray,
+            columns=tuple(range(70)),
+        )
+        for depth in (60, 70)
+    )
+    sizes = {"sources": np.arange(70), "rows": 50_000, "background": 30_000}
+    within = [tree_effort.affordable(one, budget=0.3, **sizes) for one in (shallow, long)]
+    assert tree_effort.FEWEST < within[1][0] < within[0][0] < 50_000
+    many, slow = (
+        tree_effort._leaves_by_columns(one, np.arange(70), most=70, slower=1.0)[1] for one in (shallow, long)
+    )
+    assert (many.sum(), slow.sum()) == (53, 63 * tree_effort.LONG)
+    # a leaf of many columns costs more than one whose patterns have a table, so that a few of them are not overlooked
+    wide = tree_effort._seconds(np.array([16, 40]), rows=10_000, background=10_000, outputs=1)
+    assert wide[1] > 10 * wide[0]
+
+
 def test_rows_that_the_budget_does_not_reach_for_are_left_out_and_that_is_said(
     forest, rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = rows
     monkeypatch.setattr(tree_effort, "FEWEST", 200)
+    monkeypatch.setattr(tree_effort, "FEW", 200)
     monkeypatch.setattr(tree_effort, "PER_SECOND", 1e-9)
     made = [
         compute(forest, X, y, config=Config(segments=["c0 < 0"]), builders=BUILDERS[:3], background=X)
@@ -120,6 +145,6 @@ def test_exact_interactions_of_deep_trees_give_way_to_estimates(
 def test_the_explainer_tells_the_rows_that_it_reaches(forest, rows) -> None:
     subject = subject_of(forest, *rows)
     assert tree.TREE.rows_within(subject, budget=60.0) == N
-    assert tree.TREE.rows_within(subject, budget=1e-9) == tree_effort.FEWEST
+    assert tree.TREE.rows_within(subject, budget=1e-9) == tree_effort.FEW
     given = tree.TREE.explain(subject, config=Config(budget=60.0), seeds=Seeds(0))
     assert "background_given" not in given.method.params
