@@ -116,6 +116,8 @@ def _of_trees(
         columns = len(model.feature_names)
         return tree.values(ensemble, shown[:, positions], others, sources=sources, n_features=columns)
 
+    first = np.zeros(1, dtype=np.int64)
+    along(np.arange(len(place), dtype=np.int32)[None], first, first)  # compiles
     return Scores(
         along=along,
         exact=exact,
