@@ -125,7 +125,9 @@ class Permutation:
             subject=subject,
             config=config,
             seeds=seeds,
-            clock=Clock(config.budget),  # begins here: reading trees, and compiling what walks on them, is no estimate
+            clock=Clock(
+                config.budget
+            ),  # begins here: reading trees, and compiling what walks on them, is no estimate
             start=masking.predict(subject.model, background),
             store=store,
             sizes=sizes,
