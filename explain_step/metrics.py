@@ -13,6 +13,9 @@ from explain_step.errors import InvalidInput, NotApplicable
 from explain_step.ties import score_ranks
 from explain_step.types import Direction, FittedModel, FloatArray, Reads, Response, Task
 
+LEAST_PROBABILITY = float(np.finfo(np.float64).eps)
+"""A label that was given less chance than this counts as if it had been given this, as in scikit-learn's log loss."""
+
 Scorer = Callable[[npt.NDArray[Any], Response, FittedModel, FloatArray | None], float]
 
 
@@ -78,7 +81,7 @@ def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray
 
 
 def _log_loss(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
-    p = np.clip(_probability(r), 1e-15, 1.0)
+    p = np.clip(_probability(r), LEAST_PROBABILITY, 1.0)
     position = {label: k for k, label in enumerate(_classes(model))}
     columns = np.array([position[label] for label in y.tolist()])
     return float(np.average(-np.log(p[np.arange(len(y)), columns]), weights=w))

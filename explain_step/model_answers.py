@@ -77,6 +77,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         model_class=abilities.model_class,
         reason=model_options.link_reason(abilities) if blackbox_because else abilities.reason,
         unjudged=abilities.unjudged,
+        quantile=abilities.quantile,
     )
 
 

@@ -13,6 +13,8 @@ from explain_step.model_families import Abilities, Ask, check_classes, fitted, l
 from explain_step.types import FloatArray
 
 CatBoostAnswer = Literal["RawFormulaVal", "Probability", "Class", "Exponent", "RMSEWithUncertainty"]
+LIGHTGBM_ALPHA = 0.9
+"""LightGBM's default level of a quantile."""
 LIBRARIES = frozenset({"xgboost", "lightgbm", "catboost"})
 LOG_LINKS = frozenset(
     {"count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"}  # xgboost
@@ -80,6 +82,7 @@ def _regressor(
     reason: str | None = None,
     linear: bool = True,
     several: tuple[str, ...] = (),
+    quantile: float | None = None,
 ) -> Abilities:
     """Abilities of a regressor, ranker or survival model by the name of its objective.
 
@@ -102,6 +105,7 @@ def _regressor(
         link=link,
         output_names=several or None,
         unjudged=_unjudged(several) if several else None,
+        quantile=quantile,
     )
 
 
@@ -130,6 +134,7 @@ def _xgboost(model: Any, task: str | None) -> Abilities:
     reason = None if linear else "a gblinear booster is not a tree ensemble"
     known = objective.startswith(("binary:", "multi:")) or (objective == "reg:logistic" and task == "binary")
     if not (known or "Classifier" in type(model).__name__):
+        levels = json.loads(learner["objective"].get("quantile_loss_param", {}).get("quantile_alpha", "[]"))
         return _regressor(
             model,
             objective=objective,
@@ -137,7 +142,8 @@ def _xgboost(model: Any, task: str | None) -> Abilities:
             margin=margin,
             reason=reason,
             linear=linear,
-            several=_xgboost_quantiles(learner["objective"]),
+            several=_named_quantiles(levels) if len(levels) > 1 else (),
+            quantile=levels[0] if len(levels) == 1 else None,
         )
     classes = _xgboost_classes(model, learner)
     probability = _xgboost_probability(model, objective=objective, classes=len(classes)) if known else None
@@ -158,13 +164,7 @@ def _xgboost(model: Any, task: str | None) -> Abilities:
     )
 
 
-def _xgboost_quantiles(objective: dict[str, Any]) -> tuple[str, ...]:
-    """Return names of several predicted quantiles."""
-    found = json.loads(objective.get("quantile_loss_param", {}).get("quantile_alpha", "[]"))
-    return _quantiles(found) if len(found) > 1 else ()
-
-
-def _quantiles(levels: Iterable[Any]) -> tuple[str, ...]:
+def _named_quantiles(levels: Iterable[Any]) -> tuple[str, ...]:
     return tuple(f"quantile {float(level):g}" for level in levels)
 
 
@@ -229,8 +229,15 @@ def _lightgbm(model: Any, task: str | None) -> Abilities:
     if not (objective in ("binary", "multiclass", "multiclassova") or "Classifier" in type(model).__name__):
         if header.get("objective", "").endswith(" sqrt"):
             reason, linear = "reg_sqrt squares the sum of the trees", False
+        level = float(booster.params.get("alpha", LIGHTGBM_ALPHA)) if objective == "quantile" else None
         return _regressor(
-            model, objective=objective, prediction=model.predict, margin=margin, reason=reason, linear=linear
+            model,
+            objective=objective,
+            prediction=model.predict,
+            margin=margin,
+            reason=reason,
+            linear=linear,
+            quantile=level,
         )
     count = max(2, int(header.get("num_class", "1")))
     classes = check_classes(model) if fitted(model, "classes_") is not None else tuple(range(count))
@@ -283,6 +290,7 @@ def _catboost(model: Any, task: str | None) -> Abilities:
             prediction=model.predict if answer is None else _ask_catboost(model, answer),
             margin=margin,
             several=_catboost_several(loss, options),
+            quantile=float(_catboost_option(options, "alpha", default="0.5")) if loss == "Quantile" else None,
         )
     return Abilities(
         kind="classifier",
@@ -304,7 +312,12 @@ def _catboost_several(loss: str, options: str) -> tuple[str, ...]:
         return ("mean", "variance")
     if loss != "MultiQuantile":
         return ()
-    return _quantiles(dict(part.split("=", 1) for part in options.split(";"))["alpha"].split(","))
+    return _named_quantiles(_catboost_option(options, "alpha", default="0.5").split(","))
+
+
+def _catboost_option(options: str, name: str, *, default: str) -> str:
+    """Return one parameter of a loss: ``alpha`` of ``alpha=0.1;delta=1e-6``."""
+    return dict(part.split("=", 1) for part in options.split(";") if part).get(name, default)
 
 
 def _ask_catboost(model: Any, kind: CatBoostAnswer) -> Ask:

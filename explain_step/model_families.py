@@ -34,7 +34,7 @@ class Abilities:
         ``native``).
     output_names : tuple of str, optional
         Names that the model itself gives its outputs.
-    unjudged : str, optional
+    unjudged, quantile : optional
         As in `FittedModel`.
     sums_to_one : bool
         Whether the probabilities of a row must sum to one (not so in boosters of one model per class).
@@ -55,6 +55,7 @@ class Abilities:
     link: str | None = None
     output_names: tuple[str, ...] | None = None
     unjudged: str | None = None
+    quantile: float | None = None
     sums_to_one: bool = True
 
 
@@ -206,7 +207,15 @@ def estimator_abilities(model: Any) -> Abilities:
         family=family,
         reason=reason,
         link=link,
+        quantile=_sklearn_quantile(model),
     )
+
+
+def _sklearn_quantile(model: Any) -> float | None:
+    """Return the level of the quantile that a regressor predicts."""
+    if getattr(model, "loss", None) == "quantile":
+        return float(model.alpha if type(model).__name__ == "GradientBoostingRegressor" else model.quantile)
+    return float(model.quantile) if type(model).__name__ == "QuantileRegressor" else None
 
 
 def _log_of(predict: Ask) -> Ask:

@@ -134,6 +134,8 @@ class FittedModel:
         Why ``family`` is "blackbox" although the model is of a known kind (shown to the reader).
     unjudged : str, optional
         Why no label is compared with the outputs although they are predictions: several of them are about one target.
+    quantile : float, optional
+        Level of the quantile of its target that a regression predicts.
     outputs : callable, optional
         ``respond(X).output`` alone, where it costs less (no labels, no second question to the model).
     scored : callable, optional
@@ -155,6 +157,7 @@ class FittedModel:
     model_class: str = ""
     reason: str | None = None
     unjudged: str | None = None
+    quantile: float | None = None
     outputs: Callable[[pd.DataFrame], FloatArray] | None = None
     scored: Callable[[pd.DataFrame, Reads], Response] | None = None
     trees: Callable[[], Any] | None = None

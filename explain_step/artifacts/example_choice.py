@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from explain_step.artifacts import prototypes
+from explain_step.metrics import LEAST_PROBABILITY
 from explain_step.types import FloatArray, IntArray, Subject
 
 Kind = Literal["correct", "incorrect", "borderline", "prototype", "largest_error"]
@@ -152,7 +153,7 @@ def losses(part: Subject) -> FloatArray | None:
     hits = np.stack([y == c for c in model.classes], axis=1)
     if response.probability is not None:
         own = (response.probability * hits).sum(axis=1)
-        return np.asarray(-np.log(np.clip(own, 1e-15, 1.0)), dtype=np.float64)
+        return np.asarray(-np.log(np.clip(own, LEAST_PROBABILITY, 1.0)), dtype=np.float64)
     if model.task == "binary":
         return np.asarray(
             np.where(hits[:, model.positive or 0], -1, 1) * response.output[:, 0], dtype=np.float64

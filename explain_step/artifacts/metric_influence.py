@@ -10,7 +10,7 @@ from scipy import stats
 
 from explain_step import intervals
 from explain_step.artifacts import metric_deltas
-from explain_step.metrics import Metric, positive_hits, positive_score
+from explain_step.metrics import LEAST_PROBABILITY, Metric, positive_hits, positive_score
 from explain_step.ties import score_ranks
 from explain_step.types import Direction, FloatArray, Subject
 
@@ -46,7 +46,7 @@ def row_losses(metric: str, subject: Subject) -> FloatArray | None:
             return None
         hits = np.stack([y == label for label in model.classes], axis=1)
         if metric == "log_loss":
-            own = (np.clip(response.probability, 1e-15, 1.0) * hits).sum(axis=1)
+            own = (np.clip(response.probability, LEAST_PROBABILITY, 1.0) * hits).sum(axis=1)
             return np.asarray(-np.log(np.where(hits.any(axis=1), own, np.nan)), dtype=np.float64)
         scale = 0.5 if model.task == "binary" else 1.0
         return np.asarray(((response.probability - hits) ** 2).sum(axis=1) * scale, dtype=np.float64)

@@ -18,6 +18,7 @@ from explain_step.seeds import Seeds
 from explain_step.types import Artifact, Attributions, Caveat, IntArray, Section, Subject
 
 MANY_ROWS = 10_000
+MEDIAN = 0.5
 FEW_ROWS = 10
 """Of a class: resamples of fewer do not show how much others would change a metric."""
 INTERVAL = (
@@ -63,7 +64,7 @@ def build(subject: Subject, attributions: Attributions, *, config: Config, seeds
             text = f"The metric {metric.name} is not defined on these rows: {why_undefined(subject)}."
             caveats.append(_caveat("metric_undefined", text, degrades=True))
         rows.append(row)
-    caveats += [*_few_of_a_class(subject, chosen), *_pooled_targets(subject, chosen)]
+    caveats += [*_few_of_a_class(subject, chosen), *_pooled_targets(subject, chosen), *_quantile(subject)]
     table = pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "direction", "n"])
     meta = {
         "quantity": quantity(subject, attributions),
@@ -100,6 +101,19 @@ def _pooled_targets(subject: Subject, chosen: tuple[Metric, ...]) -> list[Caveat
         "taken or they are divided by their variance; a target in large units outweighs the others."
     )
     return [_caveat("pooled_targets", text)]
+
+
+def _quantile(subject: Subject) -> list[Caveat]:
+    """Say how many labels lie below a predicted quantile: that is what it is for, and errors do not tell it."""
+    level = subject.model.quantile
+    if level in (None, MEDIAN) or subject.y is None or subject.response.predicted.shape[1] != 1:
+        return []
+    below = np.average(subject.y.ravel() <= subject.response.predicted[:, 0], weights=subject.weights)
+    text = (
+        f"The model predicts the quantile {level:g}, not the mean: errors of such a prediction are large by design. Of the "
+        f"labels {below:.1%} lie at or below it ({level:.1%} would be right)."
+    )
+    return [_caveat("quantile_predicted", text)]
 
 
 def _caveat(code: str, message: str, *, degrades: bool = False) -> Caveat:

@@ -113,23 +113,25 @@ class Permutation:
         Rows are a seeded sample where the plan does not reach all; ``method.params`` has every count, and
         ``method.budget`` says what was cut when ``config.budget`` seconds were not enough.
         """
-        clock = Clock(config.budget)
         background = _some_background(subject, seeds, budget=config.budget)
         store = masking.pool(subject.model, subject.X, background)
         outputs = subject.response.output.shape[1]
         sizes = {"columns": store.switched(), "width": len(store.names), "outputs": outputs}
         least = planning.GAIN * planning.predicted_pairs(**sizes)
+        scores = walk_scores.of(
+            subject.model, subject.X, background, evaluations=planning.EVALUATIONS, least=least
+        )
         task = Task(
             subject=subject,
             config=config,
             seeds=seeds,
-            clock=clock,
+            clock=Clock(
+                config.budget
+            ),  # begins here: reading trees, and compiling what walks on them, is no estimate
             start=masking.predict(subject.model, background),
             store=store,
             sizes=sizes,
-            scores=walk_scores.of(
-                subject.model, subject.X, background, evaluations=planning.EVALUATIONS, least=least
-            ),
+            scores=scores,
         )
         try:
             found = _grown(task, _planned(task))

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tree_kit import make_subject, mixed_frame
 
 from explain_step.config import Config
-from explain_step.explainers import planning, tree_compiled, tree_masks, walk_scores
+from explain_step.explainers import masking, planning, tree_compiled, tree_masks, walk_scores
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.explainers.walks import draw_walks
@@ -177,6 +177,28 @@ def test_the_numbers_do_not_depend_on_threads_or_on_calls(monkeypatch):
     pieces = PERMUTATION.explain(subject, config=CONFIG, seeds=SEEDS)
     np.testing.assert_array_equal(whole.values, pieces.values)
     np.testing.assert_array_equal(whole.standard_error, pieces.standard_error)
+
+
+def test_what_the_first_call_compiles_says_nothing_about_the_speed_of_the_next(monkeypatch):
+    """Eight pairs and two seconds of compiling: a budget of twenty seconds ended with 2 of 25,000 rows."""
+    time = [0.0]
+    monkeypatch.setattr(masking, "_now", lambda: time[0])
+    model, rows = boosted(TWO)
+    subject = make_subject(model, rows[:60], rows[100:160])
+    scores = scores_of(subject)
+    asked = []
+
+    def along(order, row, partner):
+        time[0] += 0.001 * len(order) if asked else 2.0
+        asked.append(len(order))
+        return scores.along(order, row, partner)
+
+    start = subject.model.predict(subject.background)
+    walks = draw_walks(np.arange(60), start, pairs=8, columns=len(rows.columns), seeds=SEEDS, batch=0)
+    slow = dataclasses.replace(scores, along=along)
+    clock = masking.Clock(4.0, started=0.0)
+    found, _ = walk_scores.walk(slow, walks, start=start, end=subject.response.output, clock=clock, sure=2)
+    assert len(found) == sum(asked) == 480
 
 
 def test_the_clock_cuts_walks_that_are_not_predicted_too():

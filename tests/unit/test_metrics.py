@@ -48,6 +48,14 @@ def test_binary_metrics_equal_sklearn(weighted: bool) -> None:
         assert BY_NAME[name].score(y, r, model("binary", classes), w) == pytest.approx(value, rel=1e-12), name
 
 
+def test_log_loss_of_impossible_labels_equals_sklearn() -> None:
+    y, p = np.array(["a", "b", "b"]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = BY_NAME["log_loss"].score(
+        y, Response(output=p[:, 1:], probability=p), model("binary", ("a", "b")), None
+    )
+    assert found == pytest.approx(oracle.log_loss(y, p), rel=1e-12)
+
+
 def test_multiclass_metrics_equal_sklearn() -> None:
     y, r, classes, _ = classified(4)
     m = model("multiclass", classes)

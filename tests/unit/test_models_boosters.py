@@ -9,14 +9,18 @@ import pandas as pd
 import pytest
 import xgboost
 from scipy.special import expit, softmax
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor
+from sklearn.linear_model import QuantileRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from explain_step.artifacts import performance
 from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.models import wrap
 from explain_step.quantity import no_labels, quantity
+from explain_step.seeds import Seeds
 
 with warnings.catch_warnings():
     # importing the oldest releases warns about their own dependencies (NumPy's ABI, pyparsing)
@@ -323,6 +327,26 @@ def test_several_answers_about_one_target_are_named_and_compared_with_no_label()
     made = compute(unsure, X, pd.Series(AMOUNT, name="price"), config=Config(), builders=())
     assert made.attributions.output_names == ("mean", "variance")
     assert quantity(made.subject, made.attributions)["phrase"] == "prediction of price: mean"
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        xgboost.XGBRegressor(n_estimators=20, objective="reg:quantileerror", quantile_alpha=0.8),
+        lightgbm.LGBMRegressor(n_estimators=20, objective="quantile", alpha=0.8, verbose=-1),
+        cat(catboost.CatBoostRegressor, loss_function="Quantile:alpha=0.8;delta=0.01"),
+        GradientBoostingRegressor(n_estimators=20, loss="quantile", alpha=0.8),
+        HistGradientBoostingRegressor(max_iter=20, loss="quantile", quantile=0.8),
+        QuantileRegressor(quantile=0.8, alpha=0),
+    ],
+)
+def test_a_predicted_quantile_is_said_with_the_labels_below_it(estimator):
+    rows = X.fillna(0.0)
+    made = compute(estimator.fit(rows, AMOUNT), rows, AMOUNT, config=Config(), builders=())
+    said = performance.build(made.subject, made.attributions, config=Config(), seeds=Seeds(0)).caveats
+    assert [c.code for c in said] == ["quantile_predicted"]
+    below = f"{np.mean(estimator.predict(rows) >= AMOUNT):.1%} lie at or below it (80.0% would be right)"
+    assert below in said[0].message
 
 
 def test_catboost_refusals():
