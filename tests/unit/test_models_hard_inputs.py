@@ -67,7 +67,9 @@ def test_text_columns_of_every_dtype(dtype):
 def test_a_missing_object_stays_the_object_in_mixed_rows(tmp_path):
     """pandas 3 reads an array of text and None as its string type, with NaN: a model that knows None answered otherwise."""
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"a": rng.normal(size=200), "k": pd.Series(rng.choice(["u", "v", None], 200), dtype=object)})
+    frame = pd.DataFrame(
+        {"a": rng.normal(size=200), "k": pd.Series(rng.choice(["u", "v", None], 200), dtype=object)}
+    )
     seen = set()
 
     def share(rows):
