@@ -161,8 +161,16 @@ def _from_array(array: Any, *, argument: str) -> pd.DataFrame:
         )
         raise InvalidInput(msg)
     names = [f"x{k}" for k in range(array.shape[1])]
-    frame = pd.DataFrame(array, columns=names, copy=len(array) <= MANY_ROWS)
-    return frame.infer_objects() if array.dtype == object else frame
+    if array.dtype != object:
+        return pd.DataFrame(array, columns=names, copy=len(array) <= MANY_ROWS)
+    # text stays objects, as the model has seen it: pandas would read it as its string type, and None in it as NaN
+    frame = pd.DataFrame(array, columns=names, dtype=object)
+    columns = {n: c if _is_text(found := c.infer_objects()) else found for n, c in frame.items()}
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    return isinstance(column.dtype, pd.StringDtype)
 
 
 def _from_sparse(matrix: Any, *, argument: str) -> pd.DataFrame:

@@ -170,9 +170,10 @@ def mixed(
     above, below = rows[part], pool.n + partners[part]
     if pool.matrix is None:
         mask = masks(part)
-        columns = enumerate(pool.columns)
+        taken = (column.take(np.where(mask[:, j], above, below)) for j, column in enumerate(pool.columns))
+        # the dtype is stated, because pandas would read an object array of text as its string type, and None as NaN
         frame = pd.DataFrame(
-            {j: column.take(np.where(mask[:, j], above, below)) for j, column in columns}, copy=False
+            {j: pd.Series(c, dtype=c.dtype, copy=False) for j, c in enumerate(taken)}, copy=False
         )
         frame.columns = pool.names
         return frame

@@ -12,7 +12,10 @@ from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.gate import Evidence, Review, folded
 from explain_step.tracking import decision_log
 from explain_step.tracking.evidence import REVIEW_TAG, gather
+from explain_step.tracking.place import FOLDER
 from explain_step.tracking.registry import find, person, set_tag
+from explain_step.tracking.target import resolve_source
+from explain_step.tracking.verifying import shown_pages
 
 LARGEST_TAG = 4_950
 """Older MLflow stores keep 5,000 characters of a version's tag; a gated server adds a few to ours."""
@@ -52,7 +55,8 @@ def review(
     InvalidInput
         No such version, another decision, an empty or too long note.
     SnapshotError
-        The version has no snapshot that verifies, so there is nothing to review.
+        The version has no snapshot that verifies, so there is nothing to review; or it is to be approved, and the run
+        shows another page than the snapshot's.
     """
     if decision not in ("approve", "reject"):
         msg = f"Argument decision must be 'approve' or 'reject', got {decision!r}."
@@ -65,6 +69,8 @@ def review(
     registered = find(model_uri, tracking_uri=tracking_uri)
     evidence = gather(registered.name, registered.version, client=registered.client)
     snapshot_id, manifest_sha256 = _bound(evidence)
+    if decision == "approve":
+        _check_page(evidence, model_uri, tracking_uri=tracking_uri)
     found = Review(
         reviewer=who.strip(),
         decision=decision,
@@ -97,6 +103,18 @@ def _bound(evidence: Evidence) -> tuple[str, str]:
     reason = evidence.absent or (wrong[0] if wrong else "there is no explanation snapshot")
     msg = f"{evidence.uri} cannot be reviewed: {reason}"
     raise SnapshotError(msg)
+
+
+def _check_page(evidence: Evidence, model_uri: str, *, tracking_uri: str | None) -> None:
+    """Refuse where the page that was most likely read, that of the run, is not the one that would be approved."""
+    target = resolve_source(model_uri, tracking_uri=tracking_uri)
+    exchanged, _ = shown_pages(evidence.manifest or {"files": ()}, evidence.manifest_sha256, target)
+    if exchanged:
+        msg = (
+            f"{evidence.uri} was not approved: {exchanged[0].code} {exchanged[0].message}. Remove these, or explain again, "
+            f"and read {FOLDER}/{evidence.snapshot_id}/report.html of the logged model."
+        )
+        raise SnapshotError(msg)
 
 
 def review_tag(reviewer: str) -> str:

@@ -86,7 +86,7 @@ def verify(
         if found.manifest is None or any(f.code in ("VER003", "VER004") for f in found.findings):
             return found.findings
         more = tuple(_belongs(found.manifest, stored.target))
-        exchanged, shown = _shown(found.manifest, found.manifest_sha256, stored.target)
+        exchanged, shown = shown_pages(found.manifest, found.manifest_sha256, stored.target)
         previous, broken = chain(found.manifest, stored.before, kept=stored.kept())
     signed = None if openssf is None else _openssf(openssf, source, tracking_uri=tracking_uri)
     unsigned = () if signed is None or signed.valid else (_not_signed(signed),)
@@ -228,7 +228,7 @@ def _belongs(manifest: Mapping[str, Any], target: Target | None) -> Iterator[Fin
         yield _fail("VER013", f"the model's files are not those that were explained ({digests})")
 
 
-def _shown(
+def shown_pages(
     manifest: Mapping[str, Any], sha256: str | None, target: Target | None
 ) -> tuple[tuple[Finding, ...], str | None]:
     """Hold the pages that the run shows against the manifest beside them; say where they are not this snapshot's.

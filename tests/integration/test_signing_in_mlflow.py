@@ -122,6 +122,10 @@ def test_a_page_of_the_run_that_was_exchanged_is_named(active_store: Store, logg
     page.write_text(f"{page.read_text()}<!-- and more -->")
     (found,) = explain_step.verify(URI, tracking_uri=active_store.uri)
     assert (found.code, found.evidence["shown"]) == ("VER017", ["explanations/report.html"])
+    said = {"note": "read", "tracking_uri": active_store.uri}
+    with pytest.raises(SnapshotError, match=r"not approved: VER017 .*Remove these"):
+        explain_step.review(URI, decision="approve", **said)
+    assert explain_step.review(URI, decision="reject", **said).decision == "reject"
     note.write_text("{}")
     (told,) = explain_step.verify(URI, tracking_uri=active_store.uri)
     assert (told.code, "another snapshot" in told.evidence["shown"]) == ("VER000", True)

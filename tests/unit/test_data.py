@@ -139,6 +139,9 @@ def test_arrays_records_series_and_sparse():
     assert data.to_frame(np.zeros((2, 2))).columns.tolist() == ["x0", "x1"]
     mixed = data.to_frame(np.array([[1, "a"], [2, "b"]], dtype=object))
     assert mixed["x0"].dtype == np.int64
+    text = data.to_frame(np.array([[1.5, "a"], [2.0, None]], dtype=object))
+    assert (text["x0"].dtype, text["x1"].tolist()) == (np.float64, ["a", None])  # as the model was given it
+    assert text["x1"].dtype == object
     assert data.to_frame([{"a": 1}, {"a": 2}])["a"].tolist() == [1, 2]
     assert data.to_frame(pd.Series([1.0], name="a")).columns.tolist() == ["a"]
     assert data.to_frame(np.array([(1, 2.0)], dtype=[("a", int), ("b", float)])).columns.tolist() == [

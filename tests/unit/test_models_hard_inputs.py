@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import explain_step
 from explain_step import data
 from explain_step.config import Config
 from explain_step.models import wrap
@@ -61,6 +62,25 @@ def test_text_columns_of_every_dtype(dtype):
     made, _ = data.subject(model, frame, FLAG, config=NOTHING)
     assert made.X["region"].dtype == frame["region"].dtype
     assert is_continuous(made.response.output)
+
+
+def test_a_missing_object_stays_the_object_in_mixed_rows(tmp_path):
+    """pandas 3 reads an array of text and None as its string type, with NaN: a model that knows None answered otherwise."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"a": rng.normal(size=200), "k": pd.Series(rng.choice(["u", "v", None], 200), dtype=object)}
+    )
+    seen = set()
+
+    def share(rows):
+        seen.update((rows["k"].dtype, type(value)) for value in rows["k"])
+        return 0.2 * np.tanh(rows["a"].to_numpy()) + 0.3 + 0.4 * np.array([v is None for v in rows["k"]])
+
+    shot = explain_step.explain(share, frame, task="regression", directory=tmp_path, top_features=1)
+    assert seen == {(np.dtype(object), str), (np.dtype(object), type(None))}
+    none = frame["k"].isna().to_numpy()
+    effects = shot.tables["importance"].set_index("feature")["mean_abs_shap"]
+    assert effects["k"] == pytest.approx(0.4 * 2 * none.mean() * (1 - none.mean()), rel=1e-6)
 
 
 def test_missing_values_reach_a_model_that_takes_them():
