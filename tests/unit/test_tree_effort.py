@@ -56,6 +56,20 @@ def test_deep_leaves_are_counted_by_the_columns_on_their_paths(forest, rows) -> 
     assert max(columns_on_paths(ensemble.trees[0], np.arange(COLUMNS))) > tree_effort.SHALLOW + 2
 
 
+def test_trees_without_a_deep_leaf_are_told_at_a_glance(rows) -> None:
+    X, y = rows
+    for depth in range(tree_effort.SHALLOW - 1, tree_effort.SHALLOW + 2):
+        model = RandomForestRegressor(n_estimators=3, max_depth=depth, random_state=0).fit(X, y)
+        ensemble = ensembles.parse(subject_of(model, X, y).model)
+        deepest = max(max(columns_on_paths(one, np.arange(N))) for one in ensemble.trees)
+        assert deepest >= depth - 1
+        assert tree_effort._is_shallow(ensemble) == (depth <= tree_effort.SHALLOW)
+        entries = tree_effort.pair_entries(ensemble, sources=np.arange(COLUMNS))
+        assert (entries > 0) == (
+            max(len(tree_effort._deep(t, np.arange(COLUMNS))) for t in ensemble.trees) > 0
+        )
+
+
 def test_more_budget_affords_more_rows_and_never_too_few(forest, rows) -> None:
     ensemble = ensembles.parse(subject_of(forest, *rows).model)
     sizes = {"sources": np.arange(COLUMNS), "rows": 50_000, "background": 30_000}
