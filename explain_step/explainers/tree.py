@@ -289,9 +289,7 @@ def _blocks(
             )
             return
         fit, others = tree_compiled.parted(ensemble, places=places)
-        if (
-            fit.trees and others.trees and background is not None
-        ):  # a tree that is too deep does not cost the others
+        if fit.trees and others.trees:  # a tree of too long a path does not cost the others
             few = [
                 np.concatenate(list(_blocks(some, rows, background, places, n_used, threads=threads)))
                 for some in (fit, others)

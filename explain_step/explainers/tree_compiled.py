@@ -87,7 +87,7 @@ def shapley_values(
     Raises
     ------
     NotApplicable
-        A path has more distinct columns than fit a packed pattern.
+        Against a background: a path has more distinct columns than fit a packed pattern.
     """
     prepared = prepare(ensemble, background, places=places, n_used=n_used, hold=False)
     yield from values_of(prepared, rows, threads=threads)
