@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from explain_step.seeds import Seeds, caller_state_kept
 from explain_step.types import Artifact, Attributions, Caveat, IntArray, Score, Section, Status, Subject
 
 T = TypeVar("T")
+MOST_TOLD = 400
+"""Characters of an error in the reason of a section."""
 LEFT = 0.05
 """Part of the budget that the stages may share however much was spent before them."""
 SHARES = {"attributions": 10, "importance": 3, "dependence": 3, "interactions": 2, "scores": 2}
@@ -401,5 +404,6 @@ def _attempt(
     except CALLERS_FAULT:
         raise
     except Exception as error:  # noqa: BLE001 - recorded as the section's reason: the status says incomplete
-        missing[name] = mask_text(f"failed with {privacy.told(error, config=config)[:300]}")
+        told = f"failed with {privacy.told(error, config=config)}"
+        missing[name] = textwrap.shorten(mask_text(told), MOST_TOLD, placeholder=" \u2026")
     return None
