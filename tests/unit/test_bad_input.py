@@ -446,7 +446,7 @@ def test_a_long_error_of_a_section_ends_at_a_word():
         raise RuntimeError("many words " * 90)
 
     said = compute(
-        lambda given: given["a"],
+        lambda rows: rows["age"],
         X,
         config=NOTHING,
         builders=(Builder(name="mine", required=False, build=build),),
