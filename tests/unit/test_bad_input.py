@@ -452,4 +452,5 @@ def test_a_long_error_of_a_section_ends_at_a_word():
         builders=(Builder(name="mine", required=False, build=build),),
     ).missing["mine"]
     assert said.startswith("failed with RuntimeError: many words")
-    assert (said.endswith("words \u2026"), len(said) <= 400) == (True, True)
+    assert said.rsplit(" ", 2)[1:] in (["many", "\u2026"], ["words", "\u2026"])
+    assert len(said) <= 400
