@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +35,8 @@ from explain_step.types import (
 )
 
 T = TypeVar("T")
+MOST_TOLD = 400
+"""Characters of an error in the reason of a section."""
 ASIDE = ("segments", "examples", "performance")
 """Sections that never ask the model, so that another process can make them; the one that takes longest first."""
 OF_ALL_ROWS = ("performance", "segments")
@@ -370,5 +373,6 @@ def _attempt(
     except CALLERS_FAULT:
         raise
     except Exception as error:  # noqa: BLE001 - recorded as the section's reason: the status says incomplete
-        missing[name] = mask_text(f"failed with {privacy.told(error, config=config)[:300]}")
+        told = f"failed with {privacy.told(error, config=config)}"
+        missing[name] = textwrap.shorten(mask_text(told), MOST_TOLD, placeholder=" \u2026")
     return None

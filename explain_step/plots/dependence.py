@@ -331,7 +331,7 @@ def _lane_order(view: _View, shap: pd.DataFrame) -> list[int]:
 
 def _level_name(row: pd.Series[Any]) -> str:
     level = row["level"]
-    return str(level) if isinstance(level, str) else style.number(float(row["x"]), 6)
+    return str(level) if isinstance(level, str) else style.value_name(float(row["x"]), 6)
 
 
 def _matched(pdp: pd.DataFrame, shap: pd.DataFrame) -> pd.DataFrame:
@@ -373,4 +373,4 @@ def _alt(view: _View, *, numeric: bool) -> str:
 def _place(view: _View, x: float) -> str:
     if view.meta.get("kind") == "datetime":
         return style.day(x)
-    return style.number(x)
+    return style.value_name(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ def _joint(artifact: Artifact, output: str, *, of: int, labels: Mapping[str, str
         kept = np.linspace(0, known - 1, MOST_LINES).round().astype(int)
         groups = [groups[int(k)] for k in kept]
     dates = frozenset(map(str, artifact.meta.get("dates", ())))
-    said = [_value(group, date=b in dates) for group in groups]
+    said = _values(groups, date=b in dates)
     for i, group in enumerate(groups):
         _line(axes, group, label=said[i], place=i, of=len(groups))
     levels = table.drop_duplicates("x_a").sort_values("x_a")
@@ -167,9 +167,18 @@ def _averaged(meta: Mapping[str, Any]) -> str:
     )
 
 
-def _value(group: pd.DataFrame, *, date: bool) -> str:
+def _values(groups: Sequence[pd.DataFrame], *, date: bool) -> list[str]:
+    """Return the name of each line's value, in as many digits as tell them apart."""
+    for digits in (3, 4, 6, 9):
+        said = [_value(group, date=date, digits=digits) for group in groups]
+        if len(set(said)) == len(said):
+            break
+    return said
+
+
+def _value(group: pd.DataFrame, *, date: bool, digits: int) -> str:
     level, x = group["level_b"].iloc[0], float(group["x_b"].iloc[0])
-    return str(level) if isinstance(level, str) else style.day(x) if date else style.number(x)
+    return str(level) if isinstance(level, str) else style.day(x) if date else style.value_name(x, digits)
 
 
 def _line(axes: Axes, group: pd.DataFrame, *, label: str, place: int, of: int) -> None:

@@ -305,6 +305,18 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\u2212")
 
 
+def value_name(value: float, digits: int = 3) -> str:
+    """Return a number that names something, such as a year: whole ones in full, separated from 10,000 on.
+
+    Examples
+    --------
+    >>> [value_name(v) for v in (2011.0, 0.012345, 1234567.0)]
+    ['2011', '0.0123', '1,234,567']
+    """
+    text = number(value, 7 if value == round(value) else digits)
+    return text.replace(",", "") if abs(value) < 10_000 else text
+
+
 def day(x: float) -> str:
     """Return the date of a position on an axis of dates, which counts days since 1970.
 

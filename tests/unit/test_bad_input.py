@@ -14,6 +14,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from explain_step import data
+from explain_step.artifacts import Builder
 from explain_step.compute import compute, judge
 from explain_step.config import Config
 from explain_step.config import load as load_config
@@ -438,3 +439,18 @@ def test_rows_are_not_blamed_where_no_memory_is_left(strict: bool, monkeypatch) 
         compute(model, X, NUMBER, config=NOTHING)
     said = told(raised.value, config=Config(privacy="strict") if strict else NOTHING)
     assert said == "MemoryError: no memory is left; explain fewer rows, or give the process more memory"
+
+
+def test_a_long_error_of_a_section_ends_at_a_word():
+    def build(*_: object, **__: object) -> None:
+        raise RuntimeError("many words " * 90)
+
+    said = compute(
+        lambda rows: rows["age"],
+        X,
+        config=NOTHING,
+        builders=(Builder(name="mine", required=False, build=build),),
+    ).missing["mine"]
+    assert said.startswith("failed with RuntimeError: many words")
+    assert said.rsplit(" ", 2)[1:] in (["many", "\u2026"], ["words", "\u2026"])
+    assert len(said) <= 400

@@ -17,6 +17,7 @@ from explain_step import plots
 from explain_step.artifacts import dependence, interactions
 from explain_step.config import Config
 from explain_step.plots import dependence as figures
+from explain_step.plots import interactions as joint
 from explain_step.plots import style
 from explain_step.seeds import Seeds
 from explain_step.types import Artifact
@@ -204,3 +205,12 @@ def test_lines_of_single_rows_have_gaps_between_them(lines):
     known = {0: [], 1: [0.0, 1.0, 2.0], 2: [0.0, 2.0, np.nan, 1.0]}[len(set(lines))]
     np.testing.assert_array_equal(x, known)
     np.testing.assert_array_equal(y, np.multiply(known, 10.0))
+
+
+def test_years_are_written_as_years_and_apart():
+    """The legend of an interaction had 2,010 twice, for 2011 and 2012."""
+    years = [pd.DataFrame({"level_b": [None], "x_b": [year]}) for year in (2011.0, 2012.0)]
+    assert joint._values(years, date=False) == ["2011", "2012"]
+    near = [pd.DataFrame({"level_b": [None], "x_b": [x]}) for x in (34.051, 34.052)]
+    assert joint._values(near, date=False) == ["34.051", "34.052"]
+    assert figures._level_name(pd.Series({"level": None, "x": 2011.0})) == "2011"
