@@ -49,6 +49,8 @@ def test_dates_are_told_as_dates():
             "feature": ["sold"] * 3 + ["size"],
             "curve": "shap",
             "x": [2933.0, 3272.4, np.nan, 2933.0],
+            "ci_low": [-330.0, 340.0, 0.0, -1.0],
+            "ci_high": [-320.0, 360.0, 2.0, 1.0],
         }
     ).assign(value=[-326.0, 351.0, 1.0, 0.0], level=[None, None, "(missing)", None])
     meta = {"features": {"sold": {"kind": "datetime"}, "size": {"kind": "numeric"}}}
