@@ -21,9 +21,9 @@ PER_ROW, PER_OTHER, PER_ENTRY, PER_PAIR, PER_SORTED = 12e-9, 3e-9, 10e-9, 1.0e-9
 pattern is too wide for a table."""
 WITHOUT_NUMBA, LONG = 6.0, 10.0
 """How many times longer NumPy takes, about, and how many times a tree of longer paths than packed patterns hold."""
-PER_SECOND = 3.0
-"""Processor seconds of exact work that a second of the stage's budget affords: two processors, and what other stages of an
-exact explanation leave."""
+PER_SECOND = 2.0
+"""Processor seconds of exact work that a second of the stage's budget affords, on two processors. The stage has half of the
+step's budget, and what is reckoned may take nearly twice as long."""
 FEWEST, FEW, FAR = 1_000, 100, 4.0
 """Rows, explained ones and those of the background, that are never cut; few where these take far more than is afforded."""
 

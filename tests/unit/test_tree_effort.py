@@ -73,8 +73,8 @@ def test_trees_without_a_deep_leaf_are_told_at_a_glance(rows) -> None:
 def test_more_budget_affords_more_rows_and_never_too_few(forest, rows) -> None:
     ensemble = ensembles.parse(subject_of(forest, *rows).model)
     sizes = {"sources": np.arange(COLUMNS), "rows": 50_000, "background": 30_000}
-    budgets = (1e-9, 0.001, 0.004, 0.02, 0.03, 0.1, 0.2, 1e9)
-    found = [tree_effort.affordable(ensemble, budget=b, **sizes) for b in budgets]
+    seconds = (3e-9, 0.003, 0.012, 0.06, 0.09, 0.3, 0.6, 3e9)
+    found = [tree_effort.affordable(ensemble, budget=s / tree_effort.PER_SECOND, **sizes) for s in seconds]
     assert found[0] == (tree_effort.FEW, tree_effort.FEW)
     assert (tree_effort.FEWEST, tree_effort.FEWEST) in found
     assert found[-1] == (50_000, 30_000)
