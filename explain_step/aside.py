@@ -206,8 +206,7 @@ def _serve(
                 ready.put((name, made))
                 if name in COMPLETES:
                     waiting.put((COMPLETES[name], _of_kind(made, COMPLETES[name])))
-        with contextlib.suppress(Exception):
-            ready.put((RECORD, record()))
+        Thread(target=_note, args=(record, ready), daemon=True).start()  # it waits for other programs
         with clean_rc():
             while True:
                 kind, artifacts = waiting.get()
@@ -216,6 +215,11 @@ def _serve(
                         ready.put(((kind, place), drawn(job)))
     finally:
         os._exit(0)  # nothing of the caller's is flushed, closed or called a second time
+
+
+def _note(record: Callable[[], Mapping[str, Any]], ready: SimpleQueue[Any]) -> None:
+    with contextlib.suppress(Exception):
+        ready.put((RECORD, record()))
 
 
 def _detach() -> None:
