@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from explain_step.compute import Made
+from explain_step.explainers.tree_compiled import processors
 from explain_step.plots.sections import jobs
 from explain_step.plots.style import clean_rc, drawn
 from explain_step.types import Artifact, Figure
@@ -171,9 +172,9 @@ class Aside:
 
 def _possible() -> bool:
     """Return whether this process can be copied, and the copy has a processor of its own."""
-    if not sys.platform.startswith("linux"):  # elsewhere system libraries do not survive it
-        return False
-    return len(os.sched_getaffinity(0)) > 1
+    return (
+        sys.platform.startswith("linux") and processors() > 1
+    )  # elsewhere system libraries do not survive it
 
 
 def _of_kind(made: Made, kind: str | None) -> list[Artifact]:

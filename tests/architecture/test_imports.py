@@ -66,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
     | MODELS
     | {"explainers", "artifacts", "scores", "plots", "report", "snapshot", "gate"},
     "server": BASE | {"gate", "snapshot", "tracking"},
-    "aside": BASE | {"compute", "plots"},
+    "aside": BASE | {"compute", "explainers", "plots"},
     "step": BASE
     | MATHS
     | {

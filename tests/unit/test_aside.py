@@ -129,6 +129,13 @@ def test_few_rows_start_no_process(alone: Explanation, expected: tuple[Figure, .
         assert rendered(made, helper) == expected
 
 
+def test_one_processor_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with Aside(labels={}, enough=1) as helper:
+        helper.started(rows=ROWS, sections={})
+        assert helper._process is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_a_process_that_ends_or_hangs_costs_nothing(
     helper: Aside, alone: Explanation, expected: tuple[Figure, ...], number: signal.Signals
