@@ -4,10 +4,10 @@ Python's lock lets one thread at a time work, so that a second processor needs a
 (`os.fork`), made when the attributions are there: nothing is sent to it, and it starts with what is loaded. It makes the
 sections that never ask the model, then draws each kind of figure whose tables are complete; it is sent those made here.
 
-The first process never waits. A section or figure that is not there when its turn comes, because the copy is slow, hangs,
-has died or had other tables than the finished explanation, is made here, with the same numbers and bytes. So whatever a copy
-of a process with threads cannot do (a lock that one of them held stays locked, OpenMP has no threads) costs time at most.
-The model, for which libraries use threads, is not in its hands.
+The first process never waits, not even for the pipe: threads send and receive. A section or figure that is not there when
+its turn comes, because the copy is slow, hangs, has died or had other tables than the finished explanation, is made here,
+with the same numbers and bytes. So whatever a copy of a process with threads cannot do (a lock that one of them held stays
+locked, OpenMP has no threads) costs time at most. The model, for which libraries use threads, is not in its hands.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ COMPLETES = {
 """The builder with which the tables of a kind are complete."""
 RECORD = "record"
 """The key under which the record is sent."""
+NOTHING = object()
+"""After it nothing is sent."""
 
 
 class Aside:
@@ -67,14 +69,16 @@ class Aside:
         enough: int = ENOUGH_ROWS,
     ) -> None:
         self._labels, self._make_record, self._enough = dict(labels), record, enough
-        self._record: Mapping[str, Any] | None = None
         self._link: Connection[Any, Any] | None = None
         self._process: int | None = None
+        self._outgoing: SimpleQueue[Any] = SimpleQueue()
+        self._threads: tuple[Thread, ...] = ()
         self._tables: dict[str, list[Artifact]] = {}
         self._names: tuple[str, ...] = ()
+        self._there: list[str] = []
+        self._record: Mapping[str, Any] | None = None
         self._sections: dict[str, Made] = {}
         self._figures: dict[tuple[str, int], Figure] = {}
-        self._there: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -90,10 +94,8 @@ class Aside:
             return
         ours, theirs = Pipe()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", DeprecationWarning
-                )  # of a fork beside threads: see the module
+            with warnings.catch_warnings():  # of a fork beside threads: see the module
+                warnings.simplefilter("ignore", DeprecationWarning)
                 self._process = os.fork()
         except OSError:
             ours.close()
@@ -103,15 +105,14 @@ class Aside:
             _serve(theirs, unused=ours, sections=sections, record=self._make_record, labels=self._labels)
         theirs.close()
         self._link, self._names = ours, tuple(sections)
+        self._threads = (_thread(_receive, ours, self._take), _thread(_send, ours, self._outgoing))
 
     def section(self, name: str) -> Made | None:
         """Return what the process has made of a section; None where it has not, or not yet."""
-        self._receive()
         return self._sections.get(name)
 
     def recorded(self) -> Mapping[str, Any] | None:
         """Return the record that the process has made; None where it has not, or not yet."""
-        self._receive()
         return self._record
 
     def made(self, builder: str, artifacts: Iterable[Artifact]) -> None:
@@ -122,7 +123,7 @@ class Aside:
         if kind not in self._tables:
             return
         if builder not in self._names:
-            self._send((kind, self._tables[kind]))
+            self._outgoing.put((kind, self._tables[kind]))
             self._there.append(kind)
         elif builder in self._sections and _same(_of_kind(self._sections[builder], kind), self._tables[kind]):
             self._there.append(kind)
@@ -131,50 +132,39 @@ class Aside:
         """Return the kinds that are drawn there, in this order, and whose tables are still the ones known there."""
         final = list(artifacts)
         same = (k for k in self._there if _same(self._tables[k], [a for a in final if a.kind == k]))
-        return tuple(same) if self._link is not None or self._figures else ()
+        return tuple(same) if self._link is not None else ()
 
     def figures(self) -> Mapping[tuple[str, int], Figure]:
         """Return the figures that have come, by kind and place in `sections.jobs`; nothing is waited for."""
-        self._receive()
-        return self._figures
+        return dict(self._figures)
 
-    def _receive(self) -> None:
-        try:
-            while self._link is not None and self._link.poll():
-                key, found = self._link.recv()
-                if key == RECORD:
-                    self._record = found
-                else:
-                    (self._sections if isinstance(found, Made) else self._figures)[key] = found
-        except (OSError, EOFError):  # it has died
-            self._give_up()
-
-    def _send(self, message: object) -> None:
-        if self._link is None:
-            return
-        try:
-            self._link.send(message)
-        except OSError:  # it has died
-            self._give_up()
+    def _take(self, message: tuple[Any, Any]) -> None:
+        key, found = message
+        if key == RECORD:
+            self._record = found
+        elif isinstance(found, Made):
+            self._sections[key] = found
+        else:
+            self._figures[key] = found
 
     def _give_up(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        if self._process is not None:
-            # a number that somebody else has waited for may be another process by now
-            with contextlib.suppress(OSError):
-                if os.waitpid(self._process, os.WNOHANG) == (0, 0):
-                    os.kill(self._process, signal.SIGKILL)
-                    os.waitpid(self._process, 0)
-            self._process = None
+        if self._process is None or self._link is None:
+            return
+        # a number that somebody else has waited for may be another process by now
+        with contextlib.suppress(OSError):
+            if os.waitpid(self._process, os.WNOHANG) == (0, 0):
+                os.kill(self._process, signal.SIGKILL)
+                os.waitpid(self._process, 0)
+        self._outgoing.put(NOTHING)
+        for thread in self._threads:  # the other end is gone
+            thread.join(timeout=1)
+        self._link.close()
+        self._process = self._link = None
 
 
 def _possible() -> bool:
     """Return whether this process can be copied, and the copy has a processor of its own."""
-    return (
-        sys.platform.startswith("linux") and processors() > 1
-    )  # elsewhere system libraries do not survive it
+    return sys.platform.startswith("linux") and processors() > 1  # others' libraries do not survive it
 
 
 def _of_kind(made: Made, kind: str | None) -> list[Artifact]:
@@ -199,15 +189,15 @@ def _serve(
         _detach()
         waiting: SimpleQueue[tuple[str, list[Artifact]]] = SimpleQueue()
         ready: SimpleQueue[tuple[Any, Made | Figure | Mapping[str, Any]]] = SimpleQueue()
-        Thread(target=_read, args=(link, waiting), daemon=True).start()
-        Thread(target=_write, args=(link, ready), daemon=True).start()
+        _thread(_receive, link, waiting.put, then=os._exit)  # nobody is there to take anything
+        _thread(_send, link, ready, then=os._exit)
         for name, make in sections.items():
             with contextlib.suppress(Exception):  # here and below: the first process makes it, and tells
                 made = make()
                 ready.put((name, made))
                 if name in COMPLETES:
                     waiting.put((COMPLETES[name], _of_kind(made, COMPLETES[name])))
-        Thread(target=_note, args=(record, ready), daemon=True).start()  # it waits for other programs
+        _thread(_note, record, ready)  # it waits for other programs
         with clean_rc():
             while True:
                 kind, artifacts = waiting.get()
@@ -219,8 +209,7 @@ def _serve(
 
 
 def _note(record: Callable[[], Mapping[str, Any]], ready: SimpleQueue[Any]) -> None:
-    with contextlib.suppress(Exception):
-        ready.put((RECORD, record()))
+    ready.put((RECORD, record()))
 
 
 def _detach() -> None:
@@ -239,19 +228,26 @@ def _detach() -> None:
     sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it ends with the process
 
 
-def _read(link: Connection[Any, Any], waiting: SimpleQueue[Any]) -> None:
-    """Take messages at once, so that the sender never waits for a figure."""
-    try:
-        while True:
-            waiting.put(link.recv())
-    except (OSError, EOFError):
-        os._exit(1)  # nobody is there to take the figures
+def _thread(work: Callable[..., None], *args: Any, then: Callable[[int], Any] | None = None) -> Thread:
+    """Start a thread that is not waited for when the interpreter ends; ``then`` is called with 1 after its work."""
+
+    def run() -> None:
+        with contextlib.suppress(Exception):  # what does not come is made by the first process
+            work(*args)
+        if then is not None:
+            then(1)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    return thread
 
 
-def _write(link: Connection[Any, Any], ready: SimpleQueue[Any]) -> None:
-    """Send from a thread of its own: the first process takes things late."""
-    try:
-        while True:
-            link.send(ready.get())
-    except OSError:
-        os._exit(1)
+def _receive(link: Connection[Any, Any], take: Callable[[Any], Any]) -> None:
+    """Take messages at once, so that the sender never waits for what is done with them."""
+    while True:
+        take(link.recv())
+
+
+def _send(link: Connection[Any, Any], messages: SimpleQueue[Any]) -> None:
+    while (message := messages.get()) is not NOTHING:
+        link.send(message)

@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -60,11 +61,17 @@ def same(one: Explanation, other: Explanation) -> bool:
     return tables and all(getattr(one, name) == getattr(other, name) for name in rest)
 
 
+def until(done: Callable[[], object]) -> None:
+    """Wait for what the process sends."""
+    last = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < last
+        time.sleep(0.01)
+
+
 def waited_for(helper: Aside, *names: str) -> None:
     """Let the process come to its end with these sections."""
-    assert helper._link is not None
-    while not all(helper.section(name) for name in names):
-        assert helper._link.poll(60)
+    until(lambda: all(helper.section(name) for name in names))
 
 
 def after(helper: Aside) -> tuple[Builder, ...]:
@@ -114,9 +121,7 @@ def test_sections_are_taken_from_there(helper: Aside) -> None:
 
 def test_the_process_draws_what_it_made_and_was_sent(helper: Aside, expected: tuple[Figure, ...]) -> None:
     explained(helper, builders=after(helper))
-    assert helper._link is not None
-    while len(helper.figures()) < len(expected):
-        assert helper._link.poll(60)
+    until(lambda: len(helper.figures()) == len(expected))
     assert {f.slug: f for f in helper.figures().values()} == {f.slug: f for f in expected}
 
 
@@ -195,13 +200,11 @@ def test_a_section_that_fails_there_is_made_and_told_here(helper: Aside, alone: 
 
 def test_tables_that_changed_are_drawn_anew(helper: Aside) -> None:
     made = explained(helper, builders=after(helper))
-    assert helper._link is not None
     other = tuple(
         replace(a, table=a.table.assign(**{"mean_abs_shap": 1.0})) if a.name == "importance" else a
         for a in made.artifacts
     )
-    while ("importance", 0) not in helper.figures():
-        assert helper._link.poll(60)
+    until(lambda: ("importance", 0) in helper.figures())
     assert helper.kinds(other) == tuple(kind for kind in SENT if kind != "importance")
     changed = replace(made, artifacts=other)
     assert rendered(changed, helper) == rendered(changed)
@@ -272,9 +275,7 @@ def test_what_is_recorded_there_is_in_the_snapshot(tmp_path: Path, monkeypatch: 
 
     class Patient(Aside):
         def recorded(self) -> Any:
-            while super().recorded() is None:
-                assert self._link is not None
-                assert self._link.poll(60)
+            until(super().recorded)
             recorded.append(self._process)
             return super().recorded()
 
@@ -301,6 +302,20 @@ def test_a_record_that_fails_there_is_none() -> None:
         waited_for(helper, "performance")
         assert helper.recorded() is None
         assert helper._process is not None
+
+
+def test_a_process_that_takes_nothing_does_not_hold_the_first_one_up() -> None:
+    """More than a pipe holds is sent to a process that hangs: the step goes on, and its end does not wait either."""
+    big = Artifact(name="importance", kind="importance", table=pd.DataFrame({"x": np.zeros(1_000_000)}))
+    with Aside(labels={}, enough=1) as helper:
+        helper.started(rows=ROWS, sections={"performance": lambda: time.sleep(600)})  # type: ignore[dict-item]
+        assert helper._process is not None
+        os.kill(helper._process, signal.SIGSTOP)
+        for _ in range(3):
+            helper.made("importance", [big])
+        assert helper.section("performance") is None
+        threads = helper._threads
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_large_tables_do_not_block_either_side(helper: Aside) -> None:
