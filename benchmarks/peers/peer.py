@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -133,9 +134,9 @@ def main() -> None:
     rows = int(sys.argv[3])
     if rows > FIRST:
         prepared(FIRST)
-    wall, processor = time.perf_counter(), time.process_time()
+    wall, processor = time.perf_counter(), sum(os.times()[:4])  # of processes that it starts as well
     what = prepared(rows)
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    wall, processor = time.perf_counter() - wall, sum(os.times()[:4]) - processor
     sys.stdout.write("\n" + json.dumps({"wall": wall, "processor": processor, "what": what}) + "\n")
 
 
