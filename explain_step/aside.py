@@ -168,7 +168,7 @@ def _possible() -> bool:
 
 
 def _of_kind(made: Made, kind: str | None) -> list[Artifact]:
-    return [] if made.section is None else [a for a in made.section.artifacts if a.kind == kind]
+    return [a for a in made.section.artifacts if a.kind == kind]
 
 
 def _same(one: list[Artifact], other: list[Artifact]) -> bool:
