@@ -164,7 +164,7 @@ class Aside:
 
 def _possible() -> bool:
     """Return whether this process can be copied, and the copy has a processor of its own."""
-    return sys.platform.startswith("linux") and processors() > 1  # others' libraries do not survive it
+    return sys.platform.startswith("linux") and processors() > 1  # others' libraries do not survive a copy
 
 
 def _of_kind(made: Made, kind: str | None) -> list[Artifact]:

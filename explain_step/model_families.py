@@ -133,10 +133,13 @@ def library(model: Any) -> str:
 
 
 def fitted(model: Any, attribute: str) -> Any:
-    """Return a fitted attribute, or None where there is none (properties of some libraries raise)."""
+    """Return a fitted attribute, or None where there is none."""
     try:
         return getattr(model, attribute, None)
-    except (AttributeError, NotImplementedError, ValueError):
+    except (
+        NotImplementedError,
+        ValueError,
+    ):  # how properties of wrapped estimators say "not fitted", or "not this kind"
         return None
 
 

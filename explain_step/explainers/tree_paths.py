@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from explain_step.explainers.tree_programs import from_root
 from explain_step.explainers.tree_vectors import add_chosen, at_most_eight, multiply_chosen
 
 EIGHTS = 4
@@ -42,17 +43,11 @@ def edges_of(left, right, place, cover):
     longest : int
         Most distinct columns on a path.
     """
-    size = len(left)
-    order, level, parent = np.empty(size, np.int64), np.zeros(size, np.int64), np.full(size, -1, np.int64)
+    size, order = len(left), from_root(left, right)
+    level, parent = np.zeros(size, np.int64), np.full(size, -1, np.int64)
     above, columns = np.zeros(size, np.int64), np.zeros(size, np.int64)
     ratio, share = np.ones(size), np.ones(size)
-    stack = np.empty(size + 1, np.int64)
-    stack[0], depth, seen = 0, 1, 0
-    while depth > 0:
-        depth -= 1
-        node = stack[depth]
-        order[seen] = node
-        seen += 1
+    for node in order:
         top = parent[node]
         if top >= 0:
             level[node] = level[top] + 1
@@ -64,9 +59,7 @@ def edges_of(left, right, place, cover):
             ratio[node] = ratio[edge] * share[node]
         if left[node] >= 0:
             parent[left[node]] = parent[right[node]] = node
-            stack[depth], stack[depth + 1] = right[node], left[node]
-            depth += 2
-    return order[:seen].copy(), level, parent, above, ratio, share, columns.max()
+    return order, level, parent, above, ratio, share, columns.max()
 
 
 @njit(cache=True, nogil=True)

@@ -24,9 +24,8 @@ KIND, NODE, LEVEL, SIDE, PATH, BIT, SPLITS, FIRST_SPLIT, COLUMNS, FIRST_COLUMN, 
 
 
 @njit(cache=True, nogil=True)
-def splits_below(left, right):
-    """Return for each node the number of splits in its subtree."""
-    count = np.zeros(len(left), np.int64)
+def from_root(left, right):
+    """Return the nodes from the root down, a subtree's together, those to the left first."""
     order = np.empty(len(left), np.int64)
     stack = np.empty(len(left) + 1, np.int64)
     stack[0], depth, seen = 0, 1, 0
@@ -36,10 +35,16 @@ def splits_below(left, right):
         order[seen] = node
         seen += 1
         if left[node] >= 0:
-            stack[depth], stack[depth + 1] = left[node], right[node]
+            stack[depth], stack[depth + 1] = right[node], left[node]
             depth += 2
-    for i in range(seen - 1, -1, -1):
-        node = order[i]
+    return order[:seen].copy()
+
+
+@njit(cache=True, nogil=True)
+def splits_below(left, right):
+    """Return for each node the number of splits in its subtree."""
+    count = np.zeros(len(left), np.int64)
+    for node in from_root(left, right)[::-1]:
         if left[node] >= 0:
             count[node] = 1 + count[left[node]] + count[right[node]]
     return count

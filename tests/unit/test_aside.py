@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from explain_step.artifacts import BUILDERS, Builder
 from explain_step.aside import Aside
 from explain_step.compute import ASIDE, Explanation, Made, compute
 from explain_step.config import Config
+from explain_step.explainers import tree_compiled
 from explain_step.snapshot import provenance
 from explain_step.types import Artifact, Figure, Section
 
@@ -34,8 +36,14 @@ SENT = ("importance", "dependence", "examples", "segments")
 """The kinds of figures, in the order in which this process knows them to be complete."""
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork") or not room._possible(), reason="needs Linux and two processors"
+    not sys.platform.startswith("linux"), reason="the second process is a fork, which is made on Linux alone"
 )
+
+
+@pytest.fixture(autouse=True)
+def _two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one tests the same."""
+    monkeypatch.setattr(room, "processors", lambda: 2)
 
 
 def explained(helper: Aside | None, *, builders: tuple[Builder, ...] = BUILDERS) -> Explanation:
@@ -135,6 +143,7 @@ def test_few_rows_start_no_process(alone: Explanation, expected: tuple[Figure, .
 
 
 def test_one_processor_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "processors", tree_compiled.processors)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with Aside(labels={}, enough=1) as helper:
         helper.started(rows=ROWS, sections={})

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import explain_step
-from explain_step import data
+from explain_step import data, model_families
 from explain_step.config import Config
 from explain_step.models import wrap
 
@@ -96,3 +96,13 @@ def test_a_multiclass_model_has_one_column_of_probabilities_per_class():
     model = wrap(HistGradientBoostingClassifier(max_iter=5).fit(X, THREE), frame=X, config=NOTHING)
     assert model.output_names == ("0", "1", "2")
     np.testing.assert_allclose(model.predict(X).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, ValueError, AttributeError])
+def test_a_property_that_raises_is_an_attribute_that_is_not_there(error: type[Exception]) -> None:
+    class Wrapper:
+        @property
+        def classes_(self) -> list[int]:
+            raise error
+
+    assert model_families.fitted(Wrapper(), "classes_") is None
