@@ -17,7 +17,9 @@ OF_THE_STEP, OF_THE_WAY = 3, 7
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the driver forks")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="the driver kills forks of itself, and this system has no fork"
+)
 def test_a_killed_step_leaves_no_false_manifest_and_is_finished_later(migrated: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(DRIVER), str(tmp_path / "kill"), str(migrated)]
     command += [str(OF_THE_STEP), str(OF_THE_WAY)]

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(executable() is None, reason="no Chromium is installed on this machine"),
+    pytest.mark.skipif(
+        executable() is None,
+        reason="needs a Chromium (Debian: apt-get install chromium), which .ci/run installs",
+    ),
 ]
 
 WIDTH, HEIGHT = 1400, 900

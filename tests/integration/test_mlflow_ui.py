@@ -20,7 +20,9 @@ from tracking_kit import current_store, fitted, log, rows
 
 import explain_step
 
-pytestmark = pytest.mark.skipif(executable() is None, reason="no Chromium is installed on this machine")
+pytestmark = pytest.mark.skipif(
+    executable() is None, reason="needs a Chromium (Debian: apt-get install chromium), which .ci/run installs"
+)
 
 WIDTH, HEIGHT = 1400, 900
 SHOTS = os.environ.get("EXPLAIN_STEP_SCREENSHOTS")

@@ -24,7 +24,7 @@ from explain_step.report import page
 
 pytestmark = pytest.mark.skipif(
     executable() is None,
-    reason="needs a Chromium (Debian: apt-get install chromium); the page itself is tested without",
+    reason="needs a Chromium (Debian: apt-get install chromium), which .ci/run installs; the page itself is tested without",
 )
 WIDTHS = (360, 560, 1280)
 CONTRAST = """
