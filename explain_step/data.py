@@ -253,7 +253,8 @@ def _two_values_caveat(made: Subject, *, config: Config) -> tuple[Caveat, ...]:
     model, output = made.model, made.response.predicted
     if config.task is not None or model.task != "regression" or made.y is None or output.shape[1] != 1:
         return ()
-    if set(np.unique(made.y).tolist()) != {0.0, 1.0} or output.min() < 0 or output.max() > 1:
+    two = bool(np.isin(made.y, (0, 1)).all()) and len(np.unique(made.y)) == 2
+    if not two or output.min() < 0 or output.max() > 1:
         return ()
     message = (
         "The labels are 0 and 1 and every answer lies between them, but the model is explained as a regression: its "

@@ -6,7 +6,7 @@ same population with this fitted model. They say nothing about refitting the mod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from explain_step.types import FloatArray, IntArray
 
 LEVEL = 0.95
 RESAMPLES = 999
+BLOCK = 1 << 16
+"""Rows whose powers are made at a time: of millions, each would be as large as the column."""
 CACHED = 1 << 15
 """Drawn positions at a time: fresh memory for all of them would cost as much as drawing them."""
 EXPANSION_ROWS = 100
@@ -78,9 +80,9 @@ def mean_interval(
         mean = flat.mean(axis=0) if n else np.full(d, np.nan)
         blank = np.full(d, np.nan)
         return _shape(mean, array), _shape(blank, array), _shape(blank.copy(), array)
-    mean, se = _mean_and_error(flat, w[None, :] / w.sum())
-    mean, se = mean[0], se[0]
-    t_low, t_high, close = _expanded(flat - mean, w / w.sum(), n=len(array), level=level)
+    share = w / w.sum()
+    mean, se = _mean_and_error(flat, share)
+    t_low, t_high, close = _expanded(flat, share, mean=mean, n=len(array), level=level)
     drawn = ~close | (n < EXPANSION_ROWS)
     if n <= BOOTSTRAP_ROWS and drawn.any():
         t_low[drawn], t_high[drawn] = _studentised(
@@ -93,30 +95,48 @@ def _shape(values: FloatArray, like: FloatArray) -> FloatArray:
     return np.asarray(values.reshape(like.shape[1:]), dtype=np.float64)
 
 
+def _blocks(flat: FloatArray, w: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
+    for start in range(0, len(flat), BLOCK):
+        yield flat[start : start + BLOCK], w[start : start + BLOCK]
+
+
 def _mean_and_error(flat: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weighted means (r, d) and their standard errors for r sets of normalised weights (r, n)."""
-    mean = w @ flat
-    square = w**2
-    variance = square @ flat**2 - 2 * mean * (square @ flat) + mean**2 * square.sum(axis=1, keepdims=True)
+    """Weighted means (d,) and their standard errors, for weights (n,) whose sum is one."""
+    mean, square, cross = np.sum([_sums(x, own) for x, own in _blocks(flat, w)], axis=0)
+    variance = square - 2 * mean * cross + mean**2 * float((w * w).sum())
     return mean, np.sqrt(np.maximum(variance, 0.0))
 
 
+def _sums(x: FloatArray, w: FloatArray) -> FloatArray:
+    square = w * w
+    return np.stack([w @ x, square @ (x * x), square @ x])
+
+
 def _expanded(
-    centred: FloatArray, w: FloatArray, *, n: int, level: float
+    flat: FloatArray, w: FloatArray, *, mean: FloatArray, n: int, level: float
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     """Return the studentised mean's quantiles from its Edgeworth expansion, and where that is close.
 
     The skewness of the mean moves both quantiles by ``skewness (2 z^2 + 1) / 6`` (Hall 1992, The Bootstrap and
     Edgeworth Expansion, doi:10.1007/978-1-4612-4384-7, section 2.6); on top of Student's quantiles.
     """
-    centred = centred / np.maximum(np.abs(centred).max(axis=0), 1e-300)
-    square, w_square = centred * centred, w * w  # products are many times faster than powers
-    variance = np.maximum(w_square @ square, 1e-60)
-    skewness = ((w_square * w) @ (square * centred)) / variance**1.5
-    kurtosis = ((w_square * w_square) @ (square * square)) / variance**2
+    reach = np.max([np.abs(x - mean).max(axis=0) for x, _ in _blocks(flat, w)], axis=0)
+    scale = np.maximum(reach, 1e-300)
+    powers = [_powers((x - mean) / scale, own) for x, own in _blocks(flat, w)]
+    second, third, fourth = np.sum(powers, axis=0)
+    variance = np.maximum(second, 1e-60)
+    skewness, kurtosis = third / variance**1.5, fourth / variance**2
     low, high = skewed_quantiles(skewness, n=n, level=level)  # of all rows, as sums know them
     close = (np.abs(skewness) <= MOST_SKEWNESS) & (kurtosis <= MOST_KURTOSIS)
     return low, high, close
+
+
+def _powers(x: FloatArray, w: FloatArray) -> FloatArray:
+    """Return the sums of second to fourth powers of weighted rows: array of (3, d)."""
+    square, w_square = x * x, w * w  # products are many times faster than powers
+    return np.stack(
+        [w_square @ square, (w_square * w) @ (square * x), (w_square * w_square) @ (square * square)]
+    )
 
 
 def skewed_quantiles(skewness: FloatArray, *, n: int, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:

@@ -6,9 +6,12 @@ row's influence is the gradient at the means, so that the variance needs no seco
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
+from explain_step.intervals import BLOCK
 from explain_step.metrics import Metric
 from explain_step.types import FittedModel, FloatArray, Subject
 
@@ -98,10 +101,8 @@ def _f1(weight: FloatArray, model: FittedModel) -> list[tuple[float, FloatArray]
     return found
 
 
-def square_columns(subject: Subject, centre: FloatArray) -> FloatArray:
+def square_columns(y: FloatArray, predicted: FloatArray, *, centre: FloatArray) -> FloatArray:
     """Return the columns whose moments tell R²: squared error, squared distance to the centre, distances by target."""
-    predicted = subject.response.predicted
-    y = np.asarray(subject.y).reshape(predicted.shape).astype(np.float64)
     away = y - centre
     return np.column_stack([((predicted - y) ** 2).mean(axis=1), (away**2).mean(axis=1), away])
 
@@ -123,10 +124,18 @@ def of_rows(metric: Metric, subject: Subject) -> float | None:
         return of_confusion(metric.name, weight[0], square[0], subject.model)[1]
     if metric.name != "r2":
         return None
-    y = np.asarray(subject.y).reshape(len(subject.X), -1).astype(np.float64)
+    predicted = subject.response.predicted
+    y = targets(subject)
     w = np.ones(len(y)) if subject.weights is None else subject.weights
-    share = (w / w.sum())[:, None]
-    columns = square_columns(subject, (share * y).sum(axis=0))
-    mean = (share * columns).sum(axis=0)
-    away = (columns - mean) * share
-    return of_squares(mean, away.T @ away)[1]
+    share = w / w.sum()
+    centre = share @ y
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(y), BLOCK)]
+    columns = partial(square_columns, centre=centre)
+    mean = np.sum([share[b] @ columns(y[b], predicted[b]) for b in blocks], axis=0)
+    away = ((columns(y[b], predicted[b]) - mean) * share[b, None] for b in blocks)
+    return of_squares(mean, sum(part.T @ part for part in away))[1]
+
+
+def targets(subject: Subject) -> FloatArray:
+    """Return the labels as numbers, in the shape of the answers."""
+    return np.asarray(subject.y).reshape(subject.response.predicted.shape).astype(np.float64, copy=False)

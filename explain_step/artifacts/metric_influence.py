@@ -213,5 +213,6 @@ def placements(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatA
 
 def _error(influence: FloatArray, weights: FloatArray | None) -> float:
     """Return the standard error of a mean of centred rows."""
-    w = np.ones(len(influence)) if weights is None else weights
-    return float(np.sqrt(((w * influence) ** 2).sum()) / w.sum())
+    if weights is None:
+        return float(np.sqrt((influence * influence).sum()) / len(influence))
+    return float(np.sqrt(((weights * influence) ** 2).sum()) / weights.sum())

@@ -40,7 +40,13 @@ def _column_keys(series: pd.Series[Any]) -> KeyArray:
 
 def content_order(frame: pd.DataFrame, row_ids: npt.NDArray[Any]) -> IntArray:
     """Return the rank of each row in content order (row identity decides between equal rows): shape (n,)."""
-    order = np.lexsort((np.asarray(row_ids, dtype=str), row_keys(frame)))
+    keys = row_keys(frame)
+    order = np.argsort(keys, kind="stable")
+    found = keys[order]
+    again = found[1:] == found[:-1]
+    equal = np.flatnonzero(np.append(again, False) | np.append(False, again))
+    rows = order[equal]  # names of all rows as text would take more memory than the rest together
+    order[equal] = rows[np.lexsort((np.asarray(row_ids[rows], dtype=str), keys[rows]))]
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return rank

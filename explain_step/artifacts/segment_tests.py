@@ -111,7 +111,9 @@ def shuffled_values(
         return None
     terms = _terms((losses - centre) / scale, w)
     sums = np.zeros((len(terms), len(orders), n + 1))
-    np.cumsum(terms[:, np.lexsort((w, losses))][:, orders], axis=2, out=sums[:, :, 1:])
+    places = np.lexsort((w, losses))[orders]
+    for term, out in zip(terms, sums, strict=True):
+        np.cumsum(term[places], axis=1, out=out[:, 1:])
     return Shuffled(terms=terms, sums=sums, centre=centre, scale=scale, root=root)
 
 

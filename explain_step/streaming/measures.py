@@ -103,7 +103,9 @@ def of_block(plan: Plan, subject: Subject, levels: list[IntArray]) -> Measures:
     losses = [row_losses(name, subject) for name in measure.losses]
     columns = np.stack([v for v in losses if v is not None], axis=1) if losses else np.empty((n, 0))
     squares = (
-        metric_deltas.square_columns(subject, np.asarray(measure.targets))
+        metric_deltas.square_columns(
+            metric_deltas.targets(subject), subject.response.predicted, centre=np.asarray(measure.targets)
+        )
         if measure.targets
         else np.empty((n, 0))
     )

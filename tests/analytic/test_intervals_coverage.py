@@ -83,6 +83,18 @@ def test_from_many_rows_the_expansion_stands_for_the_resamples(monkeypatch: pyte
     assert first[2] != second[2]  # a mean that a few rows carry is resampled
 
 
+def test_blocks_of_rows_make_the_interval_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).lognormal(size=(20_500, 2)) + np.array([1e3, 0.0])
+    weights = np.random.default_rng(4).choice([0.0, 1.0, 2.5], len(values))
+
+    def interval() -> FloatArray:
+        return np.stack(intervals.mean_interval(values, rng=np.random.default_rng(0), weights=weights))
+
+    whole = interval()
+    monkeypatch.setattr(intervals, "BLOCK", 700)
+    assert interval() == pytest.approx(whole, rel=1e-12)
+
+
 def test_mean_intervals_of_weighted_rows() -> None:
     rng = np.random.default_rng(2)
     weights = rng.uniform(0.2, 3.0, size=60)

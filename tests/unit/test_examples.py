@@ -227,3 +227,11 @@ def test_row_keys_depend_on_content_only():
     assert row_keys(other).tolist() == keys.tolist()
     assert row_keys(frame.astype({"a": "Int64"})).tolist() == keys.tolist()
     assert sorted(content_order(frame, np.array(["p", "q", "r"]))) == [0, 1, 2]
+
+
+def test_equal_rows_are_ordered_by_their_names():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.integers(0, 6, 60)})
+    names = rng.permutation(60)
+    expected = np.lexsort((names.astype(str), row_keys(frame)))
+    assert np.argsort(content_order(frame, names)).tolist() == expected.tolist()
