@@ -114,6 +114,7 @@ LINEAR = frozenset(
         "TheilSenRegressor",
     }
 )
+KERNEL = frozenset({"GaussianProcessRegressor", "KernelRidge", "NuSVC", "NuSVR", "SVC", "SVR"})
 GENERALIZED = frozenset({"GammaRegressor", "PoissonRegressor", "TweedieRegressor"})
 """Linear on the scale of their link, which is the logarithm or the identity."""
 LABEL_IS_ARGMAX = frozenset(
@@ -321,6 +322,8 @@ def family_of(model: Any) -> tuple[Family, str | None]:
         return "tree", None
     if where == "sklearn" and name in LINEAR | GENERALIZED:
         return "linear", None
+    if where == "sklearn" and name in KERNEL:  # with a linear kernel there are coefficients
+        return ("kernel" if fitted(model, "coef_") is None else "linear"), None
     if where in ("xgboost", "lightgbm", "catboost"):
         return "tree", None
     return "blackbox", None

@@ -318,7 +318,7 @@ def _of_sample(explanation: Explanation, source: Any, taken: Sample, **kept: Any
         "Only exact values of trees and linear models are added up over all rows, and not with max_rows."
     )
     found, known = explanation, None
-    if explanation.subject.model.family != "blackbox":
+    if explanation.subject.model.family in ("tree", "linear"):
         work = work_of(explanation, taken, values=False, **kept)
         found, known = _with_performance(explanation, source, work, scan=taken.scan)
     if known is not None:

@@ -18,7 +18,7 @@ else:  # `verify` needs `Finding` on machines that have neither
 
 Task = Literal["binary", "multiclass", "regression"]
 OutputSpace = Literal["probability", "margin", "prediction"]
-Family = Literal["tree", "linear", "blackbox"]
+Family = Literal["tree", "linear", "kernel", "blackbox"]
 Direction = Literal["higher", "lower"]
 Reads = Literal["probability", "label", "output"]
 Status = Literal["pending", "complete", "degraded", "incomplete", "failed", "waived"]
@@ -112,7 +112,7 @@ class FittedModel:
         DataFrame of raw columns to `Response`; one underlying prediction call where possible.
     native : object
         The final estimator or booster, for exact explainers; None where only ``respond`` may be used.
-    family : {"tree", "linear", "blackbox"}
+    family : {"tree", "linear", "kernel", "blackbox"}
         The kind of ``native``.
     task : {"binary", "multiclass", "regression"}
         Regression with several outputs is "regression" with several ``output_names``.

@@ -12,6 +12,7 @@ from explain_step.errors import NotApplicable
 from explain_step.explainers import additive, growing, masking
 from explain_step.explainers.base import Bounded, Explainer
 from explain_step.explainers.enumeration import ENUMERATION
+from explain_step.explainers.kernel import KERNEL
 from explain_step.explainers.linear import LINEAR
 from explain_step.explainers.masking import Clock
 from explain_step.explainers.permutation import PERMUTATION
@@ -22,7 +23,7 @@ from explain_step.types import Attributions, Caveat, Subject
 
 __all__ = ["EXPLAINERS", "Explainer", "choose", "explain"]
 
-EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, ENUMERATION, PERMUTATION)
+EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, KERNEL, ENUMERATION, PERMUTATION)
 SECTION = "attributions"
 SHORT, LEFT = 0.01, 0.25
 """Parts of the budget: what is not worth counting, and what an explainer has whatever was spent before it."""

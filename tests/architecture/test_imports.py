@@ -136,7 +136,7 @@ ROOMS: dict[str, set[str]] = {
     "__init__": BASE | {"loading", "promotion", "replaying", "resuming", "step", "snapshot", "tracking"},
 }
 MLFLOW_ROOMS = {"tracking", "server", "evaluator"}
-KERNELS = {
+KERNELS = {"explainers/product_game_kernels.py"} | {
     f"explainers/tree_{name}.py"
     for name in (
         "kernels",

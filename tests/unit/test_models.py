@@ -199,7 +199,7 @@ def test_a_log_link_is_a_black_box_that_says_why():
 @pytest.mark.parametrize(
     ("estimator", "family"),
     [
-        (SVC(), "blackbox"),
+        (SVC(), "kernel"),
         (LinearSVC(), "linear"),
         (RidgeClassifier(), "linear"),
         (SGDClassifier(), "linear"),
