@@ -108,8 +108,8 @@ def explain(
 
 def _within_budget(rows: int) -> Caveat:
     text = (
-        f"Exact values of trees this deep are dear: the time budget is reckoned to reach for {rows:,} rows; a larger one "
-        "for more."
+        f"Exact values of this model are dear: the time budget is reckoned to reach for {rows:,} rows; a larger one for "
+        "more."
     )
     return Caveat(code="rows_within_budget", section=SECTION, message=text)
 

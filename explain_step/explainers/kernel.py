@@ -28,10 +28,10 @@ MOST_COLUMNS = 200
 """Nodes of the quadrature are known to be exact for so many columns."""
 MOST_CELLS = 50_000_000
 """Largest dense table of derived columns: 400 MB."""
-PER_SECOND, WITH_NUMPY = 4e9, 1e8
-"""Products that a second of the stage's budget affords, on two processors; with NumPy alone."""
-FEWEST, FEW, FAR = 1_000, 100, 4.0
-"""Rows, explained ones and those of the background, that are never cut; few where these take far more than is afforded."""
+PER_SECOND, WITH_NUMPY = 3e9, 5e7
+"""Products that a second of the stage's budget affords: half of what two processors make; and with NumPy alone."""
+FEWEST, ROWS_PER_OTHER = 100, 10
+"""Rows and background rows that there are at least, and how many rows are explained for each background row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,12 @@ class Kernel:
                 features=len(used),
             )
         base = masking.predict(model, background).mean(axis=0)
-        params = {"rows": len(values), "background_rows": most, "points": len(machine.points)}
+        params = {
+            "rows": len(values),
+            "background_rows": most,
+            "predicted_rows": most,
+            "points": len(machine.points),
+        }
         params |= {"background_given": given} if most < given else {}
         return Attributions(
             values=values,
@@ -122,28 +127,20 @@ def _derived(model: FittedModel, X: pd.DataFrame) -> FloatArray:
 
 
 def _affordable(subject: Subject, machine: Machine, *, budget: float) -> tuple[int, int]:
-    """Return how many rows to explain and how many background rows to take; the larger number is cut first."""
+    """Return how many rows to explain and how many background rows to take."""
     rows, background = len(subject.X), len(subject.background)
     allowed = budget * (PER_SECOND if tree_compiled.available() else WITH_NUMPY)
     sources = _sources(subject.model)
 
-    def cost(rows: int, background: int) -> float:
-        return len(machine.terms) * product_games.work(
-            rows=rows,
-            background=background,
-            points=len(machine.points),
-            derived=len(sources),
-            features=len(np.unique(sources)),
-        )
-
-    far = cost(min(rows, FEWEST), min(background, FEWEST)) > FAR * allowed
-    least = FEW if far else FEWEST
-    while (rows > least or background > least) and cost(rows, background) > allowed:
-        if background >= rows:
-            background = max(least, int(background * 0.9))
-        else:
-            rows = max(least, int(rows * 0.9))
-    return rows, background
+    points, features = len(machine.points), len(np.unique(sources))
+    of_few = product_games.work(
+        rows=1, background=FEWEST, points=points, derived=len(sources), features=features
+    )
+    pairs = allowed * FEWEST / (of_few * max(len(machine.terms), 1))
+    if rows * background <= pairs:
+        return rows, background
+    others = min(background, max(FEWEST, int(np.sqrt(pairs / ROWS_PER_OTHER)), int(pairs / rows)))
+    return min(rows, max(FEWEST, int(pairs / others))), others
 
 
 def _differs(subject: Subject, machine: Machine) -> str | None:

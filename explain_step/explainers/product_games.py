@@ -18,8 +18,8 @@ from explain_step.types import FloatArray, IntArray
 AT_ONCE = 1 << 15
 """Factors that NumPy holds at a time: they stay in the second cache."""
 SMALL_WORK = 100_000_000
-"""Products below which NumPy is used: half a second. Loading the kernel takes about as long, compiling it several seconds. A
-matter of sizes alone: the same rows get the same bits, whatever is compiled."""
+"""Products below which NumPy is used: about a second. Loading the kernel takes about as long, compiling it several. A matter
+of sizes alone: the same rows get the same bits, whatever is compiled."""
 SHARE_ROWS, SHARES = 32, 4
 """Fewest rows for which a thread makes the background's factors anew, and runs of rows per thread."""
 
