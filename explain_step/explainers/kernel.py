@@ -54,14 +54,17 @@ class Kernel:
         features = len(np.unique(_sources(model)))
         if features > MOST_COLUMNS:
             return f"{features} columns are too many for exact values of kernels (up to {MOST_COLUMNS})"
-        cells = (len(subject.X) + len(subject.background) + len(machine.points)) * machine.points.shape[1]
-        if cells > MOST_CELLS:
+        if (len(subject.background) + len(machine.points)) * machine.points.shape[1] > MOST_CELLS:
             return f"{machine.points.shape[1]:,} derived columns do not fit in memory as a dense table"
         return _differs(subject, machine)
 
     def rows_within(self, subject: Subject, *, budget: float) -> int:
-        """Return how many of the subject's rows ``budget`` seconds afford."""
-        return _affordable(subject, kernel_machines.read(subject.model.native), budget=budget)[0]
+        """Return how many of the subject's rows ``budget`` seconds and the memory afford."""
+        machine = kernel_machines.read(subject.model.native)
+        return min(
+            _affordable(subject, machine, budget=budget)[0],
+            max(FEWEST, MOST_CELLS // machine.points.shape[1]),
+        )
 
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return the exact values of all rows, against the whole background unless the budget does not reach for it."""

@@ -17,9 +17,9 @@ from explain_step.types import FloatArray, IntArray
 
 AT_ONCE = 1 << 15
 """Factors that NumPy holds at a time: they stay in the second cache."""
-SMALL_WORK = 100_000_000
-"""Products below which NumPy is used: about a second. Loading the kernel takes about as long, compiling it several. A matter
-of sizes alone: the same rows get the same bits, whatever is compiled."""
+SMALL_WORK = 10_000_000
+"""Products below which NumPy is used: a tenth of a second. A matter of sizes alone: the same rows get the same bits,
+whatever is compiled."""
 SHARE_ROWS, SHARES = 32, 4
 """Fewest rows for which a thread makes the background's factors anew, and runs of rows per thread."""
 
@@ -71,8 +71,26 @@ def values(
     size = work(
         rows=len(shown), background=len(others), points=len(points), derived=len(sources), features=features
     )
-    if size <= SMALL_WORK or not tree_compiled.available():
-        return _with_numpy(shown, others, points, weights=weights, sources=sources, features=features)
+    small = size <= SMALL_WORK or not tree_compiled.available()
+    engine = _with_numpy if small else _with_numba
+    return engine(shown, others, points, weights=weights, sources=sources, features=features)
+
+
+def warm() -> None:
+    """Compile the kernel, or load it from Numba's cache on disk."""
+    two = np.zeros((2, 2))
+    _with_numba(two, two, two, weights=np.ones((1, 2)), sources=np.arange(2), features=2)
+
+
+def _with_numba(
+    shown: FloatArray,
+    others: FloatArray,
+    points: FloatArray,
+    *,
+    weights: FloatArray,
+    sources: IntArray,
+    features: int,
+) -> FloatArray:
     from explain_step.explainers.product_game_kernels import add_values
 
     nodes, node_weights = _quadrature(features)
