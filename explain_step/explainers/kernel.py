@@ -61,10 +61,8 @@ class Kernel:
     def rows_within(self, subject: Subject, *, budget: float) -> int:
         """Return how many of the subject's rows ``budget`` seconds and the memory afford."""
         machine = kernel_machines.read(subject.model.native)
-        return min(
-            _affordable(subject, machine, budget=budget)[0],
-            max(FEWEST, MOST_CELLS // machine.points.shape[1]),
-        )
+        held = max(FEWEST, MOST_CELLS // len(_sources(subject.model)))
+        return min(_affordable(subject, machine, budget=budget)[0], held)
 
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return the exact values of all rows, against the whole background unless the budget does not reach for it."""

@@ -119,8 +119,8 @@ CASES: dict[str, tuple[Callable[[], Any], pd.DataFrame, pd.Series, bool]] = {
     "logistic": (LogisticRegression, NUMBERS, LABELS, False),
     "logistic multiclass": (lambda: make_pipeline(StandardScaler(), LogisticRegression()), NUMBERS, THREE, False),
     "svm probability": (lambda: CalibratedClassifierCV(SVC(), ensemble=False, cv=3), NUMBERS, LABELS, False),
-    "svm margin": (lambda: make_pipeline(StandardScaler(), SVC()), NUMBERS, LABELS, False),
-    "svr": (lambda: make_pipeline(StandardScaler(), SVR()), NUMBERS, SIGNAL, False),
+    "svm margin": (lambda: make_pipeline(StandardScaler(), SVC()), NUMBERS, LABELS, True),
+    "svr": (lambda: make_pipeline(StandardScaler(), SVR()), NUMBERS, SIGNAL, True),
     "mlp": (lambda: MLPClassifier((8,), max_iter=800, random_state=0, solver="lbfgs"), NUMBERS, LABELS, False),
     "mlp regression": (lambda: MLPRegressor(hidden_layer_sizes=(8,), max_iter=800, random_state=0, solver="lbfgs"), NUMBERS, SIGNAL, False),
     "voting": (
