@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from explain_step import model_options, privacy
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_callables import are_distributions, as_array
-from explain_step.model_families import Abilities, Ask
+from explain_step.model_families import Abilities, Ask, through
 from explain_step.model_inputs import Columns, suspects
 from explain_step.types import FittedModel, FloatArray, OutputSpace, Reads, Response
 
 TRIAL_ROWS = 8
 PROBABILITY_SLACK = 1e-6
+NO_COLUMNS = Columns(names=(), labels=())
 LARGEST = 1e38
 """Outputs and targets beyond are refused: variances and their errors could not be computed."""
 
@@ -63,6 +65,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         respond=lambda rows: _respond(voice, rows),
         outputs=lambda rows: _outputs(voice, rows)[0],
         scored=lambda rows, reads: _scored(voice, rows, reads),
+        derived_outputs=None if abilities.final is None else _of_derived(abilities.final, voice),
         native=None if blackbox_because or abilities.family == "blackbox" else abilities.native,
         family="blackbox" if blackbox_because else abilities.family,
         task=task,
@@ -73,7 +76,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         feature_names=columns.names,
         classes=classes,
         positive=positive,
-        preprocessing=None if blackbox_because else abilities.preprocessing,
+        preprocessing=abilities.preprocessing,
         model_class=abilities.model_class,
         reason=model_options.link_reason(abilities) if blackbox_because else abilities.reason,
         unjudged=abilities.unjudged,
@@ -92,6 +95,16 @@ def class_array(classes: tuple[Any, ...]) -> npt.NDArray[Any]:
 
 
 # --- answers
+
+
+def _of_derived(final: Abilities, voice: _Voice) -> Callable[[Any], FloatArray]:
+    """Return the question that asks the final estimator about rows that have been through the steps before it."""
+
+    def outputs(derived: Any) -> FloatArray:
+        asked = replace(voice, abilities=through(final, lambda _: derived), columns=NO_COLUMNS)
+        return _outputs(asked, pd.DataFrame(index=pd.RangeIndex(derived.shape[0])))[0]
+
+    return outputs
 
 
 def _respond(voice: _Voice, frame: pd.DataFrame) -> Response:

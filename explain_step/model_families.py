@@ -29,6 +29,8 @@ class Abilities:
         Output space when the caller does not choose.
     native, family, reason, preprocessing
         As in `FittedModel`.
+    final : Abilities, optional
+        What can be asked about rows that have been through ``preprocessing``.
     link : str, optional
         Name of a non-identity link between margin and prediction (then only the margin is linear in
         ``native``).
@@ -52,6 +54,7 @@ class Abilities:
     family: Family = "blackbox"
     reason: str | None = None
     preprocessing: Preprocessing | None = None
+    final: Abilities | None = None
     link: str | None = None
     output_names: tuple[str, ...] | None = None
     unjudged: str | None = None
@@ -342,7 +345,7 @@ def _sklearn_link(model: Any) -> str | None:
 
 def as_blackbox(abilities: Abilities, reason: str | None) -> Abilities:
     """Return the abilities of a model whose inside cannot be used."""
-    return replace(abilities, native=None, family="blackbox", preprocessing=None, reason=reason)
+    return replace(abilities, native=None, family="blackbox", preprocessing=None, final=None, reason=reason)
 
 
 def through(abilities: Abilities, front: Ask) -> Abilities:

@@ -154,12 +154,10 @@ def _abilities(model: Any, columns: Columns, *, frame: pd.DataFrame, config: Con
         return found
     front = preprocessing.chain(steps)
     questions = through(found, front)
-    if found.family == "blackbox":
-        return as_blackbox(questions, found.reason)
     traced, reason = preprocessing.trace(steps, prepare=columns.prepare, frame=select(frame, columns.names))
     if traced is None:
-        return as_blackbox(questions, reason)
-    return replace(questions, preprocessing=traced)
+        return as_blackbox(questions, found.reason if found.family == "blackbox" else reason)
+    return replace(questions, preprocessing=traced, final=found)
 
 
 def _single(model: Any, *, config: Config) -> Abilities:

@@ -140,6 +140,8 @@ class FittedModel:
         ``respond(X).output`` alone, where it costs less (no labels, no second question to the model).
     scored : callable, optional
         From rows and what a metric reads ("probability", "label", "output") to a `Response` with that alone.
+    derived_outputs : callable, optional
+        ``outputs`` for rows that have been through ``preprocessing.transform``.
     trees : callable, optional
         What ``explainers.ensembles`` reads from ``native``, read once.
     """
@@ -160,6 +162,7 @@ class FittedModel:
     quantile: float | None = None
     outputs: Callable[[pd.DataFrame], FloatArray] | None = None
     scored: Callable[[pd.DataFrame, Reads], Response] | None = None
+    derived_outputs: Callable[[Any], FloatArray] | None = None
     trees: Callable[[], Any] | None = None
 
     def respond_for(self, X: pd.DataFrame, *, reads: Reads) -> Response:

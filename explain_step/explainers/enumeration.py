@@ -85,6 +85,7 @@ class Enumeration:
         model = subject.model
         store = masking.pool(model, subject.X, subject.background)
         varying = np.flatnonzero(store.varying())
+        store = masking.with_derived(store)
         parts = [distinct(store, mask) for mask in coalitions(store.codes.shape[1], varying)]
         game, predicted = coalition_values(store, parts, clock=Clock(config.budget))
         values = np.zeros((store.n, store.codes.shape[1], game.shape[2]))

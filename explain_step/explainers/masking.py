@@ -8,9 +8,10 @@ machine's speed changes no number.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step.errors import ExplainStepError, PredictionFailed
+from explain_step.explainers import derived_rows
+from explain_step.explainers.derived_rows import Derived
 from explain_step.types import FittedModel, FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -26,6 +29,8 @@ CALL_ROWS = 200_000
 CALL_CELLS = 8_000_000
 """Largest prediction call: this many rows, and not more cells than this (64 MB of float64)."""
 PIECE_CELLS = 50_000
+TRIED_ROWS, AGREEMENT = 64, 1e-9
+"""Mixed rows that are asked about both ways, and by how much the answers may differ, relative to the largest."""
 PROBES = (32, 128, 512, 2048, 8192)
 FALLS = 0.7
 """A larger probe is asked for while the time per row falls below this part of what it was, and while `LOOK` says so."""
@@ -45,6 +50,8 @@ class Pool:
         The same as one block, where all columns share one numpy dtype.
     codes : ndarray of int of shape (n + m, d)
         Equal codes = equal values (missing equals missing).
+    derived : Derived, optional
+        The rows behind the model's column-wise steps, where that is how it is asked.
     """
 
     model: FittedModel
@@ -54,6 +61,7 @@ class Pool:
     columns: tuple[Any, ...]
     matrix: npt.NDArray[Any] | None
     codes: IntArray
+    derived: Derived | None = None
 
     def varying(self) -> BoolArray:
         """Return for each column whether any explained row differs from any background row in it."""
@@ -171,21 +179,34 @@ def mixed(
     if pool.matrix is None:
         mask = masks(part)
         taken = (column.take(np.where(mask[:, j], above, below)) for j, column in enumerate(pool.columns))
-        # the dtype is stated, because pandas would read an object array of text as its string type, and None as NaN
-        frame = pd.DataFrame(
-            {j: pd.Series(c, dtype=c.dtype, copy=False) for j, c in enumerate(taken)}, copy=False
-        )
-        frame.columns = pool.names
-        return frame
-    block = np.empty((len(above), len(pool.names)), dtype=pool.matrix.dtype)
-    # pieces that stay in the processor's cache
-    size = max(1, PIECE_CELLS // max(len(pool.names), 1))
-    for a in range(0, len(above), size):
-        b = min(a + size, len(above))
-        mask = masks(slice(part.start + a, part.start + b))
-        np.take(pool.matrix, below[a:b], axis=0, out=block[a:b], mode="clip")
-        np.copyto(block[a:b], pool.matrix[above[a:b]], where=mask)
+        return _frame(taken, names=pool.names)
+    block = _blended(
+        pool.matrix, above, below, lambda some: masks(slice(part.start + some.start, part.start + some.stop))
+    )
     return pd.DataFrame(block, columns=pool.names, copy=False)
+
+
+def _frame(columns: Iterable[Any], *, names: pd.Index) -> pd.DataFrame:
+    """Return columns as a frame; their dtype is stated, because pandas would read text and None anew."""
+    frame = pd.DataFrame(
+        {j: pd.Series(c, dtype=c.dtype, copy=False) for j, c in enumerate(columns)}, copy=False
+    )
+    frame.columns = names
+    return frame
+
+
+def _blended(
+    matrix: npt.NDArray[Any], above: IntArray, below: IntArray, masks: Callable[[slice], BoolArray]
+) -> npt.NDArray[Any]:
+    """Return rows of ``matrix`` at ``below``, with the masked columns from its rows at ``above``."""
+    block = np.empty((len(above), matrix.shape[1]), dtype=matrix.dtype)
+    # pieces that stay in the processor's cache
+    size = max(1, PIECE_CELLS // max(matrix.shape[1], 1))
+    for start in range(0, len(above), size):
+        some = slice(start, min(start + size, len(above)))
+        np.take(matrix, below[some], axis=0, out=block[some], mode="clip")
+        np.copyto(block[some], matrix[above[some]], where=masks(some))
+    return block
 
 
 def predict(model: FittedModel, frame: pd.DataFrame) -> FloatArray:
@@ -290,10 +311,57 @@ def evaluate(
     """
     done = 0
     outputs = np.empty((len(rows), len(pool.model.output_names)))
-    for part in calls(len(rows), len(pool.names), stop=min(at_least, len(rows))):
+    width = len(pool.names) if pool.derived is None else pool.derived.matrix.shape[1]
+    for part in calls(len(rows), width, stop=min(at_least, len(rows))):
         if clock is not None and done >= at_least and not clock.allows(part.stop - part.start):
             break
         with nullcontext() if clock is None else clock.counting(part.stop - part.start):
-            outputs[part] = predict(pool.model, mixed(pool, rows, partners, masks, part=part))
+            outputs[part] = _asked(pool, rows=rows, partners=partners, masks=masks, part=part)
         done = part.stop
     return outputs[:done]
+
+
+def with_derived(pool: Pool) -> Pool:
+    """Return the pool with its rows behind the model's steps, if the model answers to these what it answers to raw ones.
+
+    That is seen on some mixed rows; the pool is returned as it is where they differ.
+    """
+    found = derived_rows.of(pool.model, _frame(pool.columns, names=pool.names))
+    if found is None:
+        return pool
+    e = np.arange(TRIED_ROWS)
+    rows, partners = e * 7919 % pool.n, e * 104_729 % pool.m
+    some = np.random.default_rng(0).random((TRIED_ROWS, len(pool.names))) < 0.5  # the same in every run
+    ask = partial(
+        _asked, rows=rows, partners=partners, masks=lambda part: some[part], part=slice(0, TRIED_ROWS)
+    )
+    raw, derived = ask(pool), replace(pool, derived=found)
+    try:
+        away = np.abs(ask(derived) - raw).max()
+    except PredictionFailed:
+        return pool
+    return derived if away <= AGREEMENT * np.abs(raw).max() else pool
+
+
+def of_background(pool: Pool) -> FloatArray:
+    """Return the model's outputs of the background rows: array of shape (m, n_outputs)."""
+    if pool.derived is None:
+        columns = (column[pool.n :] for column in pool.columns)
+        return predict(pool.model, _frame(columns, names=pool.names))
+    return pool.derived.answers(pool.derived.matrix[pool.n :])
+
+
+def _asked(
+    pool: Pool, *, rows: IntArray, partners: IntArray, masks: Callable[[slice], BoolArray], part: slice
+) -> FloatArray:
+    """Return the outputs of the mixed rows of ``part``; see `evaluate`."""
+    if pool.derived is None:
+        return predict(pool.model, mixed(pool, rows, partners, masks, part=part))
+    derived = pool.derived
+    block = _blended(
+        derived.matrix,
+        rows[part],
+        pool.n + partners[part],
+        lambda some: masks(slice(part.start + some.start, part.start + some.stop))[:, derived.sources],
+    )
+    return derived.answers(block)

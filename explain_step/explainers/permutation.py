@@ -121,6 +121,8 @@ class Permutation:
         scores = walk_scores.of(
             subject.model, subject.X, background, evaluations=planning.EVALUATIONS, least=least
         )
+        if scores is None:
+            store = masking.with_derived(store)
         task = Task(
             subject=subject,
             config=config,
@@ -128,7 +130,7 @@ class Permutation:
             clock=Clock(
                 config.budget
             ),  # begins here: reading trees, and compiling what walks on them, is no estimate
-            start=masking.predict(subject.model, background),
+            start=masking.of_background(store),
             store=store,
             sizes=sizes,
             scores=scores,

@@ -192,7 +192,7 @@ def _predict(
     sizes: IntArray,
     budget: float,
 ) -> Masked:
-    pool = masking.pool(subject.model, subject.X.iloc[attributions.rows], background)
+    pool = masking.with_derived(masking.pool(subject.model, subject.X.iloc[attributions.rows], background))
     rank = np.argsort(order, axis=1)
     per_walk, p = len(sizes) * partners.shape[1], partners.shape[1]
 
