@@ -338,7 +338,15 @@ def _apart(
 ) -> Made:
     """Make one section for another process to take; what goes wrong is raised, and so is a question to the model."""
     journal, seeds = Journal(), Seeds(seed)
-    model = replace(subject.model, respond=_refuse, outputs=None, scored=None, native=None, trees=None)
+    model = replace(
+        subject.model,
+        respond=_refuse,
+        outputs=None,
+        derived_outputs=None,
+        scored=None,
+        native=None,
+        trees=None,
+    )
     with journal.stage(builder.name):
         section = builder.build(replace(subject, model=model), attributions, config=config, seeds=seeds)
     return Made(section=section, events=tuple(journal.events), drawn=frozenset(seeds.drawn))
