@@ -20,7 +20,8 @@ from explain_step.explainers.kernel_machines import Machine
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FittedModel, FloatArray, IntArray, MethodSpec, Subject
 
-VERSION = "1"
+METHOD, VERSION = "product_kernel", "1"
+"""Not ``kernel``, which readers know as the name of an estimate (KernelSHAP)."""
 PROBE_ROWS = 50
 ROUNDING = 1e-12
 """Error allowed relative to the terms of the sum, which may cancel."""
@@ -100,7 +101,7 @@ class Kernel:
             output_names=model.output_names,
             output_space=model.output_space,
             rows=np.arange(len(values), dtype=np.int64),
-            method=MethodSpec(name=self.name, version=VERSION, params=params),
+            method=MethodSpec(name=METHOD, version=VERSION, params=params),
         )
 
 

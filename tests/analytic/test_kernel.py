@@ -106,7 +106,7 @@ def test_margins_of_support_vectors_follow_the_positive_class(positive: str) -> 
     model = fitted(SVC(), TWO)
     subject = wrapped(model, X[:12], X[12:50], positive_class=positive)
     found, caveats = explainers.explain(subject, config=CONFIG, seeds=SEEDS)
-    assert (found.method.name, found.output_space, caveats) == ("kernel", "margin", ())
+    assert (found.method.name, found.output_space, caveats) == ("product_kernel", "margin", ())
     total = (found.values.sum(axis=1) + found.base_values)[:, 0]
     assert_allclose(total, (1 if positive == "yes" else -1) * model.decision_function(X[:12]), atol=1e-9)
 
