@@ -38,6 +38,8 @@ KEPT_ROWS = 1 << 17
 SMALL_WORK = 200_000_000
 """Leaves times rows below which NumPy is used: about two seconds. Kernels take a second or two to load, and half a minute
 to compile where they never were. A matter of sizes alone: the same rows get the same bits, whatever is compiled."""
+LEAF_ROWS = 1_000
+"""A leaf costs NumPy as much as so many rows at it, or more: 0.05 to 0.1 ms, the compiled engine a tenth of that."""
 
 
 def available() -> bool:
@@ -48,7 +50,7 @@ def available() -> bool:
 def worthwhile(ensemble: Ensemble, *, rows: int) -> bool:
     """Return whether the kernels are there and the work is worth loading them; a matter of sizes alone."""
     leaves = sum(int((tree.left < 0).sum()) for tree in ensemble.trees)
-    return leaves * rows > SMALL_WORK and available()
+    return leaves * (rows + LEAF_ROWS) > SMALL_WORK and available()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
