@@ -7,7 +7,6 @@ machine's speed changes no number.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import heartbeat
 from explain_step.errors import ExplainStepError, PredictionFailed
 from explain_step.types import FittedModel, FloatArray, IntArray
 
@@ -74,7 +74,7 @@ class Pool:
 
 
 def _now() -> float:
-    return time.perf_counter()
+    return heartbeat.now()
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Clock:
     """Seconds per row of the last call: what is done beside is spent too, but says nothing about the next rows."""
 
     def spent(self) -> float:
-        """Return the seconds since the start."""
+        """Return the seconds since the start; see `heartbeat`."""
         return _now() - self.started
 
     def allows(self, work: int) -> bool:
