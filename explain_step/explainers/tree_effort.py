@@ -38,8 +38,9 @@ WITHOUT_NUMBA, LONG = 5.0, 10.0
 PER_SECOND = 2.0
 """Processor seconds of exact work that a second of the stage's budget affords, on two processors. The stage has half of the
 step's budget."""
-FEWEST, FEW, FAR = 1_000, 100, 4.0
-"""Rows, explained ones and those of the background, that are never cut; few where these take far more than is afforded."""
+FEWEST, FEW, FAR = 1_000, 100, 2.0
+"""Rows, explained ones and those of the background, that are never cut; few where these take more than the whole budget, of
+which the stage has half."""
 
 
 def affordable(
