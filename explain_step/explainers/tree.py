@@ -113,7 +113,7 @@ class TreeExplainer:
         model = subject.model
         ensemble = ensembles.parse(model)
         whole = (rows, len(subject.background))
-        if _affordable(model, ensemble, subject, rows=rows, budget=budget) != whole:
+        if _affordable(model, ensemble, subject, rows=rows, budget=budget, held=True) != whole:
             msg = f"exact values of {rows:,} rows take longer than the budget with trees this deep"
             raise NotApplicable(msg)
         background = ensemble.encode(inputs(model, subject.background))
@@ -161,7 +161,13 @@ def raw_sources(model: FittedModel, ensemble: Ensemble) -> IntArray:
 
 
 def _affordable(
-    model: FittedModel, ensemble: Ensemble, subject: Subject, *, rows: int, budget: float
+    model: FittedModel,
+    ensemble: Ensemble,
+    subject: Subject,
+    *,
+    rows: int,
+    budget: float,
+    held: bool = False,
 ) -> tuple[int, int]:
     def sample() -> tuple[FloatArray, FloatArray]:
         few = (X.iloc[tree_pilot.chosen(len(X))] for X in (subject.X, subject.background))
@@ -175,6 +181,7 @@ def _affordable(
         background=len(subject.background),
         budget=budget,
         sample=sample,
+        held=held,
     )
 
 

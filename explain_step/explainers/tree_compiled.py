@@ -182,10 +182,15 @@ def parted(ensemble: Ensemble, *, places: IntArray) -> tuple[Ensemble, Ensemble]
     return replace(ensemble, trees=tuple(fit)), replace(ensemble, trees=tuple(others))
 
 
+def block_rows(values: int, *, held: bool) -> int:
+    """Return how many rows of so many values are explained together: what does not depend on rows is done for each block."""
+    return max(1024, min(SMALL_BLOCK if held else ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, values)))
+
+
 def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
     """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
-    most, workers = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE, threads or processors()
-    block = max(1024, min(most, VALUES_AT_ONCE // max(1, prepared.sums.width * prepared.outputs)))
+    block = block_rows(prepared.sums.width * prepared.outputs, held=prepared.held)
+    workers = threads or processors()
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for start in range(0, rows.shape[1], block):
             coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])

@@ -51,6 +51,7 @@ def affordable(
     background: int,
     budget: float,
     sample: Callable[[], tuple[FloatArray, FloatArray]],
+    held: bool = False,
 ) -> tuple[int, int]:
     """Return how many rows to explain and how many background rows to take, so that ``budget`` seconds hold.
 
@@ -68,6 +69,8 @@ def affordable(
     sample : callable
         Returns those of the rows and of the background that `tree_pilot.chosen` tells, encoded; asked for where the answer
         depends on them.
+    held : bool
+        Rows come block by block, against tables that are held; see `tree_compiled.block_rows`.
 
     Examples
     --------
@@ -76,9 +79,10 @@ def affordable(
     (1000000, 10000)
     """
     allowed = budget * PER_SECOND
-    if _at_most(ensemble, sources, rows=rows, background=background) <= allowed:
+    blocks = max(1, -(-rows // _block(ensemble, sources, held=held)))
+    if blocks * _at_most(ensemble, sources, rows=-(-rows // blocks), background=background) <= allowed:
         return rows, background  # whatever the paths and the rows: spares the look at them
-    work = look(ensemble, sources=sources, rows=rows, background=background, sample=sample)
+    work = look(ensemble, sources=sources, rows=rows, background=background, sample=sample, held=held)
     if work is None or work.deep(rows, background) < work.look_ups(rows, background):
         return rows, background
     few = (min(rows, FEWEST), min(background, FEWEST))
@@ -93,12 +97,16 @@ def affordable(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What there is to do: deep leaves, as a pilot found them, and look-ups; ``slower`` than the compiled engine."""
+    """What there is to do: deep leaves, as a pilot found them, and look-ups; ``slower`` than the compiled engine.
+
+    Each ``block`` of rows has the work of its own patterns and of the whole background.
+    """
 
     pilot: Pilot
     shallow: int
     outputs: int
     slower: float
+    block: int
 
     def seconds(self, rows: int, background: int) -> float:
         """Return the processor seconds of the values of so many rows against so many background rows."""
@@ -106,12 +114,14 @@ class Work:
 
     def deep(self, rows: int, background: int) -> float:
         """Return the part of the deep leaves."""
-        ours, theirs = self.pilot.patterns(rows=rows, background=background)
+        blocks = max(1, -(-rows // self.block))
+        some = -(-rows // blocks)
+        ours, theirs = self.pilot.patterns(rows=some, background=background)
         each = _seconds(
             self.pilot.columns, ours, theirs,
-            rows=rows, background=background, outputs=self.outputs, meeting=self.pilot.meeting,
+            rows=some, background=background, outputs=self.outputs, meeting=self.pilot.meeting,
         )  # fmt: skip
-        return float(self.pilot.times @ each) * self.slower
+        return float(self.pilot.times @ each) * self.slower * blocks
 
     def look_ups(self, rows: int, background: int) -> float:
         """Return the part of the other leaves."""
@@ -126,6 +136,7 @@ def look(
     rows: int,
     background: int,
     sample: Callable[[], tuple[FloatArray, FloatArray]],
+    held: bool = False,
 ) -> Work | None:
     """Return the work of so many rows; None where no leaf is deep. Parameters are those of `affordable`."""
     found = [tree_pilot.deep_leaves(tree, sources, shallow=SHALLOW) for tree in ensemble.trees]
@@ -136,7 +147,17 @@ def look(
     long = [columns.max(initial=0) > MOST_BITS for _, columns in found]
     weights = np.where(long, max(1.0, LONG / slower), 1.0)
     pilot = tree_pilot.count(ensemble, *sample(), sources=sources, leaves=found, weights=weights)
-    return Work(pilot=pilot, shallow=_leaves(ensemble) - deep, outputs=_width(ensemble), slower=slower)
+    return Work(
+        pilot=pilot,
+        shallow=_leaves(ensemble) - deep,
+        outputs=_width(ensemble),
+        slower=slower,
+        block=_block(ensemble, sources, held=held),
+    )
+
+
+def _block(ensemble: Ensemble, sources: IntArray, *, held: bool) -> int:
+    return tree_compiled.block_rows(len(np.unique(sources)) * len(ensemble.offset), held=held)
 
 
 def _leaves(ensemble: Ensemble) -> int:
@@ -209,7 +230,10 @@ def _seconds(
     """Return the processor seconds of leaves of k columns with so many distinct patterns of rows and background rows."""
     table = k <= MOST_TABLE
     slots = 2.0 ** np.minimum(k, MOST_TABLE)
-    followed = PER_LEAF + PER_ROW * rows + PER_OTHER * background * np.where(background > KEPT_ROWS, k, 1.0)
+    anew = np.where(
+        background > KEPT_ROWS, np.maximum(0.2 * k, 1.0), 1.0
+    )  # the path is followed for each leaf
+    followed = PER_LEAF + PER_ROW * rows + PER_OTHER * background * anew
     ordered = PER_SORTED * (rows * np.log2(ours + 1) + background * np.log2(theirs + 1))
     from_table = PER_ENTRY * slots * k
     from_pairs = ours * theirs * (PER_PAIR + PER_MEETING * meeting)

@@ -222,6 +222,17 @@ def test_rows_that_the_budget_does_not_reach_for_are_left_out_and_that_is_said(
     assert not {"rows_within_budget", "rows_sampled"} & {c.code for c in whole.caveats}
 
 
+def test_what_is_one_for_all_rows_is_reckoned_for_each_block(forest, rows) -> None:
+    ensemble = ensembles.parse(subject_of(forest, *rows).model)
+    sizes = {"sources": np.arange(COLUMNS), "rows": N, "background": N, "sample": sampled(ensemble, rows[0])}
+    whole, parts = (tree_effort.look(ensemble, held=held, **sizes) for held in (False, True))
+    n, block = tree_compiled.ROWS_AT_ONCE, tree_compiled.SMALL_BLOCK
+    assert (whole.block, parts.block) == (n, block)
+    assert parts.deep(n, 10_000) == pytest.approx(n // block * parts.deep(block, 10_000))
+    assert whole.deep(2 * n, 10_000) == pytest.approx(2 * whole.deep(n, 10_000))
+    assert whole.deep(n, 10_000) < parts.deep(n, 10_000)
+
+
 def test_blocks_of_many_rows_are_not_begun_beyond_the_budget(forest, rows) -> None:
     subject = subject_of(forest, *rows)
     assert prepared.prepare(subject, rows=10**7, budget=0.01) is None
