@@ -182,6 +182,20 @@ def test_a_pilot_counts_the_distinct_patterns_of_real_rows(forest, rows) -> None
     assert (more[-1][0] <= 2**work.pilot.columns).all()
 
 
+def test_a_hundred_rows_of_many_leaves_are_worth_the_kernels() -> None:
+    """NumPy takes as long for a leaf as for a thousand rows: 100 rows of a default forest took eight times as long."""
+    tree = tree_compiled._comb(depth=99)
+    few, many = (
+        ensembles.Ensemble(
+            trees=(tree,) * size, offset=np.zeros(1), encode=np.asarray, columns=tuple(range(99))
+        )
+        for size in (200, 4_000)
+    )
+    assert not tree_compiled.worthwhile(few, rows=200)
+    assert tree_compiled.worthwhile(many, rows=200)
+    assert tree_compiled.SMALL_WORK > 100 * 4_000 * 200
+
+
 def test_look_ups_have_no_budget(forest, rows) -> None:
     """A few deep leaves among many others do not decide: what look-ups take is not cut."""
     X, y = rows
