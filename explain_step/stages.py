@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from explain_step import heartbeat
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 
@@ -77,13 +78,17 @@ class Purse:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Config]:
-        """Give the stage its options and count the seconds that it takes."""
-        began = time.perf_counter()
-        try:
-            yield self.for_stage(name)
-        finally:
-            if self.waiting.pop(name, None) is not None:
-                self.spent += time.perf_counter() - began
+        """Give the stage its options and count the seconds that it takes; see `heartbeat`."""
+        if name not in self.waiting:
+            yield self.config
+            return
+        with heartbeat.HEART.beating():
+            began = heartbeat.now()
+            try:
+                yield self.for_stage(name)
+            finally:
+                del self.waiting[name]
+                self.spent += heartbeat.now() - began
 
     def refund(self, seconds: float) -> None:
         """Take back what was exact work, which has no budget, unless it asked the model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import heartbeat
 from explain_step.errors import ExplainStepError
 from explain_step.explainers import ensembles, lending, tree
 from explain_step.explainers.ensembles import Ensemble
@@ -27,12 +27,12 @@ class Stopwatch:
     """A time budget, looked at between fixed pieces of work; it never changes the pieces themselves."""
 
     def __init__(self, seconds: float) -> None:
-        self._begin = time.perf_counter()
+        self._begin = heartbeat.now()
         self._end = self._begin + seconds
 
     def spent(self, *, done: int = 0, part: float = 1.0) -> bool:
         """Return whether the budget is used up, or would be by one more piece of this part of the ``done`` ones' mean."""
-        now = time.perf_counter()
+        now = heartbeat.now()
         return now + (part * (now - self._begin) / done if done else 0.0) > self._end
 
     def in_time(self, pieces: Iterable[T], *, least: int = 0) -> Iterator[T]:

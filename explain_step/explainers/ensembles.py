@@ -102,9 +102,9 @@ class Ensemble:
     columns: tuple[int, ...]
 
 
-def decide(tree: Tree, encoded: FloatArray) -> BoolArray:
-    """Return which rows go left at which split: array of shape (splits, rows)."""
-    inner = np.flatnonzero(tree.left >= 0)
+def decide(tree: Tree, encoded: FloatArray, *, nodes: IntArray | None = None) -> BoolArray:
+    """Return which rows go left at which split, all or those of ``nodes``: array of shape (splits, rows)."""
+    inner = np.flatnonzero(tree.left >= 0) if nodes is None else nodes
     out = np.empty((len(inner), encoded.shape[1]), dtype=np.bool_)
     missing: dict[int, BoolArray | None] = {}
     for row, node in enumerate(inner):

@@ -7,7 +7,6 @@ machine's speed changes no number.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from explain_step import heartbeat
 from explain_step.errors import ExplainStepError, PredictionFailed
 from explain_step.explainers import derived_rows
 from explain_step.explainers.derived_rows import Derived
@@ -82,7 +82,7 @@ class Pool:
 
 
 def _now() -> float:
-    return time.perf_counter()
+    return heartbeat.now()
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Clock:
     """Seconds per row of the last call: what is done beside is spent too, but says nothing about the next rows."""
 
     def spent(self) -> float:
-        """Return the seconds since the start."""
+        """Return the seconds since the start; see `heartbeat`."""
         return _now() - self.started
 
     def allows(self, work: int) -> bool:

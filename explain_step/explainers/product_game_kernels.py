@@ -13,6 +13,8 @@ from numba.extending import intrinsic
 
 LANES, MOST = 8, 1024
 """Background rows in a vector; and for which the factors of a point are held, in the second cache."""
+NOTHING = 1e-24
+"""Products that nowhere exceed this are left out: a point so far away adds less than what rounding takes."""
 EIGHT = ir.VectorType(ir.DoubleType(), LANES)
 
 
@@ -115,23 +117,33 @@ def add_eight_games(_typing, values, total, before, mine, theirs, share, nodes, 
             builder.store(builder.fmul(builder.load(product), factor), product)
 
         none = ir.Constant(features.type, 0)
+        builder.store(one, product)  # of the larger factors, which no coalition exceeds
         with cgutils.for_range(builder, features) as each:
-            write(zero, total_, each.index)
-        with cgutils.for_range(builder, count) as step:
-            node = everywhere(nodes_, step.index)
-            builder.store(builder.fmul(everywhere(weights_, step.index), read(share_, none)), product)
+            mine_j, theirs_j = everywhere(mine_, each.index), read(theirs_, each.index)
+            larger = builder.select(builder.fcmp_ordered(">", mine_j, theirs_j), mine_j, theirs_j)
+            builder.store(builder.fmul(builder.load(product), larger), product)
+        counts = builder.fcmp_ordered(">", builder.load(product), ir.Constant(EIGHT, [NOTHING] * LANES))
+        some = builder.icmp_unsigned(
+            "!=", builder.bitcast(counts, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0)
+        )
+        with builder.if_then(some):
             with cgutils.for_range(builder, features) as each:
-                write(builder.load(product), before_, each.index)
-                multiply(each.index, node)
-            builder.store(one, product)
+                write(zero, total_, each.index)
+            with cgutils.for_range(builder, count) as step:
+                node = everywhere(nodes_, step.index)
+                builder.store(builder.fmul(everywhere(weights_, step.index), read(share_, none)), product)
+                with cgutils.for_range(builder, features) as each:
+                    write(builder.load(product), before_, each.index)
+                    multiply(each.index, node)
+                builder.store(one, product)
+                with cgutils.for_range(builder, features) as each:
+                    j = builder.sub(builder.sub(features, ir.Constant(features.type, 1)), each.index)
+                    found = builder.fmul(read(before_, j), builder.load(product))
+                    write(builder.fadd(read(total_, j), found), total_, j)
+                    multiply(j, node)
             with cgutils.for_range(builder, features) as each:
-                j = builder.sub(builder.sub(features, ir.Constant(features.type, 1)), each.index)
-                found = builder.fmul(read(before_, j), builder.load(product))
-                write(builder.fadd(read(total_, j), found), total_, j)
-                multiply(j, node)
-        with cgutils.for_range(builder, features) as each:
-            found = builder.fmul(away(each.index), read(total_, each.index))
-            write(builder.fadd(read(values_, each.index), found), values_, each.index)
+                found = builder.fmul(away(each.index), read(total_, each.index))
+                write(builder.fadd(read(values_, each.index), found), values_, each.index)
         return context.get_dummy_value()
 
     return types.void(values, total, before, mine, theirs, share, nodes, weights), generate

@@ -28,6 +28,7 @@ from explain_step.explainers import (
     tree_effort,
     tree_groups,
     tree_path_dependent,
+    tree_pilot,
     tree_tables,
 )
 from explain_step.explainers.base import Prepared
@@ -63,9 +64,9 @@ class TreeExplainer:
         model = subject.model
         try:
             ensemble = ensembles.parse(model)
+            return _affordable(model, ensemble, subject, rows=len(subject.X), budget=budget)[0]
         except NotApplicable:  # `explain` says so
             return len(subject.X)
-        return _affordable(model, ensemble, subject, rows=len(subject.X), budget=budget)[0]
 
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return the exact values of all rows, against the whole background unless the budget does not reach for it.
@@ -112,7 +113,7 @@ class TreeExplainer:
         model = subject.model
         ensemble = ensembles.parse(model)
         whole = (rows, len(subject.background))
-        if _affordable(model, ensemble, subject, rows=rows, budget=budget) != whole:
+        if _affordable(model, ensemble, subject, rows=rows, budget=budget, held=True) != whole:
             msg = f"exact values of {rows:,} rows take longer than the budget with trees this deep"
             raise NotApplicable(msg)
         background = ensemble.encode(inputs(model, subject.background))
@@ -160,11 +161,27 @@ def raw_sources(model: FittedModel, ensemble: Ensemble) -> IntArray:
 
 
 def _affordable(
-    model: FittedModel, ensemble: Ensemble, subject: Subject, *, rows: int, budget: float
+    model: FittedModel,
+    ensemble: Ensemble,
+    subject: Subject,
+    *,
+    rows: int,
+    budget: float,
+    held: bool = False,
 ) -> tuple[int, int]:
-    sources = raw_sources(model, ensemble)
+    def sample() -> tuple[FloatArray, FloatArray]:
+        few = (X.iloc[tree_pilot.chosen(len(X))] for X in (subject.X, subject.background))
+        ours, theirs = (ensemble.encode(inputs(model, X)) for X in few)
+        return ours, theirs
+
     return tree_effort.affordable(
-        ensemble, sources=sources, rows=rows, background=len(subject.background), budget=budget
+        ensemble,
+        sources=raw_sources(model, ensemble),
+        rows=rows,
+        background=len(subject.background),
+        budget=budget,
+        sample=sample,
+        held=held,
     )
 
 

@@ -38,6 +38,8 @@ KEPT_ROWS = 1 << 17
 SMALL_WORK = 200_000_000
 """Leaves times rows below which NumPy is used: about two seconds. Kernels take a second or two to load, and half a minute
 to compile where they never were. A matter of sizes alone: the same rows get the same bits, whatever is compiled."""
+LEAF_ROWS = 1_000
+"""A leaf costs NumPy as much as so many rows at it, or more: 0.05 to 0.1 ms, the compiled engine a tenth of that."""
 
 
 def available() -> bool:
@@ -48,7 +50,7 @@ def available() -> bool:
 def worthwhile(ensemble: Ensemble, *, rows: int) -> bool:
     """Return whether the kernels are there and the work is worth loading them; a matter of sizes alone."""
     leaves = sum(int((tree.left < 0).sum()) for tree in ensemble.trees)
-    return leaves * rows > SMALL_WORK and available()
+    return leaves * (rows + LEAF_ROWS) > SMALL_WORK and available()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,10 +182,15 @@ def parted(ensemble: Ensemble, *, places: IntArray) -> tuple[Ensemble, Ensemble]
     return replace(ensemble, trees=tuple(fit)), replace(ensemble, trees=tuple(others))
 
 
+def block_rows(values: int, *, held: bool) -> int:
+    """Return how many rows of so many values are explained together: what does not depend on rows is done for each block."""
+    return max(1024, min(SMALL_BLOCK if held else ROWS_AT_ONCE, VALUES_AT_ONCE // max(1, values)))
+
+
 def values_of(prepared: Prepared, rows: FloatArray, *, threads: int | None = None) -> Iterator[FloatArray]:
     """Yield the values of blocks of encoded rows (columns, n), in order, as `shapley_values` does."""
-    most, workers = SMALL_BLOCK if prepared.held else ROWS_AT_ONCE, threads or processors()
-    block = max(1024, min(most, VALUES_AT_ONCE // max(1, prepared.sums.width * prepared.outputs)))
+    block = block_rows(prepared.sums.width * prepared.outputs, held=prepared.held)
+    workers = threads or processors()
     with ThreadPoolExecutor(max_workers=workers) as pool:
         for start in range(0, rows.shape[1], block):
             coding = tree_codes.encode(prepared.flat, rows[:, start : start + block])

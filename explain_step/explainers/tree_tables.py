@@ -200,7 +200,7 @@ def _pairs(patterns: Patterns, background: Patterns, shares: FloatArray, *, k: i
     plus_weight, minus_weight = _pair_weights(k)
     ours, theirs = pattern_bits(patterns, k=k), pattern_bits(background, k=k)
     if patterns.dtype == object:
-        meet = (~ours).astype(np.float32) @ (~theirs).astype(np.float32).T == 0.0
+        meet = _disjoint(~ours, ~theirs)
     else:
         meet = (patterns[:, None] | background[None, :]) == patterns.dtype.type((1 << k) - 1)
     reached = np.flatnonzero(meet)
@@ -213,3 +213,11 @@ def _pairs(patterns: Patterns, background: Patterns, shares: FloatArray, *, k: i
     plus = csr_matrix((share * plus_weight[a, b], other, starts), shape=(len(patterns), len(background)))
     values: FloatArray = np.where(ours, plus @ (~theirs).astype(np.float64), -minus[:, None]).T
     return values
+
+
+def _disjoint(some: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which two rows of bits have none in common; a product of matrices would wait for BLAS's threads."""
+    common = np.zeros((len(some), len(others)), dtype=np.bool_)
+    for a, b in zip(*(np.packbits(bits, axis=1).T for bits in (some, others)), strict=True):
+        common |= (a[:, None] & b) != 0
+    return ~common

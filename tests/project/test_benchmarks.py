@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "tree_engine.py": ("--rows", "200", "--trees", "4"),
+    "tree_effort.py": ("--rows", "90", "--trees", "1"),
     "gate_latency.py": ("--rounds", "2", "--calls", "10"),
     "audit_runs.py": ("--runs", "40"),
     "spark_scale.py": ("--rows", "2000", "--trees", "4"),

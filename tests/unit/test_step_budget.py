@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explain_step import stages
+from explain_step import heartbeat, stages
 from explain_step.artifacts import permutation_importance, predicting
 from explain_step.compute import compute, judge
 from explain_step.config import Config
@@ -22,6 +22,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.rows, self.calls = 0.0, 0, 0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(heartbeat, "now", lambda: self.now)
 
     def model(self, *, per_row: float, per_call: float = 0.0) -> Any:
         def predict(frame: pd.DataFrame) -> Any:
