@@ -189,11 +189,13 @@ def test_products_of_any_size_have_their_shapley_values(seed: int, features: int
 
 
 @pytest.mark.skipif(not tree_compiled.available(), reason="needs Numba (extra fast)")
+@pytest.mark.parametrize("apart", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("features", [1, 2, 7, 40])
 def test_both_engines_agree_whatever_the_number_of_threads(
-    features: int, monkeypatch: pytest.MonkeyPatch
+    features: int, apart: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown, others, points, weights, sources = arrays(1, rows=70, derived=features + 3, features=features)
+    shown, others, points = shown * apart, others * apart, points * apart
     given_ = {"weights": weights, "sources": sources, "features": features}
     plain = product_games.values(shown, others, points, **given_)
     monkeypatch.setattr(product_games, "SMALL_WORK", 0)
