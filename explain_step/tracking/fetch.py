@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from explain_step.errors import SnapshotError
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST, Place, open_place
 from explain_step.tracking.target import RUN_ID, resolve_source
+from explain_step.tracking.temporary import goes_at_exit
 
 if TYPE_CHECKING:
     from explain_step.tracking.target import Target
@@ -34,7 +36,7 @@ def fetch(
         Default: MLflow's current one. It is read, never set.
     destination : path, optional
         Where to download to. Without it a local artifact store is read in place, and a remote one goes to a
-        new temporary directory that belongs to the caller.
+        new temporary directory that is removed with the process.
 
     Raises
     ------
@@ -52,7 +54,16 @@ def fetch(
     if directory is not None:
         return directory
     place, found = locate(str(source), tracking_uri=tracking_uri)
-    return place.get(found, destination=None if destination is None else Path(destination))
+    return place.get(found, destination=_own(place) if destination is None else Path(destination))
+
+
+def _own(place: Place) -> Path | None:
+    """Return a folder for a download that nobody has named; a caller may keep the path and nothing else."""
+    if place.local_root() is not None:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="explain_step_read_"))
+    goes_at_exit(folder)
+    return folder
 
 
 def locate(source: str, *, tracking_uri: str | None = None) -> tuple[Place, str]:
