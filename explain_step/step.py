@@ -245,6 +245,8 @@ def log_to(
 def read(source: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
     """Read a snapshot from a directory, ``runs:/…``, ``models:/name/3`` or ``models:/name@alias``.
 
+    What comes from a server lies in a temporary folder (``.path``), which is removed with the process.
+
     Raises
     ------
     SnapshotError
