@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
+import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -21,7 +23,7 @@ from explain_step.aside import Aside
 from explain_step.compute import Explanation, Helper, compute, described, judge
 from explain_step.dataset import described as described_dataset
 from explain_step.dataset import purpose
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, SnapshotError
 from explain_step.pages import page_context
 from explain_step.spark_frames import is_spark
 from explain_step.tracking import LoggedSnapshot, training_run
@@ -243,6 +245,8 @@ def log_to(
 def read(source: str | Path, *, tracking_uri: str | None = None) -> Snapshot:
     """Read a snapshot from a directory, ``runs:/…``, ``models:/name/3`` or ``models:/name@alias``.
 
+    What comes from a server lies in a temporary folder (``.path``), which is removed with the process.
+
     Raises
     ------
     SnapshotError
@@ -342,5 +346,21 @@ def write_snapshot(
         page=page,
         card=card,
     )
-    parent = Path(directory) if directory is not None else Path(tempfile.mkdtemp(prefix="explain_step_"))
-    return snapshot.write(parent, parts=parts)
+    if directory is not None:
+        return snapshot.write(directory, parts=parts)
+    with _own_folder() as folder:
+        return snapshot.write(folder, parts=parts)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Give a new temporary folder, which stays unless nothing came to be in it: a full disk, an interrupt."""
+    folder = Path(tempfile.mkdtemp(prefix="explain_step_"))
+    try:
+        yield folder
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            msg = f"The snapshot could not be written to {folder.parent}: {error.strerror}. Set TMPDIR to a larger disk."
+            raise SnapshotError(msg) from error
+        raise

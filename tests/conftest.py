@@ -41,7 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # processors, so that spinning is half of the time of a fit; it changes no number. Read when the libraries load.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    os.environ.setdefault("EXPLAIN_STEP_SPOOL", tempfile.mkdtemp(prefix="explain_step_test_spool_"))
+    if "EXPLAIN_STEP_SPOOL" not in os.environ:
+        spool = os.environ["EXPLAIN_STEP_SPOOL"] = tempfile.mkdtemp(prefix="explain_step_test_spool_")
+        config.add_cleanup(lambda: shutil.rmtree(spool, ignore_errors=True))
     for line in THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import FOLDER, open_place
 from explain_step.tracking.proven import DIGEST_RULES, load_proven
 from explain_step.tracking.target import Target, resolve
+from explain_step.tracking.temporary import goes_with
 
 MODEL_URI = re.compile(r"(models|runs):/.+")
 
@@ -48,7 +48,7 @@ def load_model(target: Target, *, allow_pickle: bool) -> Any:
         model = load_directory(directory, allow_pickle=allow_pickle)
         if describe(directory).native is None:
             kept = True  # a pyfunc may read its files later; they go with the object
-            weakref.finalize(model, shutil.rmtree, root, ignore_errors=True)
+            goes_with(model, root)
         return model
     except SnapshotError as refusal:
         return _load_if_proven(target, refusal)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from explain_step.errors import ExplainStepError, InvalidInput, NoAnswer
 from explain_step.secret_masking import mask_text
@@ -16,10 +15,11 @@ from explain_step.tracking.deadline import refusal
 from explain_step.tracking.fetch import created_at
 from explain_step.tracking.place import FOLDER, MANIFEST, evidence_place
 from explain_step.tracking.target import resolve, resolve_source
+from explain_step.tracking.temporary import goes_with
 from explain_step.tracking.upload import upload
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import weakref
 
     from explain_step.config import Config
     from explain_step.snapshot import ModelRef, Previous, Snapshot
@@ -142,6 +142,7 @@ def deliver(
     Exception
         With ``on_error="raise"``, what the server or store raised.
     """
+    local = _lent(snapshot)
     entry = _keep(snapshot, spool.as_resolved(asked, target), whole=whole)
     with spool.held(entry):
         try:
@@ -150,32 +151,32 @@ def deliver(
             logged = upload(snapshot, target)
         except Exception as error:  # promise 1; stores raise types of their own
             logged = _undelivered(snapshot, target, error=error, entry=entry)
+            _settle(local, kept=entry is None)
             if on_error == "raise":
                 raise
             return logged
         spool.forget(entry)
-    _let_go(snapshot)
     return logged
 
 
-def _temporary(snapshot: Snapshot) -> Path | None:
-    """Return the step's own temporary folder, where the snapshot is in one."""
+def _lent(snapshot: Snapshot) -> weakref.finalize[..., Any] | None:
+    """Let the step's own temporary folder go with the snapshot, or with the process, also where that is interrupted."""
     parent = snapshot.path.parent
-    return parent if parent.name.startswith("explain_step_") else None
+    return goes_with(snapshot, parent) if parent.name.startswith("explain_step_") else None
 
 
-def _let_go(snapshot: Snapshot) -> None:
-    """Remove the local copy with the last reference to it, or with the process: MLflow has the snapshot now."""
-    folder = _temporary(snapshot)
-    if folder is not None:
-        weakref.finalize(snapshot, shutil.rmtree, folder, ignore_errors=True)
+def _settle(local: weakref.finalize[..., Any] | None, *, kept: bool) -> None:
+    """Keep the local copy where it is the only one; remove it where the spool has another."""
+    if local is not None:
+        local.detach() if kept else local()
 
 
 def _keep(snapshot: Snapshot, asked: Asked, *, whole: bool) -> Entry | None:
     try:
         return spool.keep(snapshot, asked, whole=whole)
     except OSError as error:
-        logger.warning("explain_step: the spool %s cannot be written: %s", spool.spool_folder(), error)
+        why = error.args[0][-1][-1] if isinstance(error, shutil.Error) else error  # it names each file
+        logger.warning("explain_step: the spool %s cannot be written: %s", spool.spool_folder(), why)
         return None
 
 
@@ -187,9 +188,6 @@ def _undelivered(
         kept, remedy = snapshot.path, "copy it, the spool could not be written"
     else:
         kept, remedy = entry.directory, f"finish with: {command(entry)}"
-        folder = _temporary(snapshot)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
     why = mask_text(f"{type(error).__name__}: {error}").rstrip(".")
     reason = f"the explanation was made and is not stored in MLflow; {remedy} (kept in {kept}). {why}"
     logger.warning("explain_step: %s", reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from explain_step.errors import SnapshotError
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST, Place, open_place
-from explain_step.tracking.target import RUN_ID, resolve_source
+from explain_step.tracking.target import RUN_ID, names_run, resolve_source, shown_model
+from explain_step.tracking.temporary import goes_at_exit
 
 if TYPE_CHECKING:
     from explain_step.tracking.target import Target
@@ -34,7 +35,7 @@ def fetch(
         Default: MLflow's current one. It is read, never set.
     destination : path, optional
         Where to download to. Without it a local artifact store is read in place, and a remote one goes to a
-        new temporary directory that belongs to the caller.
+        new temporary directory that is removed with the process.
 
     Raises
     ------
@@ -52,7 +53,16 @@ def fetch(
     if directory is not None:
         return directory
     place, found = locate(str(source), tracking_uri=tracking_uri)
-    return place.get(found, destination=None if destination is None else Path(destination))
+    return place.get(found, destination=_own(place) if destination is None else Path(destination))
+
+
+def _own(place: Place) -> Path | None:
+    """Return a folder for a download that nobody has named; a caller may keep the path and nothing else."""
+    if place.local_root() is not None:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="explain_step_read_"))
+    goes_at_exit(folder)
+    return folder
 
 
 def locate(source: str, *, tracking_uri: str | None = None) -> tuple[Place, str]:
@@ -64,8 +74,7 @@ def locate(source: str, *, tracking_uri: str | None = None) -> tuple[Place, str]
         There is no snapshot.
     """
     target = resolve_source(source, tracking_uri=tracking_uri)
-    from_run = not source.startswith("models:/")
-    for location, hint in _candidates(target, from_run=from_run):
+    for location, hint in _candidates(target, from_run=names_run(source)):
         if location is None:
             continue
         place = open_place(location, tracking_uri=target.client.tracking_uri)
@@ -106,9 +115,9 @@ def _candidates(target: Target, *, from_run: bool) -> Iterator[Candidate]:
     run_tags = {} if target.run_id is None else client.get_run(target.run_id).data.tags
     run_hint = run_tags.get(f"{PREFIX}snapshot_id")
     if from_run:
-        elsewhere = re.match(r"models:/(m-[0-9a-f]{32})/", run_tags.get(f"{PREFIX}evidence", ""))
-        if elsewhere and elsewhere[1] != target.model_id:
-            yield client.get_logged_model(elsewhere[1]).artifact_location, run_hint
+        elsewhere = shown_model(run_tags)
+        if elsewhere is not None and elsewhere != target.model_id:
+            yield client.get_logged_model(elsewhere).artifact_location, run_hint
     if target.model_id is not None:
         yield target.model_location, _model_hint(target)
     if from_run or target.model_id is None:
@@ -153,6 +162,12 @@ def _nothing(source: str, target: Target) -> str:
     elif target.run_id is not None:
         tags = target.client.get_run(target.run_id).data.tags
     status = tags.get(f"{PREFIX}status", "none")
+    if status in ("complete", "degraded"):
+        where = target.evidence_location
+        return (
+            f"{source!r} is said to be explained (status {status}), and there is no snapshot at {where}. The artifact "
+            "store was moved or is not mounted here, or files were deleted; where they are gone, explain it again."
+        )
     reason = tags.get(f"{PREFIX}reason")
     said = f"{status}: {reason}" if reason else status
     name = (

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FOLDER = "explanations"
 """Folder of the evidence under a logged model (or run), and of the browsable copy under a run."""
 MANIFEST = "manifest.json"
+PAGES = ("report.html", "card.md")
+"""What people read on a run: copies of files of the newest snapshot, which nothing seals."""
 PARTIAL = ".artifact.uploading."
 """How MLflow's local store names a file that is being written."""
 PARTIAL_SECONDS = 10.0

@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 import warnings
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.model_files import model_problem
 from explain_step.tracking.place import Place, open_place
 from explain_step.tracking.target import Target, resolve
+from explain_step.tracking.temporary import goes_with
 
 OnUnproven = Literal["raise", "warn"]
 DIGEST_RULES = ("GATE003", "GATE004", "GATE005")
@@ -76,7 +76,7 @@ def load_proven(
             return load_native(root, native)
         model = load_native(root, "pyfunc")
         kept = True  # a pyfunc may read its files later; they go with the object
-        weakref.finalize(model, shutil.rmtree, root, ignore_errors=True)
+        goes_with(model, root)
         return model
     finally:
         if not kept:

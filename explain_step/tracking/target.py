@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Version = tuple[str, str]
 MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+EVIDENCE_TAG = "explain_step.evidence"
 FORMS = "models:/name/3, models:/name@alias, models:/m-<id>, runs:/<run id>/<path> or a path inside the run"
 
 
@@ -117,10 +118,10 @@ def resolve_source(source: str, *, tracking_uri: str | None = None) -> Target:
     from mlflow.exceptions import MlflowException
 
     client = connect(tracking_uri)
-    run_id, _, path = source.removeprefix("runs:/").strip("/").partition("/")
     try:
-        if not source.startswith("models:/") and (not path or path.split("/")[0] == "explanations"):
-            return _from_run(client, run_id)
+        if names_run(source):
+            run_id = source.removeprefix("runs:/").strip("/").partition("/")[0]
+            return _from_run(client, run_id, explained=True)
         return _from_uri(client, source, run_id=None)
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
@@ -130,6 +131,18 @@ def resolve_source(source: str, *, tracking_uri: str | None = None) -> Target:
             f"{FORMS}."
         )
         raise InvalidInput(msg) from error
+
+
+def names_run(source: str) -> bool:
+    """Tell whether a source of evidence names a run and no model: the model that the run shows is meant.
+
+    Examples
+    --------
+    >>> names_run("runs:/0a"), names_run("0a"), names_run("runs:/0a/model"), names_run("models:/mortgage/3")
+    (True, True, False, False)
+    """
+    path = source.removeprefix("runs:/").strip("/").partition("/")[2]
+    return not source.startswith("models:/") and (not path or path.split("/")[0] == "explanations")
 
 
 def _active_run_id(client: MlflowClient) -> str | None:
@@ -142,16 +155,31 @@ def _active_run_id(client: MlflowClient) -> str | None:
     return str(run.info.run_id)
 
 
-def _from_run(client: MlflowClient, run_id: str) -> Target:
+def _from_run(client: MlflowClient, run_id: str, *, explained: bool = False) -> Target:
+    """Take the newest model of a run; with ``explained`` the one whose explanation the run shows.
+
+    That is one of its own, or of another run where it has none: a job that explains what was trained before.
+    """
     run = _run_of(client, run_id)
     ready = [m for m in logged_models(client, run) if str(m.status) == "READY"]
+    shown = shown_model(run.data.tags) if explained else None
     if not ready:
-        return _target(client, run=run, model=None, uri=None)
+        model = None if shown is None else _logged_model_or_none(client, shown)
+        return _target(client, run=run, model=model, uri=None)
+    if explained:
+        model = next((m for m in ready if m.model_id == shown), ready[0])
+        return _target(client, run=run, model=model, uri=None)
     note = None
     if len(ready) > 1:
         names = ", ".join(repr(m.name) for m in ready)
         note = f"The run logged {len(ready)} models ({names}); the newest, {ready[0].name!r}, is explained."
     return _target(client, run=run, model=ready[0], uri=None, note=note)
+
+
+def shown_model(tags: Mapping[str, str]) -> str | None:
+    """Return the logged model whose explanation a run shows, by its tags."""
+    found = re.match(rf"models:/({MODEL_ID.pattern})/", tags.get(EVIDENCE_TAG, ""))
+    return None if found is None else found[1]
 
 
 def logged_models(client: MlflowClient, run: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from explain_step.errors import SnapshotError
 from explain_step.snapshot import verify_directory
 from explain_step.tracking import marks
 from explain_step.tracking.logged import LoggedSnapshot, page_route, page_url
-from explain_step.tracking.place import FOLDER, MANIFEST, Place, evidence_place, run_place
+from explain_step.tracking.place import FOLDER, MANIFEST, PAGES, Place, evidence_place, run_place
 
 if TYPE_CHECKING:
     from explain_step.snapshot import Snapshot
@@ -233,12 +233,21 @@ def _browsable(files: Files, target: Target) -> None:
     there = {n: s for n, s in place.sizes(FOLDER).items() if n.count("/") <= 1}
     if MANIFEST in there and place.read(f"{FOLDER}/{MANIFEST}") == manifest.read_bytes():
         return
-    for name, path in shown.items():
-        _put(place, path, f"{FOLDER}/{name}")
-    for stale in sorted(set(there) - set(shown)):
-        if stale.startswith(("figures/", "tables/")):
-            place.remove(f"{FOLDER}/{stale}")
-    place.put(manifest, FOLDER)
+    for _ in range(ATTEMPTS):
+        for name, path in shown.items():
+            _put(place, path, f"{FOLDER}/{name}")
+        for stale in sorted(set(there) - set(shown)):
+            if stale.startswith(("figures/", "tables/")):
+                place.remove(f"{FOLDER}/{stale}")
+        place.put(manifest, FOLDER)
+        if not _mixed(place, manifest, pages=[shown[n] for n in PAGES if n in shown]):
+            return
+
+
+def _mixed(place: Place, manifest: Path, *, pages: list[Path]) -> bool:
+    """Tell whether another step on this run has put a page between ours; the one whose manifest stands writes again."""
+    ours = [path.read_bytes() == place.read(f"{FOLDER}/{path.name}") for path in (manifest, *pages)]
+    return ours[0] and not all(ours)
 
 
 def _note(snapshot: Snapshot, target: Target, *, reason: str) -> str:

@@ -21,8 +21,8 @@ from explain_step.tracking.binding import model_digest
 from explain_step.tracking.fetch import local_directory, locate
 from explain_step.tracking.loading import model_files
 from explain_step.tracking.marks import PREFIX
-from explain_step.tracking.place import FOLDER, MANIFEST, Place, run_place
-from explain_step.tracking.target import resolve_source
+from explain_step.tracking.place import FOLDER, MANIFEST, PAGES, Place, run_place
+from explain_step.tracking.target import names_run, resolve_source
 from explain_step.types import Finding
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from explain_step.snapshot.timestamps import TimestampFound
     from explain_step.tracking.target import Target
 
-PAGES = ("report.html", "card.md")
-"""What people read on a run: copies of files of the newest snapshot, which nothing seals."""
 Before = Callable[[str], bytes | None]
 """The id of a snapshot to the bytes of its manifest, or None where it is not kept."""
 
@@ -85,7 +83,10 @@ def verify(
         )
         if found.manifest is None or any(f.code in ("VER003", "VER004") for f in found.findings):
             return found.findings
-        more = tuple(_belongs(found.manifest, stored.target))
+        more = (
+            *_belongs(found.manifest, stored.target),
+            *_made_by(found.manifest, stored.target, str(source)),
+        )
         exchanged, shown = shown_pages(found.manifest, found.manifest_sha256, stored.target)
         previous, broken = chain(found.manifest, stored.before, kept=stored.kept())
     signed = None if openssf is None else _openssf(openssf, source, tracking_uri=tracking_uri)
@@ -226,6 +227,17 @@ def _belongs(manifest: Mapping[str, Any], target: Target | None) -> Iterator[Fin
     if found != model["digest"]:
         digests = f"digest {str(found)[:12]}…, the snapshot says {model['digest'][:12]}…"
         yield _fail("VER013", f"the model's files are not those that were explained ({digests})")
+
+
+def _made_by(manifest: Mapping[str, Any], target: Target | None, source: str) -> Iterator[Finding]:
+    """Refuse for a run the explanation of another run's model that was not made in it: its tag may name any."""
+    if target is None or target.model_id is None or not names_run(source):
+        return
+    claimed, actual = manifest["model"].get("run_id"), target.run_id
+    if claimed == actual or target.client.get_logged_model(target.model_id).source_run_id == actual:
+        return
+    message = f"the snapshot was made for run_id {claimed}, this one is {actual}"
+    yield _fail("VER012", message, claimed=claimed, actual=actual)
 
 
 def shown_pages(

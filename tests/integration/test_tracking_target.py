@@ -145,3 +145,37 @@ def test_a_model_named_by_its_uri_is_explained_and_nothing_is_logged(
     assert allowed.status == shot.status
     with pytest.raises(InvalidInput, match="models:/"):
         explain_step.explain("mortgage", X, y)
+
+
+def test_a_run_with_two_models_is_read_by_the_one_that_it_shows(active_store: Store) -> None:
+    """Explained in another order than logged: each name gives the explanation of its own model, and all verify."""
+    X, y = rows()
+    given = {"task": "binary", "max_rows": 40}
+    with mlflow.start_run() as run:
+        made = {name: log(fitted(seed=i), name=name) for i, name in enumerate(("first", "second"))}
+        for i, name in ((1, "second"), (0, "first")):
+            uri = f"models:/{made[name].model_id}"
+            explain_step.log_explanations(fitted(seed=i), X, y, model_uri=uri, **given)
+    shown = f"runs:/{run.info.run_id}"
+    sources = {shown: "first", f"{shown}/first": "first", f"{shown}/second": "second"}
+    for source, name in sources.items():
+        assert explain_step.read(source).model.model_id == made[name].model_id
+        assert [f.code for f in explain_step.verify(source)] == ["VER000"], source
+
+
+def test_a_run_that_explains_the_model_of_another_is_read_by_it(active_store: Store) -> None:
+    """A job that explains what was trained before; a run whose tag merely names that explanation does not verify."""
+    X, y = rows()
+    with mlflow.start_run() as training:
+        info = log(fitted())
+    uri = f"models:/{info.model_id}"
+    with mlflow.start_run() as job:
+        explain_step.log_explanations(fitted(), X, y, model_uri=uri, task="binary", max_rows=40)
+    with mlflow.start_run() as other:
+        tags = mlflow.get_run(job.info.run_id).data.tags
+        mlflow.set_tag("explain_step.evidence", tags["explain_step.evidence"])
+    for run in (job, training):
+        source = f"runs:/{run.info.run_id}"
+        assert explain_step.read(source).model.model_id == info.model_id
+        assert [f.code for f in explain_step.verify(source)] == ["VER000"], source
+    assert [f.code for f in explain_step.verify(f"runs:/{other.info.run_id}")] == ["VER012"]

@@ -58,6 +58,41 @@ def test_evidence_lies_under_the_model_and_a_browsable_copy_on_the_run(
     assert logged.url is None  # there is no server that could show it
 
 
+def test_a_step_at_the_same_time_does_not_leave_half_of_its_pages_on_the_run(
+    active_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one puts its page there between our page and our manifest, and its manifest before ours."""
+    shot, put = hand_made(tmp_path / "local"), Place.put
+    others = iter([b"the page of another step"])
+
+    def between(place: Place, file: Path, folder: str) -> None:
+        if (file.name, folder) == ("manifest.json", "explanations"):
+            page = Path(place.repository.artifact_dir) / "explanations" / "report.html"
+            page.write_bytes(next(others, page.read_bytes()))
+        put(place, file, folder)
+
+    monkeypatch.setattr(Place, "put", between)
+    with mlflow.start_run() as run:
+        log(fitted())
+        assert upload(shot, resolve()).status == "complete"
+    page = mlflow.artifacts.download_artifacts(
+        run_id=run.info.run_id, artifact_path="explanations/report.html"
+    )
+    assert Path(page).read_bytes() == (shot.path / "report.html").read_bytes()
+
+
+def test_a_store_that_was_moved_is_not_called_unexplained(active_store: Store, tmp_path: Path) -> None:
+    shot = hand_made(tmp_path / "local")
+    with mlflow.start_run():
+        info = log(fitted(), registered="mortgage")
+        upload(shot, resolve())
+    model_tree(active_store, info.model_id).rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        SnapshotError, match=r"said to be explained .* there is no snapshot at .* moved or is not mounted"
+    ):
+        fetch("models:/mortgage/1")
+
+
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder that temporary files of this test go to."""
