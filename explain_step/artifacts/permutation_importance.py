@@ -83,20 +83,22 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     rows = np.sort(rng.choice(n, MAX_ROWS, replace=False)) if n > MAX_ROWS else np.arange(n)
     wanted = [int(j) for j in order[:MAX_FEATURES]]
     planned, watch = len(rows), predicting.Stopwatch(config.budget)
-    size = _rows_in_time(subject, len(rows), features=len(wanted), budget=config.budget)
-    if size < min(FEWEST_SHUFFLED, len(rows)):
-        cut = _cut((0, len(wanted)), (0, planned), budget=config.budget)
-        return _none(d, "the budget is not enough to ask the model about shuffled rows", caveats=cut)
-    if size < len(rows):
-        rows = np.sort(seeds.rng("permutation_importance", "fewer").choice(rows, size, replace=False))
-    sample = subject.take(rows.astype(np.int64))
-    metric, baseline = _metric(sample, config=config)
+    metric, baseline = _metric(subject.take(rows.astype(np.int64)), config=config)
     if metric is None:
         return _none(d, "no chosen metric is defined on these labels (too few rows or one class only)")
-    shuffles = np.stack([rng.permutation(len(rows)) for _ in range(REPEATS)])
-    groups = np.arange(len(rows)) % min(GROUPS, len(rows))
-    asked = {j: _shuffles_of(sample, subject.model.feature_names[j], shuffles=shuffles) for j in wanted}
+    sample, shuffles, asked = _shuffled(subject, rows, wanted, rng=rng)
     sample, known = _from_trees(sample, asked, metric=metric)
+    size = planned if known else _rows_in_time(subject, planned, features=len(wanted), budget=config.budget)
+    if size < min(FEWEST_SHUFFLED, planned):
+        cut = _cut((0, len(wanted)), (0, planned), budget=config.budget)
+        return _none(d, "the budget is not enough to ask the model about shuffled rows", caveats=cut)
+    if size < planned:
+        rows = np.sort(seeds.rng("permutation_importance", "fewer").choice(rows, size, replace=False))
+        sample, shuffles, asked = _shuffled(subject, rows, wanted, rng=rng)
+        metric, baseline = _metric(sample, config=config)
+        if metric is None:
+            return _none(d, "no chosen metric is defined on the labels of the rows that the budget reaches")
+    groups = np.arange(len(rows)) % min(GROUPS, len(rows))
     judge = _Judge(sample, metric=metric, groups=rng.permutation(groups), shuffles=shuffles)
     out = np.full((3, d), np.nan)
     reached = 0
@@ -116,6 +118,16 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
         rows=len(rows),
         caveats=_cut((reached, len(wanted)), (len(rows), planned), budget=config.budget),
     )
+
+
+def _shuffled(
+    subject: Subject, rows: IntArray, wanted: list[int], *, rng: np.random.Generator
+) -> tuple[Subject, IntArray, dict[int, Shuffled]]:
+    """Return these rows, orders that shuffle them, and what is asked of each column."""
+    sample = subject.take(rows.astype(np.int64))
+    shuffles = np.stack([rng.permutation(len(rows)) for _ in range(REPEATS)])
+    names = subject.model.feature_names
+    return sample, shuffles, {j: _shuffles_of(sample, names[j], shuffles=shuffles) for j in wanted}
 
 
 def _rows_in_time(subject: Subject, rows: int, *, features: int, budget: float) -> int:
