@@ -35,6 +35,7 @@ BASE = {
         "row_sums",
         "spark_session",
         "stages",
+        "threads",
     ),
 }
 MATHS = {"dates", "intervals", "metrics", "quantity", "privacy", "ties"}
