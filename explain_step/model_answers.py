@@ -39,7 +39,9 @@ class _Voice:
     """Of trees alone: of other models the last bits of an answer may depend on the number of threads."""
 
 
-def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config: Config) -> FittedModel:
+def build(
+    abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config: Config, pace: Pace | None = None
+) -> FittedModel:
     """Return the model's one interface, after a trial on a few rows.
 
     Raises
@@ -60,7 +62,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         positive=positive,
         classes=None if classes is None else class_array(classes),
         config=config,
-        pace=Pace() if abilities.family == "tree" and abilities.preprocessing is None else None,
+        pace=(pace or Pace()) if abilities.family == "tree" and abilities.preprocessing is None else None,
     )
     trial = _respond(voice, frame.iloc[:TRIAL_ROWS])
     blackbox_because = abilities.link if space == "prediction" and abilities.family != "blackbox" else None
@@ -83,6 +85,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         reason=model_options.link_reason(abilities) if blackbox_because else abilities.reason,
         unjudged=abilities.unjudged,
         quantile=abilities.quantile,
+        pace=voice.pace,
     )
 
 

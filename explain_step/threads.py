@@ -24,9 +24,13 @@ from typing import Any
 
 SHORT = 0.03
 """Seconds of one processor: calls that take less are not shared."""
+SHORT_BESIDE = 0.5
+"""The same while a second process works: one processor is its own."""
 
 _setting = Lock()
 """Held by who has set the BLAS to one thread."""
+_beside: set[int] = set()
+"""Second processes that are at work."""
 _given: ContextVar[dict[str, int] | None] = ContextVar("explain_step_threads", default=None)
 """Threads of each library before that, in the thread that has set it."""
 
@@ -72,6 +76,11 @@ def as_given() -> Iterator[None]:
         yield
 
 
+def works_beside(process: int, *, now: bool) -> None:
+    """Note whether a second process is at work ``now``."""
+    (_beside.add if now else _beside.discard)(process)
+
+
 @dataclass(slots=True)
 class Pace:
     """How quickly a model answers: the time of the largest call so far, by which that of others is reckoned.
@@ -86,7 +95,7 @@ class Pace:
     def call(self, rows: int) -> Iterator[None]:
         """Make a call: a `SHORT` one in the caller's thread alone."""
         if self.short(rows):
-            with _libraries("openmp").limit(limits=1):
+            with _libraries("openmp").limit(limits=max(1, (os.cpu_count() or 1) - 1) if _beside else 1):
                 yield
             return
         began = time.perf_counter()
@@ -96,4 +105,5 @@ class Pace:
 
     def short(self, rows: int) -> bool:
         """Return whether a call of so many rows, all threads' time together, is `SHORT`."""
-        return 0 < rows < self.rows and self.seconds / self.rows * rows * (os.cpu_count() or 1) < SHORT
+        most = SHORT_BESIDE if _beside else SHORT
+        return rows > 0 and self.rows > 0 and self.seconds / self.rows * rows * (os.cpu_count() or 1) < most

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from explain_step.threads import Pace
+
     FloatArray: TypeAlias = npt.NDArray[np.float64]
     IntArray: TypeAlias = npt.NDArray[np.int64]
 else:  # `verify` needs `Finding` on machines that have neither
@@ -142,6 +144,8 @@ class FittedModel:
         From rows and what a metric reads ("probability", "label", "output") to a `Response` with that alone.
     trees : callable, optional
         What ``explainers.ensembles`` reads from ``native``, read once.
+    pace : Pace, optional
+        How quickly it answers, where few rows may be asked about in one thread.
     """
 
     respond: Callable[[pd.DataFrame], Response]
@@ -161,6 +165,7 @@ class FittedModel:
     outputs: Callable[[pd.DataFrame], FloatArray] | None = None
     scored: Callable[[pd.DataFrame, Reads], Response] | None = None
     trees: Callable[[], Any] | None = None
+    pace: Pace | None = None
 
     def respond_for(self, X: pd.DataFrame, *, reads: Reads) -> Response:
         """Return what a metric reads of the answers to the rows of ``X``; other fields may be empty."""

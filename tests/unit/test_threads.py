@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -89,6 +90,20 @@ def test_short_calls_are_not_shared() -> None:
     with pace.call(999):
         assert numbers("openmp") == {1}
     assert numbers("openmp") == {GIVEN}
+
+
+def test_a_second_process_keeps_a_processor_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    pace = threads.Pace(rows=1000, seconds=0.1)
+    assert not pace.short(1000)
+    threads.works_beside(1, now=True)
+    try:
+        assert pace.short(1000)
+        assert not pace.short(3000)
+        with pace.call(1000):
+            assert numbers("openmp") == {1}
+    finally:
+        threads.works_beside(1, now=False)
     with pace.call(1000):
         assert numbers("openmp") == {GIVEN}
 
@@ -112,11 +127,13 @@ def test_a_tree_model_is_asked_about_few_rows_in_one_thread(monkeypatch: pytest.
         return predict(self, frame)
 
     monkeypatch.setattr(HistGradientBoostingRegressor, "predict", noted)
-    monkeypatch.setattr(threads, "SHORT", 1e9)
     model = models.wrap(fitted, frame=X, config=Config())
     assert model.outputs is not None
     asked.clear()
-    shared, alone = model.outputs(X), model.outputs(X.head(20))
+    monkeypatch.setattr(threads, "SHORT", 0.0)
+    shared = model.outputs(X)
+    monkeypatch.setattr(threads, "SHORT", 1e9)
+    alone = model.outputs(X.head(20))
     assert asked == [(500, {GIVEN}), (20, {1})]
     assert np.array_equal(shared[:20], alone)
 
