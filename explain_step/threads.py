@@ -27,6 +27,9 @@ SHORT = 0.03
 SHORT_BESIDE = 0.5
 """The same while a second process works: one processor is its own."""
 
+BRINGING = frozenset({"numpy", "scipy.linalg", "sklearn", "xgboost", "lightgbm", "torch"})
+"""Modules that bring libraries with threads."""
+
 _setting = Lock()
 """Held by who has set the BLAS to one thread."""
 _beside: set[int] = set()
@@ -36,12 +39,12 @@ _given: ContextVar[dict[str, int] | None] = ContextVar("explain_step_threads", d
 
 
 def _libraries(api: str) -> Any:
-    return _loaded(len(sys.modules)).select(user_api=api)
+    return _loaded(frozenset(BRINGING & sys.modules.keys())).select(user_api=api)
 
 
 @lru_cache(maxsize=1)
-def _loaded(modules: int) -> Any:
-    """Return the loaded libraries; looking takes milliseconds, and is done again where another module was loaded."""
+def _loaded(modules: frozenset[str]) -> Any:
+    """Return the loaded libraries; looking takes milliseconds, and is done again where another of `BRINGING` is there."""
     import threadpoolctl  # which scikit-learn brings
 
     return threadpoolctl.ThreadpoolController()
