@@ -20,6 +20,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +32,7 @@ from explain_step.compute import Made
 from explain_step.explainers.tree_compiled import processors
 from explain_step.plots.sections import jobs
 from explain_step.plots.style import clean_rc, drawn
+from explain_step.threads import works_beside
 from explain_step.types import Artifact, Figure
 
 ENOUGH_ROWS = 2_000
@@ -44,6 +46,8 @@ COMPLETES = {
 """The builder with which the tables of a kind are complete."""
 RECORD = "record"
 """The key under which the record is sent."""
+RESTS = "rests"
+"""The key under which the process says that nothing is left to do."""
 NOTHING = object()
 """After it nothing is sent."""
 
@@ -105,7 +109,12 @@ class Aside:
             _serve(theirs, unused=ours, sections=sections, record=self._make_record, labels=self._labels)
         theirs.close()
         self._link, self._names = ours, tuple(sections)
-        self._threads = (_thread(_receive, ours, self._take), _thread(_send, ours, self._outgoing))
+        works_beside(self._process, now=True)
+        rests = partial(works_beside, self._process, now=False)
+        self._threads = (
+            _thread(_receive, ours, self._take, then=lambda _: rests()),
+            _thread(_send, ours, self._outgoing),
+        )
 
     def section(self, name: str) -> Made | None:
         """Return what the process has made of a section; None where it has not, or not yet."""
@@ -123,6 +132,7 @@ class Aside:
         if kind not in self._tables:
             return
         if builder not in self._names:
+            works_beside(self._process or 0, now=self._link is not None)
             self._outgoing.put((kind, self._tables[kind]))
             self._there.append(kind)
         elif builder in self._sections and _same(_of_kind(self._sections[builder], kind), self._tables[kind]):
@@ -140,7 +150,9 @@ class Aside:
 
     def _take(self, message: tuple[Any, Any]) -> None:
         key, found = message
-        if key == RECORD:
+        if key == RESTS:
+            works_beside(self._process or 0, now=False)
+        elif key == RECORD:
             self._record = found
         elif isinstance(found, Made):
             self._sections[key] = found
@@ -155,6 +167,7 @@ class Aside:
             if os.waitpid(self._process, os.WNOHANG) == (0, 0):
                 os.kill(self._process, signal.SIGKILL)
                 os.waitpid(self._process, 0)
+        works_beside(self._process, now=False)
         self._outgoing.put(NOTHING)
         for thread in self._threads:  # the other end is gone
             thread.join(timeout=1)
@@ -188,7 +201,7 @@ def _serve(
         unused.close()
         _detach()
         waiting: SimpleQueue[tuple[str, list[Artifact]]] = SimpleQueue()
-        ready: SimpleQueue[tuple[Any, Made | Figure | Mapping[str, Any]]] = SimpleQueue()
+        ready: SimpleQueue[tuple[Any, Made | Figure | Mapping[str, Any] | None]] = SimpleQueue()
         _thread(_receive, link, waiting.put, then=os._exit)  # nobody is there to take anything
         _thread(_send, link, ready, then=os._exit)
         for name, make in sections.items():
@@ -200,6 +213,8 @@ def _serve(
         _thread(_note, record, ready)  # it waits for other programs
         with clean_rc():
             while True:
+                if waiting.empty():
+                    ready.put((RESTS, None))
                 kind, artifacts = waiting.get()
                 with contextlib.suppress(Exception):
                     for place, job in enumerate(jobs(kind, {a.name: a for a in artifacts}, labels=labels)):

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pandas as pd
 
 from explain_step import data as data_room
-from explain_step import explainers, models, privacy, scores, streaming
+from explain_step import explainers, models, privacy, scores, streaming, threads
 from explain_step.artifacts import BUILDERS, Builder, segment_rules
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
@@ -347,7 +347,7 @@ def _apart(
         native=None,
         trees=None,
     )
-    with journal.stage(builder.name):
+    with journal.stage(builder.name), threads.alone():
         section = builder.build(replace(subject, model=model), attributions, config=config, seeds=seeds)
     return Made(section=section, events=tuple(journal.events), drawn=frozenset(seeds.drawn))
 
@@ -374,7 +374,7 @@ def _attempt(
 ) -> T | None:
     """Run one section; a failure costs that section and is named, never the others and never silently."""
     try:
-        with journal.stage(name):
+        with journal.stage(name), threads.alone():
             return make()
     except NotApplicable as error:
         missing[name] = str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from explain_step.errors import InvalidInput, PredictionFailed
 from explain_step.model_callables import are_distributions, as_array
 from explain_step.model_families import Abilities, Ask, through
 from explain_step.model_inputs import Columns, suspects
+from explain_step.threads import Pace, as_given
 from explain_step.types import FittedModel, FloatArray, OutputSpace, Reads, Response
 
 TRIAL_ROWS = 8
@@ -35,9 +37,13 @@ class _Voice:
     positive: int | None
     classes: npt.NDArray[Any] | None
     config: Config
+    pace: Pace | None
+    """Of trees alone: of other models the last bits of an answer may depend on the number of threads."""
 
 
-def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config: Config) -> FittedModel:
+def build(
+    abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config: Config, pace: Pace | None = None
+) -> FittedModel:
     """Return the model's one interface, after a trial on a few rows.
 
     Raises
@@ -58,6 +64,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         positive=positive,
         classes=None if classes is None else class_array(classes),
         config=config,
+        pace=(pace or Pace()) if abilities.family == "tree" and abilities.preprocessing is None else None,
     )
     trial = _respond(voice, frame.iloc[:TRIAL_ROWS])
     blackbox_because = abilities.link if space == "prediction" and abilities.family != "blackbox" else None
@@ -81,6 +88,7 @@ def build(abilities: Abilities, columns: Columns, *, frame: pd.DataFrame, config
         reason=model_options.link_reason(abilities) if blackbox_because else abilities.reason,
         unjudged=abilities.unjudged,
         quantile=abilities.quantile,
+        pace=voice.pace,
     )
 
 
@@ -274,7 +282,9 @@ def _ask(voice: _Voice, ask: Ask, frame: pd.DataFrame, *, question: str) -> Any:
     """Ask the model on its own copy of the rows; what it raises is wrapped with what is known about them."""
     name = voice.abilities.model_class
     try:
-        return ask(voice.columns.prepare(frame))
+        rows = voice.columns.prepare(frame)
+        with as_given(), nullcontext() if voice.pace is None else voice.pace.call(len(frame)):
+            return ask(rows)
     except (InvalidInput, MemoryError):  # the rows are not at fault
         raise
     except Exception as error:

@@ -38,13 +38,14 @@ from explain_step.model_inputs import (
     select,
     text_labels,
 )
+from explain_step.threads import Pace
 from explain_step.types import FittedModel
 
 QUESTIONS = frozenset({"predict", "predict_proba", "decision_function"})
 TEXT_STEPS = frozenset({"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"})
 
 
-def wrap(model: Any, *, frame: pd.DataFrame, config: Config) -> FittedModel:
+def wrap(model: Any, *, frame: pd.DataFrame, config: Config, pace: Pace | None = None) -> FittedModel:
     """Return a fitted model behind the package's one interface.
 
     Parameters
@@ -57,6 +58,8 @@ def wrap(model: Any, *, frame: pd.DataFrame, config: Config) -> FittedModel:
         Rows to be explained, with at least the model's raw columns and without the target.
     config : Config
         ``task``, ``output``, ``positive_class`` and ``class_names`` are used.
+    pace : Pace, optional
+        That of another copy of the model, where one has answered.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def wrap(model: Any, *, frame: pd.DataFrame, config: Config) -> FittedModel:
             raise
         msg = f"Argument model must be fitted, but {type(model).__name__} is not ({error}); fit it first."
         raise InvalidInput(msg) from error
-    return build(abilities, columns, frame=frame, config=config)
+    return build(abilities, columns, frame=frame, config=config, pace=pace)
 
 
 # --- which kind of model

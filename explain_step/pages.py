@@ -13,7 +13,7 @@ from explain_step.snapshot import provenance
 from explain_step.snapshot.completing import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from explain_step.compute import Explanation
     from explain_step.snapshot import ModelRef, Snapshot
@@ -26,12 +26,11 @@ def page_context(
     explanation: Explanation,
     *,
     ref: ModelRef,
-    figures: Callable[[], tuple[Figure, ...]],
     status: Status,
     reason: str,
     snapshot_id: str,
 ) -> PageContext:
-    """Return the facts that page and card show about an explanation with the given snapshot id."""
+    """Return the facts that page and card show about an explanation with the given snapshot id, without its figures."""
     return PageContext(
         title=_title(ref),
         identity=_identity(ref),
@@ -40,7 +39,6 @@ def page_context(
         quantity=described(explanation),
         artifacts={artifact.name: artifact for artifact in explanation.artifacts},
         scores=explanation.scores,
-        figures=figures(),
         caveats=explanation.caveats,
         missing=explanation.missing,
         reproducibility=_reproducibility(explanation, ref=ref, snapshot_id=snapshot_id),
@@ -49,7 +47,7 @@ def page_context(
 
 
 def stored_context(shot: Snapshot, *, ref: ModelRef, snapshot_id: str) -> PageContext:
-    """Return the same facts about a stored snapshot, for a model that was found later."""
+    """Return the same facts about a stored snapshot, for a model that was found later, without its figures."""
     facts = shot.manifest
     return PageContext(
         title=_title(ref),
@@ -59,7 +57,6 @@ def stored_context(shot: Snapshot, *, ref: ModelRef, snapshot_id: str) -> PageCo
         quantity=facts["quantity"],
         artifacts=shot.artifacts,
         scores=shot.scores,
-        figures=_stored_figures(shot),
         caveats=shot.caveats,
         missing=missing(facts),
         reproducibility={
@@ -99,7 +96,8 @@ def _identity(ref: ModelRef) -> dict[str, str | None]:
     }
 
 
-def _stored_figures(shot: Snapshot) -> tuple[Figure, ...]:
+def stored_figures(shot: Snapshot) -> tuple[Figure, ...]:
+    """Return the figures of a stored snapshot."""
     from explain_step.types import Figure
 
     known = Figure.__dataclass_fields__

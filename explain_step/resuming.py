@@ -164,14 +164,14 @@ def _store(entry: Entry, *, uri: str) -> tuple[str, str]:
 def _complete(entry: Entry, target: Target, *, folder: Path) -> Snapshot:
     """Return the spooled snapshot, with the model's digest where it could not be had before."""
     from explain_step import report, snapshot, tracking
-    from explain_step.pages import stored_context
+    from explain_step.pages import stored_context, stored_figures
 
     shot = snapshot.read_directory(entry.directory)
     if entry.whole:
         _check_owner(shot, target)
         return shot
     ref = tracking.ref_of(target, model_class=shot.model.model_class)
-    page, card = report.writers(partial(stored_context, shot, ref=ref))
+    page, card = report.writers(partial(stored_context, shot, ref=ref), figures=partial(stored_figures, shot))
     previous = tracking.previous_snapshot(target)
     return snapshot.with_model(
         shot,

@@ -322,8 +322,8 @@ def write_snapshot(
     labels = explanation.config.feature_labels
     tables = {a.name: a for a in explanation.artifacts}
     figures = cache(lambda: plots.render(tables, labels=labels, drawing=aside) if draw else ())
-    context = partial(page_context, explanation, ref=ref, figures=figures, status=status, reason=reason)
-    page, card = report.writers(context) if draw else (None, None)
+    context = partial(page_context, explanation, ref=ref, status=status, reason=reason)
+    page, card = report.writers(context, figures=figures) if draw else (None, None)
     parts = snapshot.SnapshotParts(
         model=ref,
         artifacts=explanation.artifacts,

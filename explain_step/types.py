@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from explain_step.threads import Pace
+
     FloatArray: TypeAlias = npt.NDArray[np.float64]
     IntArray: TypeAlias = npt.NDArray[np.int64]
 else:  # `verify` needs `Finding` on machines that have neither
@@ -144,6 +146,8 @@ class FittedModel:
         ``outputs`` for rows that have been through ``preprocessing.transform``.
     trees : callable, optional
         What ``explainers.ensembles`` reads from ``native``, read once.
+    pace : Pace, optional
+        How quickly it answers, where few rows may be asked about in one thread.
     """
 
     respond: Callable[[pd.DataFrame], Response]
@@ -164,6 +168,7 @@ class FittedModel:
     scored: Callable[[pd.DataFrame, Reads], Response] | None = None
     derived_outputs: Callable[[Any], FloatArray] | None = None
     trees: Callable[[], Any] | None = None
+    pace: Pace | None = None
 
     def respond_for(self, X: pd.DataFrame, *, reads: Reads) -> Response:
         """Return what a metric reads of the answers to the rows of ``X``; other fields may be empty."""

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from explain_step.report import render
 from explain_step.report.context import PageContext
-from explain_step.report.view import view
+from explain_step.report.view import shown, view, without_figures
+from explain_step.types import Figure
 
 __all__ = ["PageContext", "card", "page", "writers"]
 
@@ -50,7 +51,12 @@ class Contexts(Protocol):
         ...
 
 
-def writers(context: Contexts) -> tuple[Callable[[str], str], Callable[[str], str]]:
-    """Return `page` and `card` as functions of the snapshot id; both print one view, which is made once."""
-    seen = cache(lambda identity: view(context(snapshot_id=identity)))
+def writers(
+    context: Contexts, *, figures: Callable[[], tuple[Figure, ...]]
+) -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """Return `page` and `card` as functions of the snapshot id; both print one view, which is made once.
+
+    The figures are asked for last: who draws them gets the time that the rest takes.
+    """
+    seen = cache(lambda identity: shown(without_figures(context(snapshot_id=identity)), figures()))
     return (lambda identity: render.html(seen(identity))), (lambda identity: render.markdown(seen(identity)))

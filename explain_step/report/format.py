@@ -43,7 +43,8 @@ def clean(text: object) -> str:
     >>> clean("a\nb")
     'a↵b'
     """
-    return "".join(_clean_character(c) for c in str(text))
+    line = str(text)
+    return line if line.isprintable() else "".join(_clean_character(c) for c in line)
 
 
 def _clean_character(c: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from explain_step.report import dependence, examples, identity, importance, quality, segments, sentences
 from explain_step.report.context import PageContext
@@ -91,8 +91,22 @@ def _reasons(context: PageContext) -> list[str]:
 
 def view(context: PageContext) -> View:
     """Return what the page shows about ``context``."""
+    return shown(without_figures(context), context.figures)
+
+
+def shown(bare: View, figures: tuple[Figure, ...]) -> View:
+    """Return what the page shows with figures."""
+    chosen = choose_figures(figures)
+    return replace(
+        bare,
+        pictures={kind: tuple(_picture(f) for f in some) for kind, some in chosen.items()},
+        left_out={k: sum(f.kind == k for f in figures) - len(chosen[k]) for k in QUOTA},
+    )
+
+
+def without_figures(context: PageContext) -> View:
+    """Return what the page shows beside its figures, which are there last."""
     labels = Labels(names=context.labels)
-    chosen = choose_figures(context.figures)
     name = clean(context.identity.get("name") or context.title).strip()
     return View(
         title=name or "Model",
@@ -104,8 +118,8 @@ def view(context: PageContext) -> View:
         aloud=sentences.aloud(context.quantity),
         numbers=key_numbers(context, labels=labels),
         sections=_sections(context, labels=labels),
-        pictures={kind: tuple(_picture(f) for f in figures) for kind, figures in chosen.items()},
-        left_out={k: sum(f.kind == k for f in context.figures) - len(chosen[k]) for k in QUOTA},
+        pictures={},
+        left_out={},
         caveats=_grouped(context.caveats),
         limits=limits(
             quantity=context.quantity,

@@ -61,7 +61,7 @@ class SnapshotParts:
     Attributes
     ----------
     figures : callable
-        Asked for when all else is ready: who draws them gets the time. The same each time.
+        Asked for when all else is ready, by ``page`` too: who draws them gets the time. The same each time.
     page, card : callable, optional
         Snapshot id to HTML, and to Markdown: the page shows the id, which is known when the tables are.
     missing : mapping of str to str
@@ -246,8 +246,6 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         for i, event in enumerate(parts.events)
     ]
     yield _File(path="provenance/log.jsonl", role="log", data=b"".join(lines))
-    for figure in parts.figures():
-        yield _File(path=figure_path(figure), role="figure", data=figure.png)
     if parts.page is not None:
         yield _File(
             path="report.html", role="page", data=parts.page(content.id).encode("utf-8", "backslashreplace")
@@ -256,6 +254,8 @@ def _files(parts: SnapshotParts, content: _Content) -> Iterator[_File]:
         yield _File(
             path="card.md", role="card", data=parts.card(content.id).encode("utf-8", "backslashreplace")
         )
+    for figure in parts.figures():
+        yield _File(path=figure_path(figure), role="figure", data=figure.png)
 
 
 def _data_origin(parts: SnapshotParts, found: FrameDigests) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from explain_step.types import FloatArray, Response
 if TYPE_CHECKING:
     from explain_step.config import Config
     from explain_step.snapshot import ModelRef
+    from explain_step.threads import Pace
     from explain_step.tracking.target import Target
     from explain_step.types import Subject
 
@@ -64,8 +65,16 @@ def binding(target: Target, X: pd.DataFrame, response: Response, *, config: Conf
         return bind(directory, X, response, config=config, name=str(target.model_uri))
 
 
-def bind(directory: Path, X: pd.DataFrame, response: Response, *, config: Config | None, name: str) -> Bond:
-    """Do what `binding` says with the model files in a local directory."""
+def bind(
+    directory: Path,
+    X: pd.DataFrame,
+    response: Response,
+    *,
+    config: Config | None,
+    name: str,
+    pace: Pace | None = None,
+) -> Bond:
+    """Do what `binding` says with the model files in a local directory; ``pace`` is the explained model's."""
     described = describe(directory)
     reason = unsafe(described) or model_problem(directory)
     if reason is not None:
@@ -73,7 +82,9 @@ def bind(directory: Path, X: pd.DataFrame, response: Response, *, config: Config
     rows = np.unique(np.linspace(0, len(X) - 1, num=min(len(X), ROWS), dtype=np.int64))
     try:
         with quiet_autologging():
-            logged = _answer(load_native(directory, str(described.native)), X.iloc[rows], config=config)
+            logged = _answer(
+                load_native(directory, str(described.native)), X.iloc[rows], config=config, pace=pace
+            )
     except Exception as error:  # noqa: BLE001 - a library of another version may raise anything; told to the reader
         return (
             "declared",
@@ -82,12 +93,12 @@ def bind(directory: Path, X: pd.DataFrame, response: Response, *, config: Config
     return _compare(logged, response.take(rows), rows=len(rows), name=name)
 
 
-def _answer(model: Any, X: pd.DataFrame, *, config: Config | None) -> Response:
+def _answer(model: Any, X: pd.DataFrame, *, config: Config | None, pace: Pace | None) -> Response:
     from explain_step.config import Config as Options
     from explain_step.models import wrap
 
     frame = X.reset_index(drop=True)
-    return wrap(model, frame=frame, config=config or Options()).respond(frame)
+    return wrap(model, frame=frame, config=config or Options(), pace=pace).respond(frame)
 
 
 def _compare(logged: Response, explained: Response, *, rows: int, name: str) -> Bond:
@@ -149,7 +160,9 @@ def model_ref(target: Target, *, subject: Subject, config: Config | None = None)
         with private_files(target) as directory:
             digest = digests.directory_digest(directory)
             where = str(target.model_uri)
-            bond = bind(directory, subject.X, subject.response, config=config, name=where)
+            bond = bind(
+                directory, subject.X, subject.response, config=config, name=where, pace=subject.model.pace
+            )
     return ModelRef(
         name=name,
         version=version,

@@ -36,6 +36,7 @@ BASE = {
         "spark_session",
         "stages",
         "heartbeat",
+        "threads",
     ),
 }
 MATHS = {"dates", "intervals", "metrics", "quantity", "privacy", "ties"}

@@ -22,7 +22,7 @@ from sklearn.linear_model import LinearRegression
 
 import explain_step
 from explain_step import aside as room
-from explain_step import plots
+from explain_step import plots, threads
 from explain_step.artifacts import BUILDERS, Builder
 from explain_step.aside import Aside
 from explain_step.compute import ASIDE, Explanation, Made, compute
@@ -131,6 +131,22 @@ def test_the_process_draws_what_it_made_and_was_sent(helper: Aside, expected: tu
     explained(helper, builders=after(helper))
     until(lambda: len(helper.figures()) == len(expected))
     assert {f.slug: f for f in helper.figures().values()} == {f.slug: f for f in expected}
+
+
+def test_the_process_says_when_it_rests(helper: Aside, expected: tuple[Figure, ...]) -> None:
+    """Predictions leave it a processor until then."""
+    explained(helper, builders=after(helper))
+    until(lambda: len(helper.figures()) == len(expected) and not threads._beside)
+    helper.made("importance", [Artifact(name="importance", kind="importance", table=pd.DataFrame())])
+    assert threads._beside == {helper._process}
+
+
+def test_a_process_that_dies_needs_no_processor(helper: Aside) -> None:
+    helper.started(rows=ROWS, sections={"performance": lambda: time.sleep(600)})  # type: ignore[dict-item]
+    assert threads._beside == {helper._process}
+    assert helper._process is not None
+    os.kill(helper._process, signal.SIGKILL)
+    until(lambda: not threads._beside)
 
 
 def test_few_rows_start_no_process(alone: Explanation, expected: tuple[Figure, ...]) -> None:
