@@ -41,7 +41,7 @@ from explain_step.types import Subject
 
 DROPPED = ("fnlwgt", "education")
 """A sampling weight, and a column that says what education-num says."""
-OURS = (12, 25, 50, 100, 200, 400, 800, 1600)
+OURS = (12, 25, 50, 100, 200, 400, 800, 1600, 3200)
 PERMUTATIONS = (1, 4, 20)
 """Of shap's PermutationExplainer; 20 are what its default of 500 evaluations allows for 12 columns."""
 COALITIONS = (128, 512, 2 * 12 + 2048)
