@@ -24,7 +24,9 @@ def warm(*, as_json: bool, tracking_uri: str | None, verbose: bool) -> int:
         if as_json:
             print_json({"compiled": False, "reason": "numba is not installed"})
         else:
-            click.echo("Numba is not installed: pip install 'explain-step[fast]'. Tree models use NumPy.")
+            click.echo(
+                "Numba is not installed: pip install 'explain-step[fast]'. Trees and kernel machines use NumPy."
+            )
         return NO
     start = time.perf_counter()
     tree_compiled.warm()

@@ -140,10 +140,8 @@ def fitted(model: Any, attribute: str) -> Any:
     """Return a fitted attribute, or None where there is none."""
     try:
         return getattr(model, attribute, None)
-    except (
-        NotImplementedError,
-        ValueError,
-    ):  # how properties of wrapped estimators say "not fitted", or "not this kind"
+    # a caller's own estimator may raise these in a property: one that is abstract, or a model that is not fitted
+    except (NotImplementedError, ValueError):
         return None
 
 

@@ -83,10 +83,11 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
     rows = np.sort(rng.choice(n, MAX_ROWS, replace=False)) if n > MAX_ROWS else np.arange(n)
     wanted = [int(j) for j in order[:MAX_FEATURES]]
     planned, watch = len(rows), predicting.Stopwatch(config.budget)
-    metric, baseline = _metric(subject.take(rows.astype(np.int64)), config=config)
+    sample = subject.take(rows.astype(np.int64))
+    metric, baseline = _metric(sample, config=config)
     if metric is None:
         return _none(d, "no chosen metric is defined on these labels (too few rows or one class only)")
-    sample, shuffles, asked = _shuffled(subject, rows, wanted, rng=rng)
+    shuffles, asked = _shuffled(sample, wanted, rng=rng)
     sample, known = _from_trees(sample, asked, metric=metric)
     size = planned if known else _rows_in_time(subject, planned, features=len(wanted), budget=config.budget)
     if size < min(FEWEST_SHUFFLED, planned):
@@ -94,7 +95,8 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
         return _none(d, "the budget is not enough to ask the model about shuffled rows", caveats=cut)
     if size < planned:
         rows = np.sort(seeds.rng("permutation_importance", "fewer").choice(rows, size, replace=False))
-        sample, shuffles, asked = _shuffled(subject, rows, wanted, rng=rng)
+        sample = subject.take(rows.astype(np.int64))
+        shuffles, asked = _shuffled(sample, wanted, rng=rng)
         metric, baseline = _metric(sample, config=config)
         if metric is None:
             return _none(d, "no chosen metric is defined on the labels of the rows that the budget reaches")
@@ -121,13 +123,12 @@ def permutation_importance(subject: Subject, *, config: Config, seeds: Seeds, or
 
 
 def _shuffled(
-    subject: Subject, rows: IntArray, wanted: list[int], *, rng: np.random.Generator
-) -> tuple[Subject, IntArray, dict[int, Shuffled]]:
-    """Return these rows, orders that shuffle them, and what is asked of each column."""
-    sample = subject.take(rows.astype(np.int64))
-    shuffles = np.stack([rng.permutation(len(rows)) for _ in range(REPEATS)])
-    names = subject.model.feature_names
-    return sample, shuffles, {j: _shuffles_of(sample, names[j], shuffles=shuffles) for j in wanted}
+    sample: Subject, wanted: list[int], *, rng: np.random.Generator
+) -> tuple[IntArray, dict[int, Shuffled]]:
+    """Return orders that shuffle the rows, and what is asked of each column."""
+    shuffles = np.stack([rng.permutation(len(sample.X)) for _ in range(REPEATS)])
+    names = sample.model.feature_names
+    return shuffles, {j: _shuffles_of(sample, names[j], shuffles=shuffles) for j in wanted}
 
 
 def _rows_in_time(subject: Subject, rows: int, *, features: int, budget: float) -> int:

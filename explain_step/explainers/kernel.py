@@ -133,7 +133,6 @@ def _affordable(subject: Subject, machine: Machine, *, budget: float) -> tuple[i
     rows, background = len(subject.X), len(subject.background)
     allowed = budget * (PER_SECOND if tree_compiled.available() else WITH_NUMPY)
     sources = _sources(subject.model)
-
     points, features = len(machine.points), len(np.unique(sources))
     of_few = product_games.work(
         rows=1, background=FEWEST, points=points, derived=len(sources), features=features

@@ -9,6 +9,7 @@ take d x d / 2 products instead of 2^d coalitions.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,17 @@ SMALL_WORK = 10_000_000
 whatever is compiled."""
 SHARE_ROWS, SHARES = 32, 4
 """Fewest rows for which a thread makes the background's factors anew, and runs of rows per thread."""
+
+
+class _Games(NamedTuple):
+    """What `values` is given."""
+
+    shown: FloatArray
+    others: FloatArray
+    points: FloatArray
+    weights: FloatArray
+    sources: IntArray
+    features: int
 
 
 def work(*, rows: int, background: int, points: int, derived: int, features: int) -> float:
@@ -73,24 +85,17 @@ def values(
     )
     small = size <= SMALL_WORK or not tree_compiled.available()
     engine = _with_numpy if small else _with_numba
-    return engine(shown, others, points, weights=weights, sources=sources, features=features)
+    return engine(_Games(shown, others, points, weights, sources, features))
 
 
 def warm() -> None:
     """Compile the kernel, or load it from Numba's cache on disk."""
     two = np.zeros((2, 2))
-    _with_numba(two, two, two, weights=np.ones((1, 2)), sources=np.arange(2), features=2)
+    _with_numba(_Games(two, two, two, np.ones((1, 2)), np.arange(2), 2))
 
 
-def _with_numba(
-    shown: FloatArray,
-    others: FloatArray,
-    points: FloatArray,
-    *,
-    weights: FloatArray,
-    sources: IntArray,
-    features: int,
-) -> FloatArray:
+def _with_numba(games: _Games) -> FloatArray:
+    shown, others, points, weights, sources, features = games
     from explain_step.explainers.product_game_kernels import add_values
 
     nodes, node_weights = _quadrature(features)
@@ -115,16 +120,8 @@ def _quadrature(features: int) -> tuple[FloatArray, FloatArray]:
     return (nodes + 1) / 2, weights / 2
 
 
-def _with_numpy(
-    shown: FloatArray,
-    others: FloatArray,
-    points: FloatArray,
-    *,
-    weights: FloatArray,
-    sources: IntArray,
-    features: int,
-) -> FloatArray:
-    """Return `values`, without the compiled kernel."""
+def _with_numpy(games: _Games) -> FloatArray:
+    shown, others, points, weights, sources, features = games
     quadrature = list(zip(*_quadrature(features), strict=True))
     found = np.zeros((len(shown), features, len(weights)))
     step = max(1, AT_ONCE // max(1, features * len(others)))

@@ -96,7 +96,7 @@ def test_an_interrupt_leaves_nothing_but_the_spool(
     assert len(list((tmp_path / "spool").glob("*"))) == spooled
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no copies of a process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks, and this system has no fork")
 def test_a_copy_of_the_process_removes_nothing_of_it(tmp_path: Path) -> None:
     """A server that loads a model and forks its workers: one of them ends, the others still read its files."""
     folder = tmp_path / "files"
