@@ -6,8 +6,9 @@ shap, which asks with plain arrays, has nothing to convert. The truth is exact: 
 mean square of the differences to it, over the root mean square of the exact values. What is compared is processor time of
 all threads, and the number of predicted rows, which is the same on every machine: of each rival's setting, and of ours at
 the same error (interpolated between numbers of pairs in logarithms of both). The floor is the time of predicting as many
-rows in one call. The margin of support vectors has exact values without any of this (`explainers.kernel`): what sampling
-takes for it is what another kernel would take.
+rows in one call. So few rows have exact values by all coalitions of each
+pair of rows (`explainers.pair_games`), which is what the step takes up to two million predicted rows; and the margin of
+support vectors has them without any prediction (`explainers.kernel`). What sampling takes is what more rows would take.
 """
 
 from __future__ import annotations
@@ -140,15 +141,14 @@ def measure(kind: str, rows: int, *, most: int) -> None:
     many = X.sample(20_000, replace=True, random_state=2)
     plain(many.head(100))
     floor = clocked(lambda: subject.model.predict(many))[0] / len(many)
-    took, exact = clocked(lambda: ENUMERATION.explain(subject, config=config, seeds=Seeds(0)))
-    truth = exact.values[:, :, 0]
+    took, found = clocked(lambda: ENUMERATION.explain(subject, config=config, seeds=Seeds(0)))
+    truth, predicted = found.values[:, :, 0], found.method.params["predicted_rows"]
     say(
         f"{kind}: {rows} rows, {X.shape[1]} columns, 100 background rows; a predicted row costs {floor * 1e6:.2f} us;"
     )
-    say(
-        f"  exact values by enumeration {took:.1f} s, {exact.method.params['predicted_rows']:,} predicted rows"
-    )
+    say(f"  exact values by enumeration {took:.1f} s, {predicted:,} predicted rows")
     closed = direct(subject, config, truth)
+    exact = took if closed is None else closed
     curve = []
     for pairs in (p for p in OURS if p <= most):
         runs = [clocked(lambda s=s, p=pairs: ours(subject, config, pairs=p, seed=s)) for s in range(REPEATS)]
@@ -168,7 +168,7 @@ def measure(kind: str, rows: int, *, most: int) -> None:
         asked_of[0] = 0
         seconds, found = clocked(lambda e=explainer, n=evaluations: e(shown, max_evals=n, silent=True).values)
         name = f"shap.PermutationExplainer, {count} permutations"
-        _line(name, off(found, truth), seconds, asked_of[0], curve, closed=closed)
+        _line(name, off(found, truth), seconds, asked_of[0], curve, exact=exact)
     for count in COALITIONS:
         kernel = shap.KernelExplainer(plain, B)
         kernel.shap_values(shown[:1], nsamples=count, silent=True, l1_reg=False)
@@ -179,7 +179,7 @@ def measure(kind: str, rows: int, *, most: int) -> None:
                 lambda e=kernel, n=count: e.shap_values(shown, nsamples=n, silent=True, l1_reg=False)
             )
         error = off(np.asarray(found).reshape(truth.shape), truth)
-        _line(f"shap.KernelExplainer, {count} coalitions", error, seconds, asked_of[0], curve, closed=closed)
+        _line(f"shap.KernelExplainer, {count} coalitions", error, seconds, asked_of[0], curve, exact=exact)
 
 
 def direct(subject: Subject, config: Config, truth: np.ndarray) -> float | None:
@@ -200,15 +200,14 @@ def _line(
     rows: int,
     curve: list[tuple[float, float, float]],
     *,
-    closed: float | None,
+    exact: float,
 ) -> None:
     mine, asked, note = at_error(curve, error)
     say(
         f"  {name:42s} error {error:7.2%}  {seconds:8.2f} s, {rows:10,} predicted rows; ours at this error "
         f"{mine:7.2f} s, {asked:10,.0f} rows: {seconds / mine:6.1f} x in time, {rows / asked:6.1f} x in rows{note}"
     )
-    if closed is not None:
-        say(f"  {'':42s} exact values: {seconds / closed:6.1f} x faster")
+    say(f"  {'':42s} exact values {exact:7.2f} s: {seconds / exact:6.1f} x in time")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from explain_step import heartbeat
-from explain_step.errors import ExplainStepError, PredictionFailed
+from explain_step.errors import ExplainStepError, NotApplicable, PredictionFailed
 from explain_step.explainers import derived_rows
 from explain_step.explainers.derived_rows import Derived
 from explain_step.types import FittedModel, FloatArray, IntArray
@@ -319,6 +319,23 @@ def evaluate(
             outputs[part] = _asked(pool, rows=rows, partners=partners, masks=masks, part=part)
         done = part.stop
     return outputs[:done]
+
+
+def evaluate_all(
+    pool: Pool, *, rows: IntArray, partners: IntArray, masks: Callable[[slice], BoolArray], clock: Clock
+) -> FloatArray:
+    """Return the outputs of all mixed rows; see `evaluate`.
+
+    Raises
+    ------
+    NotApplicable
+        The clock does not allow them.
+    """
+    outputs = evaluate(pool, rows=rows, partners=partners, masks=masks, clock=clock)
+    if len(outputs) < len(rows):
+        msg = f"{clock.budget:.3g} s are not enough for {len(rows):,} predicted rows"
+        raise NotApplicable(msg)
+    return outputs
 
 
 def with_derived(pool: Pool) -> Pool:

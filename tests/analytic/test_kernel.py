@@ -169,7 +169,7 @@ def arrays(seed: int, *, rows: int, derived: int, features: int) -> tuple[Any, .
 
 
 def brute_force(shown: FloatArray, others: FloatArray, points: FloatArray, weights: Any, sources: Any) -> Any:
-    from explain_step.explainers.enumeration import coalitions, shapley
+    from explain_step.explainers.coalition_games import coalitions, shapley
 
     features = int(sources.max()) + 1
     game = np.empty((len(shown), 2**features, len(weights)))

@@ -1,4 +1,4 @@
-"""Enumeration and permutation sampling against values known from the definition."""
+"""Permutation sampling against values known from the definition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from small_subjects import CONFIG, SEEDS, brute_force, subject_from, subject_of
+from small_subjects import CONFIG, SEEDS, subject_from, subject_of
 
 from explain_step import explainers
 from explain_step.config import Config
@@ -29,44 +29,6 @@ def interacting(A: Any) -> Any:
 
 def rows(n: int, d: int = 5, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d))
-
-
-def test_enumeration_is_the_definition() -> None:
-    X, B = rows(4), rows(6, seed=1)
-    found = ENUMERATION.explain(subject_of(interacting, X, B), config=CONFIG, seeds=SEEDS)
-    assert np.allclose(found.values[:, :, 0], brute_force(interacting, X, B), atol=1e-12)
-    assert np.allclose(found.base_values[:, 0], interacting(B).mean(), atol=1e-12)
-
-
-def test_enumeration_predicts_equal_mixed_rows_once() -> None:
-    rng = np.random.default_rng(0)
-    X = rng.integers(0, 2, size=(300, 5)).astype(float)
-    subject = subject_of(interacting, X)
-    assert ENUMERATION.why_not(subject) is None
-    found = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS)
-    assert found.method.params["predicted_rows"] <= 2**5 * 2**5 < 300 * 300
-    assert np.allclose(found.values[:3, :, 0], brute_force(interacting, X[:3], X), atol=1e-12)
-
-
-def test_enumeration_refuses_too_many_columns_and_rows() -> None:
-    assert "11 varying columns" in str(ENUMERATION.why_not(subject_of(lambda A: A[:, 0], rows(5, 11))))
-    assert "predicted rows" in str(ENUMERATION.why_not(subject_of(lambda A: A[:, 0], rows(2000, 4))))
-    wide = np.tile(rows(5, 3), (1, 8))
-    wide[:, 3:] = 1.0
-    assert ENUMERATION.why_not(subject_of(lambda A: A[:, 0], wide)) is None, "constant columns cost nothing"
-
-
-def test_enumeration_gives_up_on_a_model_that_is_too_slow_and_sampling_takes_over() -> None:
-    def slow(A: Any) -> Any:
-        time.sleep(0.002 * len(A) ** 0.5)
-        return interacting(A)
-
-    subject = subject_of(slow, rows(30), rows(40, seed=1))
-    found, caveats = explainers.explain(subject, config=Config(budget=0.1), seeds=SEEDS)
-    assert found.method.name == "permutation"
-    codes = {c.code: c for c in caveats}
-    assert "enumeration" in codes["explainer_fallback"].message
-    assert codes["budget_cut"].degrades
 
 
 def test_additive_functions_are_recovered_from_every_background_row() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from small_subjects import CONFIG, SEEDS, subject_of
 
 from explain_step.explainers.base import Explainer
-from explain_step.explainers.enumeration import ENUMERATION, shapley
+from explain_step.explainers.coalition_games import shapley
+from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.types import FloatArray
 
