@@ -28,6 +28,8 @@ FIRST_CALL, GROWTH = 256, 4
 CALL_ROWS = 200_000
 CALL_CELLS = 8_000_000
 """Largest prediction call: this many rows, and not more cells than this (64 MB of float64)."""
+DERIVED_ROWS = 10_000
+"""The same for rows behind the model's steps, which cost little per call: what a network makes of them fits a cache."""
 PIECE_CELLS = 50_000
 TRIED_ROWS, AGREEMENT = 64, 1e-9
 """Mixed rows that are asked about both ways, and by how much the answers may differ, relative to the largest."""
@@ -262,8 +264,10 @@ def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: f
     return int(seconds / fastest)
 
 
-def calls(total: int, columns: int, *, stop: int = 0) -> Iterator[slice]:
+def calls(total: int, columns: int, *, stop: int = 0, most: int | None = None) -> Iterator[slice]:
     """Return the calls that cover ``total`` rows: the sizes grow from small to the largest, by counts alone.
+
+    The largest has ``most`` rows, `CALL_ROWS` where that is not given, if they have no more than `CALL_CELLS` cells.
 
     One call ends at row ``stop``; the next is at most `GROWTH` times as large, because a small call tells little about
     the speed of a large one.
@@ -273,7 +277,7 @@ def calls(total: int, columns: int, *, stop: int = 0) -> Iterator[slice]:
     >>> [(s.start, s.stop) for s in calls(2000, 5)]
     [(0, 256), (256, 1280), (1280, 2000)]
     """
-    largest = max(1, min(CALL_ROWS, CALL_CELLS // max(columns, 1)))
+    largest = max(1, min(most or CALL_ROWS, CALL_CELLS // max(columns, 1)))
     start, size = 0, min(FIRST_CALL, largest)
     while start < total:
         end = min(start + size, stop if start < stop else total)
@@ -311,8 +315,10 @@ def evaluate(
     """
     done = 0
     outputs = np.empty((len(rows), len(pool.model.output_names)))
-    width = len(pool.names) if pool.derived is None else pool.derived.matrix.shape[1]
-    for part in calls(len(rows), width, stop=min(at_least, len(rows))):
+    width, most = len(pool.names), CALL_ROWS
+    if pool.derived is not None:
+        width, most = pool.derived.matrix.shape[1], min(CALL_ROWS, DERIVED_ROWS)
+    for part in calls(len(rows), width, stop=min(at_least, len(rows)), most=most):
         if clock is not None and done >= at_least and not clock.allows(part.stop - part.start):
             break
         with nullcontext() if clock is None else clock.counting(part.stop - part.start):
