@@ -24,6 +24,8 @@ from explain_step.types import FloatArray, IntArray
 NEVER = 31
 """Place of a column in which a pair agrees: no number of a coalition has this bit."""
 MOST_KEYS = 2**62
+HEAD, BLOCK = 2_000, 100_000
+"""Rows that are looked at first, and pairs that are counted at a time: too many are seen from the first of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,16 +56,31 @@ class Pairs:
 
 def predictions(pool: Pool, *, most: int) -> int | None:
     """Return the number of mixed rows of all pairs, or None where there are more than ``most``."""
-    shown, others = (distinct_rows(part)[0] for part in (pool.codes[: pool.n], pool.codes[pool.n :]))
+    others = pool.n + distinct_rows(pool.codes[pool.n :])[0]
+    count: int | None = 0
+    for size in sorted({min(HEAD, pool.n), pool.n}):
+        shown = distinct_rows(pool.codes[:size])[0]
+        count = _counted(pool.codes, shown, others, most=most)
+        if count is None:
+            return None
+    return count
+
+
+def _counted(codes: IntArray, shown: IntArray, others: IntArray, *, most: int) -> int | None:
+    """Return the number of mixed rows of the rows at ``shown`` with those at ``others``, or None."""
     if len(shown) * len(others) > most:
         return None
-    differing = np.zeros((len(shown), len(others)), dtype=np.int64)
-    for column in pool.codes.T:
-        differing += column[shown][:, None] != column[pool.n + others]
-    if differing.max() >= NEVER:
-        return None
-    count = int(np.maximum(2**differing - 2, 0).sum())
-    return None if count > most else count
+    size, count = max(1, BLOCK // len(others)), 0
+    for some in (shown[i : i + size] for i in range(0, len(shown), size)):
+        differing = np.zeros((len(some), len(others)), dtype=np.int64)
+        for column in codes.T:
+            differing += column[some][:, None] != column[others]
+        if differing.max() >= NEVER:
+            return None
+        count += int(np.maximum(2**differing - 2, 0).sum())
+        if count > most:
+            return None
+    return count
 
 
 def values(pool: Pool, *, end: FloatArray, clock: Clock) -> Solved:
