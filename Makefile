@@ -13,7 +13,7 @@ WORKERS := -n 2 --dist loadfile
 # slow tests wait much of their time for servers, deadlines and Spark
 WAITING := -n 3 --dist loadfile
 
-.PHONY: demo test test-slow check lint types test-oldest ui clean
+.PHONY: demo test test-slow check lint types test-oldest ui performance clean
 
 # the lock file holds exact versions and hashes for Python 3.11, 3.12 and 3.13
 $(STAMP): pyproject.toml uv.lock
@@ -70,6 +70,18 @@ test-oldest: $(STAMP)
 	.venv-oldest/bin/pytest $(WORKERS) -m "not slow or oldest" -o filterwarnings=default --ignore tests/integration/test_page_in_browser.py \
 	  --ignore tests/integration/test_mlflow_ui.py --ignore tests/integration/test_gate_in_browser.py \
 	  --ignore-glob 'tests/integration/test_server_*.py' --ignore tests/integration/test_promotion_gated.py $(NUMBERS)
+
+# a quarter of an hour on two quiet cores. Each rival has a Python of its own: XGBOOST (>= 3.4), WOODELF, SHAPASH, DASHBOARD
+RESULTS := benchmarks/results
+TREES := benchmarks/tree_engine.py --rows 50000 --woodelf-python $(WOODELF) --xgboost-python $(XGBOOST)
+performance: $(TESTED)
+	$(BIN)/python $(TREES) --save $(RESULTS)/tree_engine_15.json
+	$(BIN)/python $(TREES) --features 50 --save $(RESULTS)/tree_engine_50.json
+	$(BIN)/python benchmarks/black_box.py --model mlp --rows 40 --save $(RESULTS)/black_box_mlp.json
+	$(BIN)/python benchmarks/black_box.py --model svm --rows 16 --most 100 --save $(RESULTS)/black_box_svm.json
+	$(BIN)/python benchmarks/peers/run.py --cached --shapash-python $(SHAPASH) --dashboard-python $(DASHBOARD) --save $(RESULTS)/peers.json
+	$(BIN)/python benchmarks/memory.py --save $(RESULTS)/memory.json
+	$(BIN)/python benchmarks/performance_page.py
 
 clean:
 	rm -rf $(VENV) .venv-oldest $(DEMO)

@@ -14,7 +14,6 @@ support vectors has them without any prediction (`explainers.kernel`). What samp
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import shap
+from recorded import save, say  # beside this script
 from sklearn.compose import make_column_transformer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -106,12 +106,6 @@ def ours(subject: Subject, config: Config, *, pairs: int, seed: int) -> tuple[np
     return found.values[:, :, 0], int(found.method.params["predicted_rows"])
 
 
-def say(text: str) -> None:
-    """Print one line at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def at_error(curve: list[tuple[float, float, float]], wanted: float) -> tuple[float, float, str]:
     """Return our time and predicted rows at an error: interpolated, or those of the nearest measured end."""
     errors, times, rows = (np.log(v) for v in zip(*curve, strict=True))
@@ -125,8 +119,8 @@ def at_error(curve: list[tuple[float, float, float]], wanted: float) -> tuple[fl
     return (*found, note)
 
 
-def measure(kind: str, rows: int, *, most: int) -> None:
-    """Print the table of one model."""
+def measure(kind: str, rows: int, *, most: int) -> dict[str, Any]:
+    """Print and return the table of one model."""
     X, y, texts = adult()
     model = pipeline(kind, X, y, texts)
     subject, config = subject_of(model, X, rows=rows, kind=kind)
@@ -149,6 +143,7 @@ def measure(kind: str, rows: int, *, most: int) -> None:
     say(f"  exact values by enumeration {took:.1f} s, {predicted:,} predicted rows")
     closed = direct(subject, config, truth)
     exact = took if closed is None else closed
+    lines: list[dict[str, Any]] = []
     curve = []
     for pairs in (p for p in OURS if p <= most):
         runs = [clocked(lambda s=s, p=pairs: ours(subject, config, pairs=p, seed=s)) for s in range(REPEATS)]
@@ -168,7 +163,7 @@ def measure(kind: str, rows: int, *, most: int) -> None:
         asked_of[0] = 0
         seconds, found = clocked(lambda e=explainer, n=evaluations: e(shown, max_evals=n, silent=True).values)
         name = f"shap.PermutationExplainer, {count} permutations"
-        _line(name, off(found, truth), seconds, asked_of[0], curve, exact=exact)
+        lines.append(_line(name, off(found, truth), seconds, asked_of[0], curve, exact=exact))
     for count in COALITIONS:
         kernel = shap.KernelExplainer(plain, B)
         kernel.shap_values(shown[:1], nsamples=count, silent=True, l1_reg=False)
@@ -179,7 +174,17 @@ def measure(kind: str, rows: int, *, most: int) -> None:
                 lambda e=kernel, n=count: e.shap_values(shown, nsamples=n, silent=True, l1_reg=False)
             )
         error = off(np.asarray(found).reshape(truth.shape), truth)
-        _line(f"shap.KernelExplainer, {count} coalitions", error, seconds, asked_of[0], curve, exact=exact)
+        name = f"shap.KernelExplainer, {count} coalitions"
+        lines.append(_line(name, error, seconds, asked_of[0], curve, exact=exact))
+    return {
+        "model": kind,
+        "rows": rows,
+        "columns": X.shape[1],
+        "floor_us": floor * 1e6,
+        "exact": {"seconds": exact, "enumeration": took, "predicted": predicted},
+        "curve": [{"error": e, "seconds": t, "predicted": r} for e, t, r in curve],
+        "lines": lines,
+    }
 
 
 def direct(subject: Subject, config: Config, truth: np.ndarray) -> float | None:
@@ -201,13 +206,21 @@ def _line(
     curve: list[tuple[float, float, float]],
     *,
     exact: float,
-) -> None:
+) -> dict[str, Any]:
     mine, asked, note = at_error(curve, error)
     say(
         f"  {name:42s} error {error:7.2%}  {seconds:8.2f} s, {rows:10,} predicted rows; ours at this error "
         f"{mine:7.2f} s, {asked:10,.0f} rows: {seconds / mine:6.1f} x in time, {rows / asked:6.1f} x in rows{note}"
     )
     say(f"  {'':42s} exact values {exact:7.2f} s: {seconds / exact:6.1f} x in time")
+    return {
+        "rival": name,
+        "error": error,
+        "seconds": seconds,
+        "predicted": rows,
+        "ours": mine,
+        "our_predicted": asked,
+    }
 
 
 if __name__ == "__main__":
@@ -215,7 +228,8 @@ if __name__ == "__main__":
     parser.add_argument("--model", choices=["mlp", "svm"], action="append")
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--most", type=int, default=max(OURS), help="largest number of pairs of ours")
+    parser.add_argument("--save", help="file for the numbers")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
-    for chosen in asked.model or ["mlp", "svm"]:
-        measure(chosen, asked.rows, most=asked.most)
+    models_asked = asked.model or ["mlp", "svm"]
+    save(asked.save, {chosen: measure(chosen, asked.rows, most=asked.most) for chosen in models_asked})

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tree_engine import adult  # beside this script
+import recorded  # beside this script
+from tree_engine import adult
 
 BACKGROUND = 30_000
 
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=10_000, help="rows of the step that it is compared with")
     parser.add_argument("--trees", type=int, default=500)
     parser.add_argument("--child", action="store_true")
+    parser.add_argument("--save", help="file for the numbers")
     arguments = parser.parse_args()
     if arguments.child:
         sys.stdout.write(json.dumps(run(arguments.rows, arguments.trees)) + "\n")
@@ -152,6 +154,7 @@ def main() -> None:
             f"| {one['rows']:,} | {one['input_mb']:.0f} MiB | {one['peak_above_mb']:.0f} MiB "
             f"| {one['together_above_mb']:.0f} MiB | {one['cpu_s']:.1f} s | {one['status']} |\n"
         )
+    recorded.save(arguments.save, {"lines": found})
     sys.stdout.write(f"\nratio of processor times: {found[1]['cpu_s'] / found[0]['cpu_s']:.1f}\n")
     for one in found:
         sys.stdout.write(

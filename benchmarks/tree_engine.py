@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -30,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import recorded  # beside this script
 import shap
 from lightgbm import LGBMClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -76,12 +76,6 @@ def widened(X: pd.DataFrame, features: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def say(text: str) -> None:
-    """Print one line at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def per_row(work: Callable[[], Any], rows: int) -> tuple[float, Any]:
     """Return microseconds of processor time per row, and the result."""
     start = time.process_time()
@@ -111,29 +105,45 @@ def pairs(ensemble: Ensemble, X: pd.DataFrame) -> np.ndarray:
 
 
 Rivals = dict[str, tuple[int, Callable[[pd.DataFrame], Any]]]
+Lines = list[dict[str, Any]]
 
 
 def compare(
     name: str, mine: Callable[[pd.DataFrame], np.ndarray], X: pd.DataFrame, rivals: Rivals, *, scale: float
-) -> None:
-    """Print one line per rival: its time per row over ours, and the largest difference; or why there is none."""
+) -> Lines:
+    """Print and return one line per rival: its time per row over ours, and the largest difference; or why there is none."""
     try:
         mine(X.head(50))
     except NotApplicable as error:
-        say(f"{name}: {error}")
-        return
+        recorded.say(f"{name}: {error}")
+        return []
+    lines: Lines = []
     own, values = per_row(lambda: mine(X), len(X))
-    say(f"{name}: {own:,.1f} us per row, {len(X):,} rows")
+    recorded.say(f"{name}: {own:,.1f} us per row, {len(X):,} rows")
     for rival, (rows, work) in rivals.items():
+        version = None
         if isinstance(work, Elsewhere):
-            theirs, found = work.measure(X.head(rows))
+            theirs, found, version = work.measure(X.head(rows))
         else:
             work(X.head(5))
             theirs, found = per_row(lambda work=work, rows=rows: work(X.head(rows)), rows)
-        error = ""
+        off = None
         if found is not None and found.shape == values[:rows].shape:
-            error = f", largest difference {np.abs(found - values[:rows]).max() / scale:.1e} sd"
-        say(f"  {rival:42s} {theirs:10,.1f} us per row  {theirs / own:8.1f} x{error}")
+            off = float(np.abs(found - values[:rows]).max() / scale)
+        error = "" if off is None else f", largest difference {off:.1e} sd"
+        recorded.say(f"  {rival:42s} {theirs:10,.1f} us per row  {theirs / own:8.1f} x{error}")
+        lines.append(
+            {
+                "what": name,
+                "rows": len(X),
+                "rival": rival,
+                "version": version,
+                "ours": own,
+                "theirs": theirs,
+                "off": off,
+            }
+        )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -148,8 +158,8 @@ class Elsewhere:
         """Return the values of some rows."""
         return self.measure(rows)[1]
 
-    def measure(self, rows: pd.DataFrame) -> tuple[float, np.ndarray]:
-        """Return microseconds of processor time per row, and the values."""
+    def measure(self, rows: pd.DataFrame) -> tuple[float, np.ndarray, str]:
+        """Return microseconds of processor time per row, the values, and the rival's version."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             plain = self.booster.copy()
@@ -164,7 +174,8 @@ class Elsewhere:
                 str(len(rows)),
             ]
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=name)
-            return float(done.stdout.split()[-2]), np.load(folder / "values.npy")
+            spent, version = done.stdout.split()[-2:]
+            return float(spent), np.load(folder / "values.npy"), version
 
 
 def positive(values: Any) -> np.ndarray:
@@ -192,14 +203,15 @@ def main(asked: argparse.Namespace) -> None:
     X = widened(X, asked.features)
     held, background = X.sample(asked.rows, replace=asked.rows > len(X), random_state=0), X.head(30_000)
     few = max(100, asked.rows // 20)
-    say(f"{X.shape[1]} columns, {asked.trees} trees")
+    recorded.say(f"{X.shape[1]} columns, {asked.trees} trees")
     parts = {"xgboost": of_xgboost, "lightgbm": of_lightgbm, "histogram": of_histogram, "forest": of_forest,
              "interactions": of_interactions}  # fmt: skip
-    for name in asked.only or parts:
-        parts[name](Case(asked, X, y, held, background, few))
+    case = Case(asked, X, y, held, background, few)
+    lines = [line for name in asked.only or parts for line in parts[name](case)]
+    recorded.save(asked.save, {"columns": X.shape[1], "trees": asked.trees, "lines": lines})
 
 
-def of_xgboost(case: Case) -> None:
+def of_xgboost(case: Case) -> Lines:
     """Path-dependent values, and interventional ones."""
     xgb = XGBClassifier(n_estimators=case.asked.trees, max_depth=6, learning_rate=0.1, n_jobs=2).fit(
         case.X, case.y
@@ -223,7 +235,7 @@ def of_xgboost(case: Case) -> None:
             case.asked.rows,
             Elsewhere(case.asked.woodelf_python, "woodelf", booster),
         )
-    compare(
+    lines = compare(
         f"XGBoost {case.asked.trees} x 6, path-dependent",
         lambda part: ours(ensemble, part),
         case.held,
@@ -231,7 +243,7 @@ def of_xgboost(case: Case) -> None:
         scale=scale,
     )
     hundred = shap.TreeExplainer(xgb, case.X.head(100), feature_perturbation="interventional")
-    compare(
+    return lines + compare(
         f"XGBoost {case.asked.trees} x 6, interventional, 30,000 background rows",
         lambda part: ours(ensemble, part, case.background), case.held,
         {"shap.TreeExplainer, 100 background rows": (
@@ -240,12 +252,12 @@ def of_xgboost(case: Case) -> None:
     )  # fmt: skip
 
 
-def of_lightgbm(case: Case) -> None:
+def of_lightgbm(case: Case) -> Lines:
     """Path-dependent values."""
     X, held = (part.set_axis(range(part.shape[1]), axis=1) for part in (case.X, case.held))
     lgb = LGBMClassifier(n_estimators=case.asked.trees, num_leaves=31, verbose=-1, n_jobs=2).fit(X, case.y)
     explainer, ensemble = shap.TreeExplainer(lgb), ensembles_lightgbm.parse(lgb, space="margin")
-    compare(
+    return compare(
         f"LightGBM {case.asked.trees} x 31", lambda part: ours(ensemble, part), held,
         {
             "shap.TreeExplainer": (case.few, lambda part: positive(explainer.shap_values(part, check_additivity=False))),
@@ -255,7 +267,7 @@ def of_lightgbm(case: Case) -> None:
     )  # fmt: skip
 
 
-def of_histogram(case: Case) -> None:
+def of_histogram(case: Case) -> Lines:
     """Path-dependent values."""
     trees = max(1, case.asked.trees * 3 // 5)
     hgb = HistGradientBoostingClassifier(max_iter=trees, max_leaf_nodes=31, early_stopping=False).fit(
@@ -265,21 +277,21 @@ def of_histogram(case: Case) -> None:
         shap.TreeExplainer(hgb),
         ensembles_sklearn.parse(hgb, names=ensembles.root_of(hgb)[1]),
     )
-    compare(
+    return compare(
         f"HistGradientBoosting {trees} x 31", lambda part: ours(ensemble, part), case.held,
         {"shap.TreeExplainer": (case.few, lambda part: positive(explainer.shap_values(part, check_additivity=False)))},
         scale=float(hgb.decision_function(case.held).std()),
     )  # fmt: skip
 
 
-def of_forest(case: Case) -> None:
+def of_forest(case: Case) -> Lines:
     """Path-dependent values of deep trees."""
     forest = RandomForestClassifier(
         max(1, case.asked.trees // 5), min_samples_leaf=5, random_state=0, n_jobs=2
     ).fit(case.X, case.y)
     explainer = shap.TreeExplainer(forest)
     ensemble = ensembles._keep(ensembles_sklearn.parse(forest, names=ensembles.root_of(forest)[1]), 1)
-    compare(
+    return compare(
         f"random forest {max(1, case.asked.trees // 5)}, min_samples_leaf 5", lambda part: ours(ensemble, part),
         case.held.head(max(200, case.asked.rows // 10)),
         {"shap.TreeExplainer": (20, lambda part: positive(explainer.shap_values(part, check_additivity=False)))},
@@ -287,7 +299,7 @@ def of_forest(case: Case) -> None:
     )  # fmt: skip
 
 
-def of_interactions(case: Case) -> None:
+def of_interactions(case: Case) -> Lines:
     """Path-dependent interactions: the whole matrix of every row."""
     trees = max(1, case.asked.trees // 5)
     xgb = XGBClassifier(n_estimators=trees, max_depth=6, learning_rate=0.1, n_jobs=2).fit(case.X, case.y)
@@ -309,7 +321,7 @@ def of_interactions(case: Case) -> None:
             case.few,
             Elsewhere(case.asked.woodelf_python, "woodelf-interactions", booster),
         )
-    compare(
+    return compare(
         f"interactions, XGBoost {trees} x 6, path-dependent", lambda part: pairs(ensemble, part),
         case.held.head(max(200, case.asked.rows // 5)), rivals,
         scale=float(booster.predict(DMatrix(case.held), output_margin=True).std()),
@@ -323,6 +335,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--trees", type=int, default=500)
     parser.add_argument("--features", type=int, default=15)
+    parser.add_argument("--save", help="file for the numbers")
     parser.add_argument("--woodelf-python")
     parser.add_argument("--xgboost-python")
     parser.add_argument(

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ def store(model: Any) -> str:
     return uri
 
 
-def step(folder: Path, *, output: str) -> Callable[[int], str]:
+Work = Callable[[int], tuple[str, list[dict[str, Any]]]]
+"""Number of rows to what was made, and what its stages took."""
+
+
+def step(folder: Path, *, output: str) -> Work:
     """Prepare `explain_step.log_explanations`; its kernels are compiled, as on any machine that ran it before."""
     import mlflow
 
@@ -53,7 +58,7 @@ def step(folder: Path, *, output: str) -> Callable[[int], str]:
     if tree_compiled.available():
         tree_compiled.warm()
 
-    def work(n: int) -> str:
+    def work(n: int) -> tuple[str, list[dict[str, Any]]]:
         X, y = all_rows.head(n), labels.head(n)
         with mlflow.start_run():
             found = explain_step.log_explanations(model, X, y, model_uri=uri, output=output, on_error="raise")
@@ -62,60 +67,63 @@ def step(folder: Path, *, output: str) -> Callable[[int], str]:
             found.snapshot.manifest["quantity"],
             list((found.snapshot.path / "figures").iterdir()),
         )
-        return f"{output}: {facts['rows']:,} of {len(X):,} rows, {len(figures)} figures, page; {found.status}"
+        log = (found.snapshot.path / "provenance" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        stages = [{key: event[key] for key in ("step", "wall_s", "cpu_s")} for event in map(json.loads, log)]
+        return f"{facts['rows']:,} of {len(X):,} rows, {len(figures)} figures, page; {found.status}", stages
 
     return work
 
 
-def mlflow_evaluate(folder: Path) -> Callable[[int], str]:
+def mlflow_evaluate(folder: Path) -> Work:
     """Prepare ``mlflow.models.evaluate`` with its shap evaluator at its default number of rows."""
     import mlflow
 
     model, X, y = inputs(folder)
     uri = store(model)
 
-    def work(n: int) -> str:
+    def work(n: int) -> tuple[str, list[dict[str, Any]]]:
         with mlflow.start_run():
             data = X.assign(label=y).head(n)
             found = mlflow.models.evaluate(
                 uri, data, targets="label", model_type="classifier", evaluators=["shap"]
             )
-        return f"{len(found.artifacts)} figures of 2,000 rows"
+        return f"{len(found.artifacts)} figures of 2,000 rows", []
 
     return work
 
 
-def shapash(folder: Path) -> Callable[[int], str]:
+def shapash(folder: Path) -> Work:
     """Prepare shapash's compilation and report."""
     from shapash import SmartExplainer
 
     model, all_rows, labels = inputs(folder)
     train = pd.read_parquet(folder / "train.parquet")
 
-    def work(n: int) -> str:
+    def work(n: int) -> tuple[str, list[dict[str, Any]]]:
         X, y = all_rows.head(n), labels.head(n)
         explainer = SmartExplainer(model=model)
         explainer.compile(x=X, y_target=y)
         page = Path(tempfile.mkdtemp(prefix="benchmark_report_"), "report.html")
         explainer.generate_report(output_file=str(page), x_train=train, y_test=y)
-        return f"{len(X):,} rows, report of {page.stat().st_size / 1e6:.1f} MB"
+        return f"{len(X):,} rows, report of {page.stat().st_size / 1e6:.1f} MB", []
 
     return work
 
 
-def explainerdashboard(folder: Path) -> Callable[[int], str]:
+def explainerdashboard(folder: Path) -> Work:
     """Prepare explainerdashboard's static export."""
     from explainerdashboard import ClassifierExplainer, ExplainerDashboard
 
     model, all_rows, labels = inputs(folder)
 
-    def work(n: int) -> str:
+    def work(n: int) -> tuple[str, list[dict[str, Any]]]:
         X, y = all_rows.head(n), labels.head(n)
         page = Path(tempfile.mkdtemp(prefix="benchmark_export_"), "dashboard.html")
         explainer = ClassifierExplainer(model, X, y)
         # the tab of single trees reads all of them anew for each: it had not ended after ten minutes
         ExplainerDashboard(explainer, shap_interaction=False, decision_trees=False).save_html(page)
-        return f"{len(X):,} rows, without interactions and single trees, page of {page.stat().st_size / 1e6:.1f} MB"
+        size = page.stat().st_size / 1e6
+        return f"{len(X):,} rows, without interactions and single trees, page of {size:.1f} MB", []
 
     return work
 
@@ -135,9 +143,21 @@ def main() -> None:
     if rows > FIRST:
         prepared(FIRST)
     wall, processor = time.perf_counter(), sum(os.times()[:4])  # of processes that it starts as well
-    what = prepared(rows)
+    what, stages = prepared(rows)
     wall, processor = time.perf_counter() - wall, sum(os.times()[:4]) - processor
-    sys.stdout.write("\n" + json.dumps({"wall": wall, "processor": processor, "what": what}) + "\n")
+    package = {
+        "mlflow_evaluate": "mlflow",
+        "shapash": "shapash",
+        "explainerdashboard": "explainerdashboard",
+    }.get(name)
+    found = {
+        "wall": wall,
+        "processor": processor,
+        "what": what,
+        "stages": stages,
+        "version": metadata.version(package) if package else None,
+    }
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from xgboost import XGBClassifier
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from tree_engine import adult  # noqa: E402  a script beside this folder
+import recorded  # noqa: E402  scripts beside this folder
+from tree_engine import adult  # noqa: E402
 
 TRAINED = 30_000
 
@@ -74,6 +75,16 @@ def measure(python: str, peer: str, folder: Path, *, rows: int, limit: float) ->
     return found
 
 
+def import_seconds() -> float:
+    """Return how long ``import explain_step`` takes, the quickest of five processes."""
+    script = "import time; t = time.perf_counter(); import explain_step; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", script]
+    return min(
+        float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE.parents[1]).stdout)
+        for _ in range(5)
+    )
+
+
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(
@@ -87,6 +98,7 @@ def main() -> None:
     parser.add_argument(
         "--cached", action="store_true", help="leave the bytecode of what is installed as it is"
     )
+    parser.add_argument("--save", help="file for the numbers")
     given = parser.parse_args()
     peers = {"step": sys.executable, "step_probability": sys.executable, "mlflow_evaluate": sys.executable}
     more = {"shapash": given.shapash_python, "explainerdashboard": given.dashboard_python}
@@ -97,6 +109,7 @@ def main() -> None:
         for python in () if given.cached else dict.fromkeys(peers.values()):
             cache_bytecode(python)
         first = 0.0
+        lines: list[dict[str, object]] = []
         for peer, python in peers.items():
             found = measure(python, peer, Path(name), rows=given.rows, limit=given.limit)
             if found is None:
@@ -104,6 +117,7 @@ def main() -> None:
                 sys.stdout.write(
                     f"| {peer} | {more_than} | | more than {given.limit / first:.0f} | ended by us |\n"
                 )
+                lines.append({"peer": peer, "wall": None, "limit": given.limit})
                 continue
             wall, processor = float(str(found["wall"])), float(str(found["processor"]))
             first = first or wall
@@ -111,6 +125,10 @@ def main() -> None:
                 f"| {peer} | {wall:.1f} s | {processor:.1f} s | {wall / first:.1f} | {found['what']} |\n"
             )
             sys.stdout.flush()
+            lines.append({"peer": peer, **found})
+    imported = import_seconds()
+    sys.stdout.write(f"\nimport explain_step: {imported:.2f} s (the quickest of five)\n")
+    recorded.save(given.save, {"rows": given.rows, "trees": given.trees, "lines": lines, "import": imported})
 
 
 if __name__ == "__main__":

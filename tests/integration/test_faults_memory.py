@@ -19,7 +19,7 @@ pytestmark = [
 
 ROWS, COLUMNS = 2_000_000, 50
 MIB = 2**20
-# the bound of docs/performance.md for one output, no classes, and the rows themselves as background
+# the bound of docs/performance-notes.md for one output, no classes, and the rows themselves as background
 SAMPLE = BACKGROUND = 20_000
 BOUND = 8 * ROWS * 6 + 2 * 8 * BACKGROUND * COLUMNS + (128 + 50) * MIB + 10 * 8 * SAMPLE * COLUMNS
 

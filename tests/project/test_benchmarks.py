@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,8 +22,9 @@ SMALL = {
 """Arguments with which each takes seconds; nothing is concluded from such a run."""
 LONG = ("black_box.py", "evaluator_vs_default.py", "memory.py")
 """A minute and more whatever the number of rows: only that they start is looked at."""
-PARTS = {"tree_rivals.py", "peers/peer.py"}
-"""What the others start or import."""
+PARTS = {"tree_rivals.py", "peers/peer.py", "recorded.py", "performance_page.py"}
+"""What the others start or import, and what makes a page of their results."""
+SAVED = {"tree_engine.py", "peers/run.py"}
 SHOWN = {"audit_runs.py": '"cpu_seconds"', "gate_latency.py": "added by the gate"}
 
 pytestmark = pytest.mark.slow
@@ -35,7 +37,17 @@ def test_every_benchmark_is_run() -> None:
 
 @pytest.mark.parametrize("script", list(SMALL))
 def test_it_runs_and_prints(script: str, tmp_path: Path) -> None:
-    assert SHOWN.get(script, "rows") in printed(script, *SMALL[script], folder=tmp_path)
+    more = ("--save", str(tmp_path / "found.json")) if script in SAVED else ()
+    assert SHOWN.get(script, "rows") in printed(script, *SMALL[script], *more, folder=tmp_path)
+    if more:
+        saved = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+        assert saved["found"]["lines"]
+        assert saved["machine"]["cores"] >= 1
+        assert str(tmp_path) not in saved["command"]
+
+
+def test_the_page_is_what_the_results_make(tmp_path: Path) -> None:
+    assert "performance.md" in printed("performance_page.py", "--check", folder=tmp_path)
 
 
 @pytest.mark.parametrize("script", LONG)
