@@ -274,7 +274,7 @@ def _catboost(model: Any, task: str | None) -> Abilities:
     if not model.is_fitted():
         msg = f"Argument model must be fitted, but {name} is not; fit it first."
         raise InvalidInput(msg)
-    loss, _, options = str(model.get_all_params().get("loss_function", "RMSE")).partition(":")
+    loss, options = _catboost_loss(model)
     margin = _ask_catboost(model, "RawFormulaVal")
     if loss in ("MultiLogloss", "MultiCrossEntropy"):
         msg = (
@@ -283,7 +283,7 @@ def _catboost(model: Any, task: str | None) -> Abilities:
         )
         raise InvalidInput(msg)
     if loss not in ("Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"):
-        answer = CATBOOST_ANSWERS.get(loss)
+        answer = catboost_answer(model)[1]
         return _regressor(
             model,
             objective=loss,
@@ -304,6 +304,18 @@ def _catboost(model: Any, task: str | None) -> Abilities:
         native=model,
         family="tree",
     )
+
+
+def catboost_answer(model: Any) -> tuple[str, CatBoostAnswer | None]:
+    """Return the loss of a regressor or ranker, and what kind of answer its prediction is; None: the trees' sum."""
+    loss = _catboost_loss(model)[0]
+    return loss, CATBOOST_ANSWERS.get(loss)
+
+
+def _catboost_loss(model: Any) -> tuple[str, str]:
+    """Return the loss and its parameters."""
+    loss, _, options = str(model.get_all_params().get("loss_function", "RMSE")).partition(":")
+    return loss, options
 
 
 def _catboost_several(loss: str, options: str) -> tuple[str, ...]:

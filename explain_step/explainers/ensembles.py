@@ -1,7 +1,7 @@
 """Tree ensembles in one form, whatever library grew them: splits, leaf values and a constant.
 
-The parsers (`ensembles_xgboost`, `ensembles_lightgbm`, `ensembles_sklearn`) read each library's own format
-and turn every split into one rule on float64 values: *left if value <= threshold*, or *left if the category
+The parsers (`ensembles_xgboost`, `ensembles_lightgbm`, `ensembles_catboost`, `ensembles_sklearn`) read each library's
+own format and turn every split into one rule on float64 values: *left if value <= threshold*, or *left if the category
 is in a set*, with a stated side for missing values. What a library does before it compares (rounding to
 float32, category codes, zeros that mean missing) happens in `Ensemble.encode`.
 """
@@ -302,6 +302,10 @@ def why_not(model: FittedModel) -> str | None:
         from explain_step.explainers import ensembles_lightgbm
 
         return ensembles_lightgbm.why_not(model)
+    if library == "catboost":
+        from explain_step.explainers import ensembles_catboost
+
+        return ensembles_catboost.why_not(model)
     if library == "sklearn":
         from explain_step.explainers import ensembles_sklearn
 
@@ -375,6 +379,10 @@ def _read(model: FittedModel) -> Ensemble:
         from explain_step.explainers import ensembles_lightgbm
 
         return select(ensembles_lightgbm.parse(model.native, space=model.output_space), model=model)
+    if library == "catboost":
+        from explain_step.explainers import ensembles_catboost
+
+        return select(ensembles_catboost.parse(model.native), model=model)
     from explain_step.explainers import ensembles_sklearn
 
     return select(ensembles_sklearn.parse(model.native, names=names), model=model)
