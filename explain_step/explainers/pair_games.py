@@ -26,6 +26,8 @@ NEVER = 31
 MOST_KEYS = 2**62
 HEAD, BLOCK = 2_000, 100_000
 """Rows that are looked at first, and pairs that are counted at a time: too many are seen from the first of them."""
+CELLS = 20_000_000
+"""Largest table of pairs and varying columns: 80 MB, and a copy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +38,9 @@ class Pairs:
     ----------
     row, partner : ndarray of int of shape (p,)
         Position of the explained and of the background row.
-    place : ndarray of int of shape (p, d)
-        Which of the differing columns a column is, or `NEVER`.
+    place : ndarray of int of shape (p, v)
+        Of the v varying columns, which of the differing ones each is, or `NEVER`.
+    varying : ndarray of int of shape (v,)
     size : ndarray of int of shape (p,)
         Number of differing columns.
     member : ndarray of int of shape (n,)
@@ -49,18 +52,24 @@ class Pairs:
     row: IntArray
     partner: IntArray
     place: npt.NDArray[np.int32]
+    varying: IntArray
     size: IntArray
     member: IntArray
     share: FloatArray
 
 
 def predictions(pool: Pool, *, most: int) -> int | None:
-    """Return the number of mixed rows of all pairs, or None where there are more than ``most``."""
+    """Return the number of mixed rows of all pairs, or None where there are more than ``most``, or too many pairs."""
+    varying = np.flatnonzero(pool.varying())
+    codes = pool.codes[:, varying]
+    most_pairs = min(most, CELLS // max(len(varying), 1))
     others = pool.n + distinct_rows(pool.codes[pool.n :])[0]
     count: int | None = 0
     for size in sorted({min(HEAD, pool.n), pool.n}):
-        shown = distinct_rows(pool.codes[:size])[0]
-        count = _counted(pool.codes, shown, others, most=most)
+        shown = distinct_rows(codes[:size])[0]
+        if len(shown) * len(others) > most_pairs:
+            return None
+        count = _counted(codes, shown, others, most=most)
         if count is None:
             return None
     return count
@@ -68,8 +77,6 @@ def predictions(pool: Pool, *, most: int) -> int | None:
 
 def _counted(codes: IntArray, shown: IntArray, others: IntArray, *, most: int) -> int | None:
     """Return the number of mixed rows of the rows at ``shown`` with those at ``others``, or None."""
-    if len(shown) * len(others) > most:
-        return None
     size, count = max(1, BLOCK // len(others)), 0
     for some in (shown[i : i + size] for i in range(0, len(shown), size)):
         differing = np.zeros((len(some), len(others)), dtype=np.int64)
@@ -96,12 +103,15 @@ def values(pool: Pool, *, end: FloatArray, clock: Clock) -> Solved:
     sizes = np.maximum(2**found.size - 2, 0)
     first = np.concatenate([[0], np.cumsum(sizes)])
     unit = np.repeat(np.arange(len(sizes)), sizes)
+    column = np.full(len(pool.names), len(found.varying))  # of the others: a column that no pair differs in
+    column[found.varying] = np.arange(len(found.varying))
     coalition = (np.arange(first[-1]) - first[unit] + 1).astype(np.int32)
     asked, which = _once(pool, found)
     unit, coalition = unit[asked], coalition[asked]
 
     def masks(part: slice) -> BoolArray:
-        return np.asarray((coalition[part, None] >> found.place[unit[part]]) & 1, dtype=bool)
+        place = np.pad(found.place[unit[part]], ((0, 0), (0, 1)), constant_values=NEVER)
+        return np.asarray((coalition[part, None] >> place[:, column]) & 1, dtype=bool)
 
     outputs = masking.evaluate_all(
         pool, rows=found.row[unit], partners=found.partner[unit], masks=masks, clock=clock
@@ -125,16 +135,19 @@ def _pairs(pool: Pool) -> Pairs:
     shown, member = distinct_rows(pool.codes[: pool.n])
     others, which = distinct_rows(pool.codes[pool.n :])
     row, partner = np.repeat(shown, len(others)), np.tile(others, len(shown))
-    differs = pool.codes[row] != pool.codes[pool.n + partner]
+    varying = np.flatnonzero(pool.varying())
+    codes = pool.codes[:, varying]
+    differs = codes[row] != codes[pool.n + partner]
     size = differs.sum(axis=1)
     order = np.argsort(size, kind="stable")
-    place = np.where(differs, differs.cumsum(axis=1) - 1, NEVER).astype(np.int32)
+    place = np.where(differs, differs.cumsum(axis=1, dtype=np.int32) - 1, np.int32(NEVER))
     share = np.zeros(pool.m)
     share[others] = np.bincount(which) / pool.m
     return Pairs(
         row=row[order],
         partner=partner[order],
         place=place[order],
+        varying=varying,
         size=size[order],
         member=shown[member],
         share=share,
@@ -151,7 +164,7 @@ def _sizes(pairs: Pairs) -> Iterator[slice]:
 def _differing(pairs: Pairs, some: slice) -> IntArray:
     """Return the columns (pairs, k) in which some pairs of one size differ."""
     place = pairs.place[some]
-    return np.asarray(np.nonzero(place != NEVER)[1].reshape(len(place), -1), dtype=np.int64)
+    return pairs.varying[np.nonzero(place != NEVER)[1].reshape(len(place), -1)]
 
 
 def _once(pool: Pool, pairs: Pairs) -> tuple[IntArray, IntArray]:

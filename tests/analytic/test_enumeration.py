@@ -222,6 +222,15 @@ def test_too_many_columns_and_rows_are_refused(monkeypatch: pytest.MonkeyPatch) 
     assert "more than 5 predicted rows" in str(ENUMERATION.why_not(many))
 
 
+def test_by_pair_too_many_pairs_for_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.zeros((40, 60))
+    wide[:, 7], wide[:, 9] = np.arange(40), np.arange(40) % 3
+    pool = pool_of(subject_of(network(0, 60), wide, wide[::-1] + 1.0 * (np.arange(60) == 7)))
+    assert pair_games.predictions(pool, most=10**6) is not None, "columns that never vary take no memory"
+    monkeypatch.setattr(pair_games, "CELLS", 40 * 40 * 2 - 1)
+    assert pair_games.predictions(pool, most=10**6) is None
+
+
 def test_a_model_that_is_too_slow_is_given_up_and_sampling_takes_over() -> None:
     def slow(A: Any) -> Any:
         time.sleep(0.002 * len(A) ** 0.5)
