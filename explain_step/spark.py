@@ -289,10 +289,17 @@ def _measured(
 
 def _same_weights(known: Measured, areas: Areas) -> bool:
     """Return whether hits and misses of the areas are those that were counted with the values."""
-    first = known.model.positive or 0
+    model, whole = known.model, areas.whole()
+    if not known.measure.classes:
+        return True
     true = known.measures[0].weight[0].sum(axis=1)
-    wanted = np.array([true[first], true.sum() - true[first]])
-    return bool(np.allclose(areas.whole()[:, 1], wanted, rtol=1e-9, atol=0.0))
+    hits = true[[model.positive or 0]] if model.task == "binary" else true
+    wanted = np.stack([hits, true.sum() - hits], axis=1)
+    counted = np.allclose(whole.sums[:, :, 1], wanted, rtol=1e-9, atol=0.0)
+    if areas.squares is None:
+        return bool(counted)
+    moved = np.allclose(areas.squares[-1], known.measures[0].square[0].sum(), rtol=1e-9, atol=0.0)
+    return bool(counted and moved)
 
 
 def _merged(parts: list[bytes]) -> bytes:
