@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from explain_step.metrics import curves
-from explain_step.spark_frames import blocks, frame_of, replies
+from explain_step.spark_frames import blocks, frame_of, numbered, replies
 from explain_step.spark_work import Work, as_trained, block, data_of, received
 from explain_step.streaming import Plan, area_errors, areas
 from explain_step.streaming.area_errors import Outside
@@ -49,7 +49,7 @@ def areas_of(source: Any, work: Work, given: Any) -> Areas | None:
     given : object
         What `spark_work.sent_to` gave.
     """
-    plan, columns = work.plan, len(source.columns)
+    plan, columns = work.plan, source.columns
     keys = areas.columns_of(plan)
     schema = {RANGE: "int", **{key: TYPES.get(key, "int") for key in keys}}
     schema |= {name: TYPES[name] for name in (areas.ROWS, areas.WEIGHT, areas.SQUARE)}
@@ -62,7 +62,7 @@ def areas_of(source: Any, work: Work, given: Any) -> Areas | None:
     def summed(batches: Iterator[Any]) -> bytes | None:
         return _summed(received(data_of(given)), batches)
 
-    made = source.mapInArrow(scored, _written(schema))
+    made = numbered(source).mapInArrow(scored, _written(schema))
     made = made.repartition(math.ceil(int(areas.starts(plan)[-1]) / 2), RANGE)
     several = len(areas.edges(plan)) > 1
     if several:  # read twice

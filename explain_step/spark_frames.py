@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ BLOCK_ROWS, BLOCK_CELLS = 1 << 16, 1 << 22
 MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 REPLY = "part binary, problem string"
 PLAIN_TYPES = "numbers, text, booleans, dates and times"
+NO_VALUES = frozenset({"array", "map", "struct", "binary", "udt", "variant", "void", "time"})
+NO_VALUES |= {"interval", "daytimeinterval", "yearmonthinterval", "calendarinterval"}
 
 Worker = Callable[[Iterator[Any]], Iterator[Any]]
 
@@ -33,11 +35,12 @@ def is_spark(source: Any) -> bool:
 # --- on the executors
 
 
-def blocks(batches: Iterator[Any], *, columns: int) -> Iterator[Any]:
-    """Yield Arrow tables of a bounded number of rows from a partition's record batches."""
+def blocks(batches: Iterator[Any], *, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield Arrow tables of a bounded number of rows from a partition's record batches, with these names of columns."""
     import pyarrow as pa
 
-    most = max(1, min(BLOCK_ROWS, BLOCK_CELLS // max(1, columns)))
+    names = list(columns)
+    most = max(1, min(BLOCK_ROWS, BLOCK_CELLS // max(1, len(names))))
     held: list[Any] = []
     left = most
     for batch in batches:
@@ -47,10 +50,10 @@ def blocks(batches: Iterator[Any], *, columns: int) -> Iterator[Any]:
             held.append(part)
             start, left = start + part.num_rows, left - part.num_rows
             if not left:
-                yield pa.Table.from_batches(held)
+                yield pa.Table.from_batches(held).rename_columns(names)
                 held, left = [], most
     if held:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(held).rename_columns(names)
 
 
 def frame_of(table: Any, *, missing: frozenset[str] = frozenset()) -> pd.DataFrame:
@@ -75,7 +78,11 @@ def frame_of(table: Any, *, missing: frozenset[str] = frozenset()) -> pd.DataFra
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = column.type
-        if kinds.is_decimal(kind) or (kinds.is_integer(kind) and name in missing):
+        if kinds.is_decimal(
+            kind
+        ):  # by way of text, which gives the nearest number; Arrow's own cast does not
+            columns.append(column.cast(pa.string()).cast(pa.float64()))
+        elif kinds.is_integer(kind) and name in missing:
             columns.append(column.cast(pa.float64(), safe=False))
         elif kinds.is_timestamp(kind) and kind.tz is not None:
             columns.append(pc.local_timestamp(column))
@@ -110,6 +117,11 @@ def answering(work: Callable[[Iterator[Any]], bytes | None]) -> Worker:
 
 
 # --- on the driver
+
+
+def numbered(source: Any) -> Any:
+    """Return a Spark DataFrame with numbers for names: it does not find columns with dots, or that differ in case only."""
+    return source.toDF(*(f"c{k}" for k in range(len(source.columns))))
 
 
 def replies(
@@ -181,8 +193,7 @@ def check_columns(source: Any) -> None:
     odd = [
         f"{item.name!r} ({item.dataType.simpleString()[:40]})"
         for item in source.schema.fields
-        if item.dataType.typeName().partition("(")[0]
-        in ("array", "map", "struct", "binary", "udt", "variant", "void")
+        if item.dataType.typeName().partition("(")[0] in NO_VALUES
     ]
     if odd:
         msg = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from functools import reduce
 
 import numpy as np
@@ -165,6 +166,14 @@ def test_a_block_has_the_dtypes_of_the_whole() -> None:
     assert holed.dtypes[["count", "flag"]].astype(str).tolist() == ["float64", "object"]
 
 
+def test_decimals_are_the_nearest_numbers() -> None:
+    values = [Decimal(k) / 100 for k in range(-3_000, 3_000, 7)]
+    table = pa.table({"price": pa.array([*values, None], type=pa.decimal128(10, 2))})
+    found = spark_frames.frame_of(table)["price"]
+    assert found.tolist()[:-1] == [float(value) for value in values]
+    assert np.isnan(found.iloc[-1])
+
+
 def test_an_error_of_the_rows_is_a_reply_and_not_a_failed_task() -> None:
     def refuse(batches):
         next(batches)
@@ -180,8 +189,11 @@ def test_an_error_of_the_rows_is_a_reply_and_not_a_failed_task() -> None:
 
 def test_blocks_are_bounded_by_rows_and_cells() -> None:
     batches = pa.table({"x": range(200_000)}).to_batches(max_chunksize=30_000)
-    sizes = [block.num_rows for block in spark_frames.blocks(iter(batches), columns=1)]
+    sizes = [block.num_rows for block in spark_frames.blocks(iter(batches), columns=["x"])]
     assert sum(sizes) == 200_000
     assert sizes[:-1] == [spark_frames.BLOCK_ROWS] * 3
-    wide = [block.num_rows for block in spark_frames.blocks(iter(batches), columns=1 << 12)]
+    names = [f"x{k}" for k in range(1 << 12)]
+    rows = pa.table(dict.fromkeys(names, range(3_000))).to_batches(max_chunksize=2_000)
+    wide = [block.num_rows for block in spark_frames.blocks(iter(rows), columns=names)]
     assert max(wide) <= 1 << 10
+    assert sum(wide) == 3_000
