@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,9 @@ from explain_step.errors import ExplainStepError, InvalidInput, MissingDependenc
 BLOCK_ROWS, BLOCK_CELLS = 1 << 16, 1 << 22
 """An executor holds at most so many rows, and cells, of a partition at a time."""
 MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+LARGE = re.compile(
+    r"Total size of serialized results of .*?\((.*?)\) is bigger than spark\.driver\.maxResultSize \((.*?)\)"
+)
 REPLY = "part binary, problem string"
 PLAIN_TYPES = "numbers, text, booleans, dates and times"
 NO_VALUES = frozenset({"array", "map", "struct", "binary", "udt", "variant", "void", "time"})
@@ -153,7 +157,8 @@ def replies(
         made = made.repartition(math.isqrt(parts) + 1).mapInArrow(
             answering(partial(_joined, merge=merge)), REPLY
         )
-    rows = _collected(made)
+    with fetching():
+        rows = made.collect()
     for row in rows:
         if row["problem"] is not None:
             kind, text = json.loads(row["problem"])
@@ -172,20 +177,27 @@ def _joined(batches: Iterator[Any], *, merge: Callable[[list[bytes]], bytes]) ->
     return found
 
 
-def _collected(frame: Any) -> list[Any]:
-    """Return the rows of a small frame; say so where the executors lack what runs there."""
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Say so where the executors lack what runs there, or the driver may not take what they answer."""
     try:
-        rows: list[Any] = frame.collect()
+        yield
     except Exception as error:
-        lacking = MODULE.search(str(error))
-        if lacking is None:
-            raise
-        msg = (
-            f"The Python of Spark's executors has no module {lacking[1]!r}; install explain-step with the model's library "
-            "there, or set PYSPARK_PYTHON to a Python that has them before the session starts."
-        )
-        raise MissingDependency(msg) from error
-    return rows
+        lacking, large = MODULE.search(str(error)), LARGE.search(str(error))
+        if lacking is not None:
+            msg = (
+                f"The Python of Spark's executors has no module {lacking[1]!r}; install explain-step with the model's "
+                "library there, or set PYSPARK_PYTHON to a Python that has them before the session starts."
+            )
+            raise MissingDependency(msg) from error
+        if large is not None:
+            msg = (
+                f"Argument X must have so few partitions that their summaries, and a sample of the rows, fit into "
+                f"spark.driver.maxResultSize ({large[2]}), got {large[1]}; give fewer partitions (X.coalesce) or start the "
+                "session with a larger spark.driver.maxResultSize."
+            )
+            raise InvalidInput(msg) from error
+        raise
 
 
 def check_columns(source: Any) -> None:

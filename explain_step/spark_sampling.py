@@ -13,7 +13,7 @@ import pandas as pd
 
 from explain_step.errors import InvalidInput
 from explain_step.row_sums import Keys, RowSum, row_hashes, row_keys, summed
-from explain_step.spark_frames import blocks, check_columns, frame_of, numbered, replies
+from explain_step.spark_frames import blocks, check_columns, fetching, frame_of, numbered, replies
 
 SAMPLE_ROWS, FEWEST_ROWS, SAMPLE_CELLS = 20_000, 2_000, 25_000_000
 """Rows of the sample that figures, examples and scores are made from: fewer where they have many cells."""
@@ -292,7 +292,9 @@ def _fetched(source: Any, *, seed: int, limit: int, found: Scan, rows: int) -> A
         .agg(F.sum(MANY).alias(MANY), F.first(row).alias("row"))
     )
     rare = F.col(MANY) * HEAVY <= found.rows.rows
-    return _flat(contents.orderBy(rare, KEY).limit(rows + HEAVY).toArrow().sort_by(KEY), plain.columns)
+    with fetching():
+        table = contents.orderBy(rare, KEY).limit(rows + HEAVY).toArrow()
+    return _flat(table.sort_by(KEY), plain.columns)
 
 
 def _flat(table: Any, names: list[str]) -> Any:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explain_step import spark_frames, spark_sampling
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, MissingDependency
 from explain_step.row_sums import RowSum, row_hashes, row_keys, row_sum, rowsum_digest, summed
 from explain_step.spark_sampling import HEAVY, SKETCH, Scan, drawn
 
@@ -185,6 +185,24 @@ def test_an_error_of_the_rows_is_a_reply_and_not_a_failed_task() -> None:
     assert reply.to_pylist() == [
         {"part": None, "problem": '["InvalidInput", "Argument y must not have missing values, got 1."]'}
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        (
+            "Job aborted: Total size of serialized results of 192 tasks (1024.7 KiB) is bigger than "
+            "spark.driver.maxResultSize (1024.0 KiB)",
+            InvalidInput,
+            r"fit into spark.driver.maxResultSize \(1024.0 KiB\), got 1024.7 KiB; give fewer partitions",
+        ),
+        ("x ModuleNotFoundError: No module named 'xgboost'", MissingDependency, "no module 'xgboost'"),
+        ("something else", RuntimeError, "something else"),
+    ],
+)
+def test_errors_of_spark_say_what_to_do(said: str, kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told), spark_frames.fetching():
+        raise RuntimeError(said)
 
 
 def test_blocks_are_bounded_by_rows_and_cells() -> None:
