@@ -72,10 +72,16 @@ def auc(hit: npt.NDArray[np.bool_], score: FloatArray, *, weights: FloatArray | 
     return float((hits * (np.cumsum(misses) - misses / 2)).sum() / total)
 
 
-def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+def curves(y: Any, response: Response, model: FittedModel) -> list[tuple[npt.NDArray[np.bool_], FloatArray]]:
+    """Return hits and scores of each ROC curve: one of two classes, of more each class against all others."""
     if model.task == "binary":
-        return auc(positive_hits(y, model), positive_score(r, model), weights=w)
-    aucs = [auc(y == label, _probability(r)[:, k], weights=w) for k, label in enumerate(_classes(model))]
+        return [(positive_hits(y, model), positive_score(response, model))]
+    labels, p = np.asarray(y), _probability(response)
+    return [(np.asarray(labels == c, dtype=np.bool_), p[:, k]) for k, c in enumerate(_classes(model))]
+
+
+def _roc_auc(y: npt.NDArray[Any], r: Response, model: FittedModel, w: FloatArray | None) -> float:
+    aucs = [auc(hit, score, weights=w) for hit, score in curves(y, r, model)]
     known = [value for value in aucs if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 

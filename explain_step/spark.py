@@ -30,7 +30,7 @@ from explain_step.config import names as quoted
 from explain_step.errors import InvalidInput, NotApplicable
 from explain_step.row_sums import ALGORITHM, RowSum, row_sum
 from explain_step.spark_areas import areas_of
-from explain_step.spark_frames import blocks, frame_of, is_spark, replies
+from explain_step.spark_frames import blocks, frame_of, is_spark, numbered, replies
 from explain_step.spark_sampling import Sample
 from explain_step.spark_work import Work, as_trained, block, data_of, engine, received, sent_to, unit_of
 from explain_step.streaming import (
@@ -102,7 +102,7 @@ def compute(
     size = config.max_rows or sample_rows or _sample_size(len(source.columns))
     taken = spark_sampling.sample(source, rows=size, seed=config.seed)
     _check_missing(taken, source.columns, y=y)
-    dtypes = _categories(reference, taken.frame)
+    dtypes = _dtypes(reference, taken)
     frame = as_trained(taken.frame, dtypes)
     explained = partial(
         compute_room.compute, model, y=y, config=config, background=reference, sample_weight=sample_weight
@@ -200,21 +200,27 @@ def _sample_size(columns: int) -> int:
     return min(most, max(spark_sampling.FEWEST_ROWS, spark_sampling.SAMPLE_CELLS // max(1, columns)))
 
 
-def _categories(reference: pd.DataFrame | None, frame: pd.DataFrame) -> dict[str, Any]:
-    """Return the categories of the background: Spark has none, so its texts are read as the background has them."""
-    if reference is None:
-        return {}
-    return {
-        str(name): dtype
-        for name, dtype in reference.dtypes.items()
-        if isinstance(dtype, pd.CategoricalDtype) and name in frame.columns
-    }
+def _dtypes(reference: pd.DataFrame | None, taken: Sample) -> dict[str, Any]:
+    """Return how the background has what Spark has otherwise: texts as categories, booleans with missing values as such."""
+    found: dict[str, Any] = {}
+    for name, dtype in () if reference is None else reference.dtypes.items():
+        if name not in taken.frame.columns:
+            continue
+        if isinstance(dtype, pd.CategoricalDtype):
+            found[str(name)] = dtype
+        elif pd.api.types.is_bool_dtype(dtype) and name in taken.missing and _says_yes(taken.frame[name]):
+            found[str(name)] = pd.BooleanDtype()
+    return found
+
+
+def _says_yes(column: pd.Series[Any]) -> bool:
+    return pd.api.types.infer_dtype(column, skipna=True) == "boolean"
 
 
 # --- on the executors
 
 
-def _part(batches: Iterator[Any], data: bytes, *, columns: int) -> bytes | None:
+def _part(batches: Iterator[Any], data: bytes, *, columns: list[str]) -> bytes | None:
     """Return the sum of the rows of a partition and their totals as bytes; None where it has no rows."""
     work = received(data)
     explain = engine(data)[1] if work.plan.views else None
@@ -247,12 +253,12 @@ def total(source: Any, work: Work, *, scan: spark_sampling.Scan, given: Any = No
     if given is None:
         with sent_to(source, work) as sent:
             return total(source, work, scan=scan, given=sent)
-    columns = len(source.columns)
+    columns = source.columns
 
     def run(batches: Iterator[Any]) -> bytes | None:
         return _part(batches, data_of(given), columns=columns)
 
-    parts = replies(source, run, merge=_merged if scan.parts > MERGE_AT else None, parts=scan.parts)
+    parts = replies(numbered(source), run, merge=_merged if scan.parts > MERGE_AT else None, parts=scan.parts)
     whole = _merged(parts)
     rows, totals = RowSum.from_bytes(whole[:SUM_BYTES]), from_bytes(whole[SUM_BYTES:])
     if rows != scan.rows or totals.rows != rows.rows:
@@ -289,10 +295,17 @@ def _measured(
 
 def _same_weights(known: Measured, areas: Areas) -> bool:
     """Return whether hits and misses of the areas are those that were counted with the values."""
-    first = known.model.positive or 0
+    model, whole = known.model, areas.whole()
+    if not known.measure.classes:
+        return True
     true = known.measures[0].weight[0].sum(axis=1)
-    wanted = np.array([true[first], true.sum() - true[first]])
-    return bool(np.allclose(areas.whole()[:, 1], wanted, rtol=1e-9, atol=0.0))
+    hits = true[[model.positive or 0]] if model.task == "binary" else true
+    wanted = np.stack([hits, true.sum() - hits], axis=1)
+    counted = np.allclose(whole.sums[:, :, 1], wanted, rtol=1e-9, atol=0.0)
+    if areas.squares is None:
+        return bool(counted)
+    moved = np.allclose(areas.squares[-1], known.measures[0].square[0].sum(), rtol=1e-9, atol=0.0)
+    return bool(counted and moved)
 
 
 def _merged(parts: list[bytes]) -> bytes:

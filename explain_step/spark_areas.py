@@ -3,6 +3,7 @@
 ::
 
     rows ─▶ executors: score, hit, levels, weight ─▶ shuffled by range of scores ─▶ each range sorted ─▶ sums to the driver
+    ranges of several classes ─▶ how much their rows move each area ─▶ shuffled by row ─▶ added up ─▶ sums to the driver
 
 Ranges are cut in the gaps between the sample's scores, so that they do not depend on partitions; a range whose worker dies
 is made again by Spark.
@@ -13,24 +14,28 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from explain_step.metrics import positive_hits, positive_score
-from explain_step.spark_frames import blocks, frame_of, replies
+from explain_step.metrics import curves
+from explain_step.spark_frames import blocks, frame_of, numbered, replies
 from explain_step.spark_work import Work, as_trained, block, data_of, received
-from explain_step.streaming import areas
+from explain_step.streaming import Plan, area_errors, areas
+from explain_step.streaming.area_errors import Outside
 from explain_step.streaming.areas import Areas, Range
 from explain_step.streaming.plan import segment_codes
-from explain_step.types import Subject
+from explain_step.types import FloatArray, Subject
 
-RANGE = "place"
-TYPES = {areas.SCORE: "double", areas.HIT: "boolean", areas.ROWS: "double"}
+RANGE, MOVED = "place", "moved"
+TYPES = {areas.SCORE: "double", areas.HIT: "boolean", areas.KEY: "long", areas.ROWS: "double"}
 TYPES |= {areas.WEIGHT: "double", areas.SQUARE: "double"}
 HELD_ROWS = 1_000_000
 """Rows that an executor reads before it adds up equal ones."""
+MOVED_CELLS = 1 << 23
+"""Numbers that an executor holds where rows of several curves meet, about."""
 
 
 def areas_of(source: Any, work: Work, given: Any) -> Areas | None:
@@ -44,9 +49,8 @@ def areas_of(source: Any, work: Work, given: Any) -> Areas | None:
     given : object
         What `spark_work.sent_to` gave.
     """
-    assert work.plan.measure is not None
-    columns, bounded = len(source.columns), work.plan.measure.bounded
-    keys = areas.columns_of(work.plan)
+    plan, columns = work.plan, source.columns
+    keys = areas.columns_of(plan)
     schema = {RANGE: "int", **{key: TYPES.get(key, "int") for key in keys}}
     schema |= {name: TYPES[name] for name in (areas.ROWS, areas.WEIGHT, areas.SQUARE)}
 
@@ -58,62 +62,72 @@ def areas_of(source: Any, work: Work, given: Any) -> Areas | None:
     def summed(batches: Iterator[Any]) -> bytes | None:
         return _summed(received(data_of(given)), batches)
 
-    made = source.mapInArrow(scored, ", ".join(f"{name} {kind}" for name, kind in schema.items()))
-    ranges = len(work.plan.measure.edges or ()) + 1
-    parts = replies(made.repartition(math.ceil(ranges / 2), RANGE), summed)
-    rows = [row for part in parts for row in np.load(io.BytesIO(part), allow_pickle=False)]
-    return areas.joined([Range.from_row(row) for row in rows], unit=bounded) if rows else None
+    made = numbered(source).mapInArrow(scored, _written(schema))
+    made = made.repartition(math.ceil(int(areas.starts(plan)[-1]) / 2), RANGE)
+    several = len(areas.edges(plan)) > 1
+    if several:  # read twice
+        made = _kept(made)
+    try:
+        parts = replies(made, summed)
+        ranges = [Range.from_row(row) for part in parts for row in _read(part)]
+        found = areas.joined(plan, ranges) if ranges else None
+        if found is None or not several:
+            return found
+        known = area_errors.outside(plan, ranges, found)
+        return replace(found, squares=_squares(made, work, known, given=given))
+    finally:
+        if several:
+            made.unpersist()
+
+
+def _kept(frame: Any) -> Any:
+    from pyspark import StorageLevel
+
+    return frame.persist(StorageLevel.DISK_ONLY)
+
+
+def _written(schema: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in schema.items())
+
+
+# --- scores in ranges
 
 
 def _scored(work: Work, frame: pd.DataFrame) -> Iterator[Any]:
-    """Yield the rows of a block with what areas need of them, equal ones added up."""
+    """Yield the rows of a block, for each curve, with what areas need of them, equal ones added up."""
     import pyarrow as pa
 
-    measure = work.plan.measure
-    assert measure is not None
-    rows = _rows(work, block(work, frame))
-    found = areas.gathered(rows, areas.columns_of(work.plan))
-    place = np.searchsorted(np.asarray(measure.edges), found[areas.SCORE].to_numpy(), side="right")
-    found.insert(0, RANGE, place.astype(np.int32))
-    yield from pa.Table.from_pandas(found, preserve_index=False).to_batches()
+    subject, plan = block(work, frame), work.plan
+    rows = _rows(plan, subject)
+    pairs = curves(subject.y, subject.response, subject.model)
+    for (hit, score), edges, first in zip(pairs, areas.edges(plan), areas.starts(plan), strict=False):
+        own = rows.assign(**{areas.SCORE: score.astype(np.float64), areas.HIT: hit})
+        found = areas.gathered(own[own[areas.WEIGHT] > 0], areas.columns_of(plan))
+        place = first + np.searchsorted(np.asarray(edges), found[areas.SCORE].to_numpy(), side="right")
+        found.insert(0, RANGE, place.astype(np.int32))
+        yield from pa.Table.from_pandas(found, preserve_index=False).to_batches()
 
 
-def _rows(work: Work, subject: Subject) -> pd.DataFrame:
-    """Return score, hit, levels and weight of the rows that have weight."""
-    plan, n = work.plan, len(subject.X)
-    w = np.ones(n) if subject.weights is None else subject.weights
-    found = {
-        areas.SCORE: positive_score(subject.response, subject.model).astype(np.float64),
-        areas.HIT: positive_hits(subject.y, subject.model),
-    }
-    for i, segment in enumerate(plan.segments):
-        codes = segment_codes(segment, subject.frame, output=subject.response.output)
-        found[areas.level_name(i)] = codes.astype(np.int32)
-    found |= {areas.ROWS: np.ones(n), areas.WEIGHT: w, areas.SQUARE: w**2}
-    return pd.DataFrame(found)[w > 0]
+def _rows(plan: Plan, subject: Subject) -> pd.DataFrame:
+    """Return weight, levels and, for several curves, the key of the rows."""
+    w = np.ones(len(subject.X)) if subject.weights is None else subject.weights
+    asked = areas.segments_of(plan)
+    levels = [segment_codes(s, subject.frame, output=subject.response.output) for s in asked]
+    found = {areas.level_name(i): codes.astype(np.int32) for i, codes in enumerate(levels)}
+    if len(areas.edges(plan)) > 1:
+        found[areas.KEY] = area_errors.keys_of(subject, levels).view(np.int64)
+    return pd.DataFrame({**found, areas.ROWS: 1.0, areas.WEIGHT: w, areas.SQUARE: w**2})
 
 
-def _summed(work: Work, batches: Iterator[Any]) -> bytes | None:
-    """Return the sums of the ranges of a partition."""
+def _ranges(work: Work, batches: Iterator[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the ranges of a partition: their places, and their gathered rows in the order of scores."""
+    keys = areas.columns_of(work.plan)
     held: dict[int, list[pd.DataFrame]] = {}
     for batch in batches:
         for place, rows in batch.to_pandas().groupby(RANGE, sort=False):
-            _hold(held.setdefault(int(place), []), rows, keys=areas.columns_of(work.plan))
-    if not held:
-        return None
-    assert work.plan.measure is not None
-    found = [
-        areas.of_range(
-            work.plan,
-            areas.gathered(pd.concat(parts), areas.columns_of(work.plan)),
-            place=place,
-            unit=work.plan.measure.bounded,
-        ).to_row()
-        for place, parts in sorted(held.items())
-    ]
-    out = io.BytesIO()
-    np.save(out, np.stack(found))
-    return out.getvalue()
+            _hold(held.setdefault(int(place), []), rows, keys=keys)
+    for place in sorted(held):
+        yield place, areas.gathered(pd.concat(held.pop(place)), keys)
 
 
 def _hold(parts: list[pd.DataFrame], rows: pd.DataFrame, *, keys: list[str]) -> None:
@@ -121,3 +135,61 @@ def _hold(parts: list[pd.DataFrame], rows: pd.DataFrame, *, keys: list[str]) -> 
     parts.append(rows)
     if sum(map(len, parts)) > HELD_ROWS and len(parts) > 1:
         parts[:] = [areas.gathered(pd.concat(parts), keys)]
+
+
+def _summed(work: Work, batches: Iterator[Any]) -> bytes | None:
+    """Return the sums of the ranges of a partition."""
+    found = [areas.of_range(work.plan, rows, place=place).to_row() for place, rows in _ranges(work, batches)]
+    return _bytes(np.stack(found)) if found else None
+
+
+# --- rows of several curves
+
+
+def _squares(made: Any, work: Work, known: Outside, *, given: Any) -> FloatArray:
+    """Return the sums of squared moves of each group, and last that of squared weights, from the ranges."""
+    levels = [areas.level_name(i) for i in range(len(areas.segments_of(work.plan)))]
+    width = 1 + sum(area_errors.widths(work.plan))
+    names = [f"{MOVED}{i}" for i in range(width)]
+    schema = {areas.KEY: "long", areas.SQUARE: "double"}
+    schema |= dict.fromkeys(levels, "int") | dict.fromkeys(names, "double")
+
+    def moved(batches: Iterator[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        work = received(data_of(given))
+        for place, rows in _ranges(work, batches):
+            found = area_errors.moves(work.plan, rows, known, place=place)
+            told = rows[[areas.KEY, areas.SQUARE, *levels]]
+            numbers = pd.DataFrame(found, columns=names)
+            table = pa.Table.from_pandas(pd.concat([told, numbers], axis=1), preserve_index=False)
+            yield from table.to_batches()
+
+    def added(batches: Iterator[Any]) -> bytes | None:
+        import pyarrow as pa
+
+        held = list(batches)
+        if not held:
+            return None
+        rows = pa.Table.from_batches(held).to_pandas()
+        key, square, *codes = (rows[name].to_numpy() for name in (areas.KEY, areas.SQUARE, *levels))
+        plan = received(data_of(given)).plan
+        return _bytes(area_errors.squares(plan, key, square, codes, rows[names].to_numpy()))
+
+    cells = work.rows * len(areas.edges(work.plan)) * len(schema)
+    parts = replies(
+        made.mapInArrow(moved, _written(schema)).repartition(1 + cells // MOVED_CELLS, areas.KEY), added
+    )
+    found: FloatArray = np.sum([_read(part) for part in parts], axis=0)
+    return found
+
+
+def _bytes(numbers: FloatArray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, numbers)
+    return out.getvalue()
+
+
+def _read(data: bytes) -> FloatArray:
+    found: FloatArray = np.load(io.BytesIO(data), allow_pickle=False)
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,13 @@ from explain_step.errors import ExplainStepError, InvalidInput, MissingDependenc
 BLOCK_ROWS, BLOCK_CELLS = 1 << 16, 1 << 22
 """An executor holds at most so many rows, and cells, of a partition at a time."""
 MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+LARGE = re.compile(
+    r"Total size of serialized results of .*?\((.*?)\) is bigger than spark\.driver\.maxResultSize \((.*?)\)"
+)
 REPLY = "part binary, problem string"
 PLAIN_TYPES = "numbers, text, booleans, dates and times"
+NO_VALUES = frozenset({"array", "map", "struct", "binary", "udt", "variant", "void", "time"})
+NO_VALUES |= {"interval", "daytimeinterval", "yearmonthinterval", "calendarinterval"}
 
 Worker = Callable[[Iterator[Any]], Iterator[Any]]
 
@@ -33,11 +39,12 @@ def is_spark(source: Any) -> bool:
 # --- on the executors
 
 
-def blocks(batches: Iterator[Any], *, columns: int) -> Iterator[Any]:
-    """Yield Arrow tables of a bounded number of rows from a partition's record batches."""
+def blocks(batches: Iterator[Any], *, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield Arrow tables of a bounded number of rows from a partition's record batches, with these names of columns."""
     import pyarrow as pa
 
-    most = max(1, min(BLOCK_ROWS, BLOCK_CELLS // max(1, columns)))
+    names = list(columns)
+    most = max(1, min(BLOCK_ROWS, BLOCK_CELLS // max(1, len(names))))
     held: list[Any] = []
     left = most
     for batch in batches:
@@ -47,10 +54,10 @@ def blocks(batches: Iterator[Any], *, columns: int) -> Iterator[Any]:
             held.append(part)
             start, left = start + part.num_rows, left - part.num_rows
             if not left:
-                yield pa.Table.from_batches(held)
+                yield pa.Table.from_batches(held).rename_columns(names)
                 held, left = [], most
     if held:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(held).rename_columns(names)
 
 
 def frame_of(table: Any, *, missing: frozenset[str] = frozenset()) -> pd.DataFrame:
@@ -75,7 +82,11 @@ def frame_of(table: Any, *, missing: frozenset[str] = frozenset()) -> pd.DataFra
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = column.type
-        if kinds.is_decimal(kind) or (kinds.is_integer(kind) and name in missing):
+        if kinds.is_decimal(
+            kind
+        ):  # by way of text, which gives the nearest number; Arrow's own cast does not
+            columns.append(column.cast(pa.string()).cast(pa.float64()))
+        elif kinds.is_integer(kind) and name in missing:
             columns.append(column.cast(pa.float64(), safe=False))
         elif kinds.is_timestamp(kind) and kind.tz is not None:
             columns.append(pc.local_timestamp(column))
@@ -112,6 +123,11 @@ def answering(work: Callable[[Iterator[Any]], bytes | None]) -> Worker:
 # --- on the driver
 
 
+def numbered(source: Any) -> Any:
+    """Return a Spark DataFrame with numbers for names: it does not find columns with dots, or that differ in case only."""
+    return source.toDF(*(f"c{k}" for k in range(len(source.columns))))
+
+
 def replies(
     frame: Any,
     work: Callable[[Iterator[Any]], bytes | None],
@@ -141,7 +157,8 @@ def replies(
         made = made.repartition(math.isqrt(parts) + 1).mapInArrow(
             answering(partial(_joined, merge=merge)), REPLY
         )
-    rows = _collected(made)
+    with fetching():
+        rows = made.collect()
     for row in rows:
         if row["problem"] is not None:
             kind, text = json.loads(row["problem"])
@@ -160,20 +177,27 @@ def _joined(batches: Iterator[Any], *, merge: Callable[[list[bytes]], bytes]) ->
     return found
 
 
-def _collected(frame: Any) -> list[Any]:
-    """Return the rows of a small frame; say so where the executors lack what runs there."""
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Say so where the executors lack what runs there, or the driver may not take what they answer."""
     try:
-        rows: list[Any] = frame.collect()
+        yield
     except Exception as error:
-        lacking = MODULE.search(str(error))
-        if lacking is None:
-            raise
-        msg = (
-            f"The Python of Spark's executors has no module {lacking[1]!r}; install explain-step with the model's library "
-            "there, or set PYSPARK_PYTHON to a Python that has them before the session starts."
-        )
-        raise MissingDependency(msg) from error
-    return rows
+        lacking, large = MODULE.search(str(error)), LARGE.search(str(error))
+        if lacking is not None:
+            msg = (
+                f"The Python of Spark's executors has no module {lacking[1]!r}; install explain-step with the model's "
+                "library there, or set PYSPARK_PYTHON to a Python that has them before the session starts."
+            )
+            raise MissingDependency(msg) from error
+        if large is not None:
+            msg = (
+                f"Argument X must have so few partitions that their summaries, and a sample of the rows, fit into "
+                f"spark.driver.maxResultSize ({large[2]}), got {large[1]}; give fewer partitions (X.coalesce) or start the "
+                "session with a larger spark.driver.maxResultSize."
+            )
+            raise InvalidInput(msg) from error
+        raise
 
 
 def check_columns(source: Any) -> None:
@@ -181,8 +205,7 @@ def check_columns(source: Any) -> None:
     odd = [
         f"{item.name!r} ({item.dataType.simpleString()[:40]})"
         for item in source.schema.fields
-        if item.dataType.typeName().partition("(")[0]
-        in ("array", "map", "struct", "binary", "udt", "variant", "void")
+        if item.dataType.typeName().partition("(")[0] in NO_VALUES
     ]
     if odd:
         msg = (

@@ -13,7 +13,7 @@ import pandas as pd
 
 from explain_step.errors import InvalidInput
 from explain_step.row_sums import Keys, RowSum, row_hashes, row_keys, summed
-from explain_step.spark_frames import blocks, check_columns, frame_of, replies
+from explain_step.spark_frames import blocks, check_columns, fetching, frame_of, numbered, replies
 
 SAMPLE_ROWS, FEWEST_ROWS, SAMPLE_CELLS = 20_000, 2_000, 25_000_000
 """Rows of the sample that figures, examples and scores are made from: fewer where they have many cells."""
@@ -138,6 +138,7 @@ def _chosen(table: Any, *, seed: int, limit: int, heavy: Keys) -> Iterator[Any]:
         found.setdefault(key, []).append(int(row))
     if found:
         rows = table.take(pa.array([places[0] for places in found.values()], type=pa.int64()))
+        rows = rows.rename_columns([f"c{k}" for k in range(rows.num_columns)])
         rows = rows.append_column(KEY, pa.array(list(found), type=pa.binary()))
         many = pa.array([len(places) for places in found.values()], type=pa.int64())
         yield from rows.append_column(MANY, many).to_batches()
@@ -155,7 +156,7 @@ def scan(source: Any, *, seed: int) -> Scan:
         There are no rows, or columns that are no plain values.
     """
     check_columns(source)
-    columns = len(source.columns)
+    columns = source.columns
 
     def work(batches: Iterator[Any]) -> bytes | None:
         found: Scan | None = None
@@ -164,7 +165,7 @@ def scan(source: Any, *, seed: int) -> Scan:
             found = part if found is None else _same_partition(found, part)
         return None if found is None else found.to_bytes()
 
-    parts = [Scan.from_bytes(part) for part in replies(source, work)]
+    parts = [Scan.from_bytes(part) for part in replies(numbered(source), work)]
     if not parts:
         msg = "Argument X must have at least one row, got a Spark DataFrame without any; give held-out rows."
         raise InvalidInput(msg)
@@ -229,7 +230,8 @@ def sample(source: Any, *, rows: int = SAMPLE_ROWS, seed: int = 0) -> Sample:
     )
     counts = table.column(MANY).to_numpy().astype(np.int64)
     places = drawn(keys, counts, total=found.rows.rows, rows=rows)
-    frame = frame_of(table.drop_columns([KEY, MANY]).take(places), missing=missing)
+    drawn_rows = table.drop_columns([KEY, MANY]).take(places).rename_columns(source.columns)
+    frame = frame_of(drawn_rows, missing=missing)
     return Sample(frame=frame, scan=found, missing=missing)
 
 
@@ -276,20 +278,23 @@ def _fetched(source: Any, *, seed: int, limit: int, found: Scan, rows: int) -> A
     from pyspark.sql import functions as F  # noqa: N812 - as everybody writes it
     from pyspark.sql.types import BinaryType, LongType, StructField, StructType
 
-    names, heavy = source.columns, found.heavy
+    names, heavy, plain = source.columns, found.heavy, numbered(source)
 
     def worker(batches: Iterator[Any]) -> Iterator[Any]:
-        for table in blocks(batches, columns=len(names)):
+        for table in blocks(batches, columns=names):
             yield from _chosen(table, seed=seed, limit=limit, heavy=heavy)
 
     more = [StructField(KEY, BinaryType()), StructField(MANY, LongType())]
-    schema = StructType([*source.schema.fields, *more])
-    row = F.struct(*(F.col("`" + name.replace("`", "``") + "`") for name in names))
+    row = F.struct(*(F.col(name) for name in plain.columns))
     contents = (
-        source.mapInArrow(worker, schema).groupBy(KEY).agg(F.sum(MANY).alias(MANY), F.first(row).alias("row"))
+        plain.mapInArrow(worker, StructType([*plain.schema.fields, *more]))
+        .groupBy(KEY)
+        .agg(F.sum(MANY).alias(MANY), F.first(row).alias("row"))
     )
     rare = F.col(MANY) * HEAVY <= found.rows.rows
-    return _flat(contents.orderBy(rare, KEY).limit(rows + HEAVY).toArrow().sort_by(KEY), names)
+    with fetching():
+        table = contents.orderBy(rare, KEY).limit(rows + HEAVY).toArrow()
+    return _flat(table.sort_by(KEY), plain.columns)
 
 
 def _flat(table: Any, names: list[str]) -> Any:

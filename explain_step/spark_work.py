@@ -30,7 +30,7 @@ class Work:
     rows : int
         Of the whole: the engine is chosen for them.
     dtypes : dict of str to dtype
-        Of the columns that Spark stores otherwise (categories).
+        Of the columns that Spark stores otherwise (categories, booleans with missing values).
     missing : frozenset of str
         Columns with missing values in any row.
     target, weights : str, optional
@@ -53,7 +53,7 @@ class Work:
 
 
 def as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
-    """Return the frame with the given categories.
+    """Return the frame with the given dtypes: categories, and booleans that may be missing.
 
     Raises
     ------
@@ -62,6 +62,9 @@ def as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
     """
     found = frame.copy(deep=False)
     for name, dtype in dtypes.items():
+        if not isinstance(dtype, pd.CategoricalDtype):
+            found[name] = frame[name].astype(dtype)
+            continue
         codes = dtype.categories.get_indexer(pd.Index(frame[name]))
         lost = (codes < 0) & frame[name].notna().to_numpy()
         if lost.any():

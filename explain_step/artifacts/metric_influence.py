@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ from scipy import stats
 
 from explain_step import intervals
 from explain_step.artifacts import metric_deltas
-from explain_step.metrics import LEAST_PROBABILITY, Metric, positive_hits, positive_score
+from explain_step.labels import counted
+from explain_step.metrics import LEAST_PROBABILITY, Metric, curves, positive_hits, positive_score
 from explain_step.ties import score_ranks
 from explain_step.types import Direction, FloatArray, Subject
 
@@ -19,9 +21,8 @@ FEWEST_OF_A_CLASS = 100
 """Rows, and rows of each class for areas, from where a metric is close to its normal limit."""
 FEW_OF_A_CLASS = 50
 """Below so many rows of a class, resamples make the interval of an area too short (78% coverage with five hits)."""
-GROUPS, ROWS_OF_A_GROUP = 40, 1_000
-"""From so many rows on, what has no formula is measured on groups of them drawn by chance, which costs one pass; resamples
-would cost hundreds."""
+SMOOTH_ROWS = 40_000
+"""From so many rows on a formula takes the place of resamples, which would cost hundreds of passes."""
 NORMAL = float(stats.norm.ppf(0.975))
 ROW_METRICS = ("log_loss", "brier", "accuracy", "rmse", "mae")
 """Metrics that are a function of a mean over rows."""
@@ -62,10 +63,9 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
     Means over rows get the studentised interval of `intervals.mean_interval`: percentiles of resamples are too short for
     errors with outliers (RMSE of a segment of 25 rows: 84% coverage for normal errors, 61% for lognormal ones). The area
     under the ROC curve has, on many rows, a normal one on the logit scale, from the rows' placement values (Sen 1960;
-    DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595). Where a class has few rows, and at 0 and 1, it gets
-    `intervals.area`. On 40,000 rows and more F1, accuracy by class and R² have the normal limit that the slopes of their
-    sums give (`metric_deltas`), and what is left (areas of several classes) varies between groups of rows drawn by chance
-    as it does on all rows, by the root of their number more (batch means).
+    DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595); of several classes from the mean of a row's values on all
+    curves. Where one of two classes has few rows, and at 0 and 1, it gets `intervals.area`. On `SMOOTH_ROWS` rows and more
+    F1, accuracy by class and R² have the normal limit that the slopes of their sums give (`metric_deltas`).
 
     Parameters
     ----------
@@ -81,18 +81,16 @@ def limit(metric: Metric, part: Subject, *, value: float, rng: np.random.Generat
     if not np.isfinite(value):
         return None
     known = _known(metric, part, value=value, rng=rng)
-    if known is None and n >= GROUPS * ROWS_OF_A_GROUP:
+    if known is None and n >= SMOOTH_ROWS:
         error = metric_deltas.of_rows(metric, part)
-        if error is not None:
-            return limit_around(value, error, direction=metric.direction)
-        return _of_groups(metric, part, value=value, rng=rng)
+        return None if error is None else limit_around(value, error, direction=metric.direction)
     return known
 
 
 def _known(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
     """Return the limit that the metric's formula gives."""
-    if metric.name == "roc_auc" and part.model.task == "binary":
-        return _of_area(part, value=value)
+    if metric.name == "roc_auc":
+        return (_of_area if part.model.task == "binary" else _of_areas)(part, value=value)
     if len(part.X) < MANY_ROWS and metric.name == "accuracy":  # a proportion, whose ratios are coarse
         return None
     if len(part.X) > 1 and metric.name in ROW_METRICS:
@@ -121,36 +119,13 @@ def limit_of_mean(mean: float, low: float, high: float, *, error: float, metric:
     return Limit(error=float(error), low=float(max(low, bounds[0])), high=float(min(high, bounds[1])))
 
 
-def _of_groups(metric: Metric, part: Subject, *, value: float, rng: np.random.Generator) -> Limit | None:
-    """Return Student's interval from the metric of `GROUPS` disjoint groups; None where one of them has none.
-
-    Which rows make a group does not depend on their order where labels, predictions and weights tell them apart.
-    """
-    own, n = part.without_inputs(), len(part.X)
-    assert own.y is not None
-    told = [
-        own.response.predicted.reshape(n, -1)[:, 0],
-        np.unique(own.y.reshape(n, -1)[:, 0], return_inverse=True)[1],
-    ]
-    ranked = np.lexsort(told if own.weights is None else [*told, own.weights])
-    found = []
-    for group in np.array_split(ranked[rng.permutation(n)], GROUPS):
-        some = own.take(np.sort(group))
-        assert some.y is not None
-        found.append(metric.score(some.y, some.response, some.model, some.weights))
-    error = float(np.std(found, ddof=1) / np.sqrt(GROUPS))
-    return limit_around(value, error, reach=float(stats.t.ppf(0.975, GROUPS - 1)), direction=metric.direction)
-
-
-def limit_around(
-    value: float, error: float, *, reach: float = NORMAL, direction: Direction = "higher"
-) -> Limit | None:
-    """Return the interval of ``reach`` standard errors within the metric's bounds; None where it has no length."""
+def limit_around(value: float, error: float, *, direction: Direction = "higher") -> Limit | None:
+    """Return the normal interval within the metric's bounds; None where it has no length."""
     if not error > 1e-12 * max(abs(value), 1e-300):  # also where it is not a number
         return None
     bounds = (0.0, np.inf) if direction == "lower" else (-np.inf, 1.0)
     return Limit(
-        error=error, low=max(value - reach * error, bounds[0]), high=min(value + reach * error, bounds[1])
+        error=error, low=max(value - NORMAL * error, bounds[0]), high=min(value + NORMAL * error, bounds[1])
     )
 
 
@@ -160,10 +135,34 @@ def _of_area(part: Subject, *, value: float) -> Limit | None:
     if min(hits, misses) < FEW_OF_A_CLASS or not 0 < value < 1:
         low, high = intervals.area(value, hits=hits, misses=misses)
         return Limit(error=(high - low) / (2 * stats.norm.ppf(0.975)), low=low, high=high)
-    counts = np.ones(len(hit), dtype=bool) if part.weights is None else part.weights > 0
-    if len(hit) < MANY_ROWS or min((hit & counts).sum(), (~hit & counts).sum()) < FEWEST_OF_A_CLASS:
+    if _is_few(hit, part.weights):
         return None
     return limit_of_area(value, _error(area_influence(hit, score, weights=part.weights), part.weights))
+
+
+def _of_areas(part: Subject, *, value: float) -> Limit | None:
+    """Return the limit of the mean area of several classes, each against all others."""
+    y = np.asarray(part.y)
+    if _is_few(y, part.weights):
+        return None
+    w = np.ones(len(y)) if part.weights is None else part.weights
+    known = [
+        (hit, score)
+        for hit, score in curves(y, part.response, part.model)
+        if min(w[hit].sum(), w[~hit].sum()) > 0
+    ]
+    moved = np.zeros(len(y))
+    for hit, score in known:  # one at a time: there may be many classes
+        moved += area_influence(hit, score, weights=part.weights) / len(known)
+    return limit_of_area(value, _error(moved, part.weights))
+
+
+def _is_few(labels: npt.NDArray[Any], weights: FloatArray | None) -> bool:
+    """Return whether rows, or those of a class, are so few that an area is far from its normal limit."""
+    if len(labels) >= SMOOTH_ROWS:
+        return False
+    sizes = np.unique(counted(labels, weights), return_counts=True)[1]
+    return len(labels) < MANY_ROWS or int(sizes.min()) < FEWEST_OF_A_CLASS
 
 
 def limit_of_area(value: float, error: float) -> Limit | None:

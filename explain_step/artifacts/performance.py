@@ -22,12 +22,11 @@ MEDIAN = 0.5
 FEW_ROWS = 10
 """Of a class: resamples of fewer do not show how much others would change a metric."""
 INTERVAL = (
-    "95% interval over drawing other held-out rows, for this fitted model: percentile bootstrap of the rows (from "
-    "40,000 rows on normal, by the slopes of their sums, for F1, balanced accuracy and R², Student's of 40 groups of rows "
-    "drawn by chance for areas of several classes); for means over rows (log loss, Brier score, RMSE, MAE) studentised; "
-    "for the area under the ROC curve on 1,000 rows and more its normal limit (logit scale), with under 50 rows of a "
-    "class, or an area of 0 or 1, Newcombe's; Wilson score interval for "
-    "unweighted accuracy. Refitting the model is not covered."
+    "95% interval over drawing other held-out rows, for this fitted model: percentile bootstrap of the rows (from 40,000 "
+    "rows on normal, by the slopes of their sums, for F1, balanced accuracy and R²); for means over rows (log loss, Brier "
+    "score, RMSE, MAE) studentised; for the area under the ROC curve, on 1,000 rows and more with 100 of each class (or "
+    "40,000 rows), its normal limit (logit scale); of two classes with under 50 rows of one, or an area of 0 or 1, "
+    "Newcombe's; Wilson score interval for unweighted accuracy. Refitting the model is not covered."
 )
 
 

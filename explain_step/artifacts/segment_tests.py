@@ -47,7 +47,8 @@ def told(metric: Metric | None, task: Task) -> str:
         )
     if name == "roc_auc" and task == "binary":
         return "normal, by the larger of the variance under equal areas and that of each side (DeLong)"
-    return "normal with bootstrap standard errors, too sure in groups of under 100 rows"
+    of_areas = ", of 1,000 rows with 100 of each class DeLong's" if name == "roc_auc" else ""
+    return f"normal with bootstrap standard errors{of_areas}, too sure in groups of under 100 rows"
 
 
 # ------------------------------------------------------------------------------------------------------- means over rows

@@ -10,7 +10,7 @@ import numpy as np
 from explain_step import ties
 from explain_step.artifacts import metric_deltas, segment_rates
 from explain_step.artifacts.metric_influence import ROW_METRICS, row_losses
-from explain_step.metrics import Metric, positive_score
+from explain_step.metrics import Metric, curves
 from explain_step.streaming import areas, moments
 from explain_step.streaming.moments import Moments
 from explain_step.streaming.plan import Measure, Plan
@@ -63,7 +63,7 @@ def measure_of(subject: Subject, chosen: tuple[Metric, ...], *, rows: int) -> Me
     losses = {m: values for m, values in found.items() if values is not None}
     w = np.ones(len(subject.X)) if subject.weights is None else subject.weights
     y = np.asarray(subject.y).reshape(len(w), -1)
-    edges, bounded = _edges(subject, rows=rows) if "roc_auc" in names else (None, False)
+    edges, bounded = _edges(subject, rows=rows) if areas.NAME in names else (None, ())
     centres = [float(np.average(v, weights=w)) for v in losses.values()]
     spreads = [float(np.std(v)) for v in losses.values()]
     return Measure(
@@ -78,13 +78,13 @@ def measure_of(subject: Subject, chosen: tuple[Metric, ...], *, rows: int) -> Me
     )
 
 
-def _edges(subject: Subject, *, rows: int) -> tuple[tuple[float, ...] | None, bool]:
-    """Return where the scores of two classes are cut into ranges, and whether they are in [0, 1]."""
-    if subject.model.task != "binary":
-        return None, False
-    score = positive_score(subject.response, subject.model)
-    edges = areas.edges_of(score, ranges=-(-rows // ROWS_OF_A_RANGE))
-    return tuple(edges.tolist()), ties.is_unit(score)
+def _edges(subject: Subject, *, rows: int) -> tuple[tuple[tuple[float, ...], ...] | None, tuple[bool, ...]]:
+    """Return where the scores of each curve are cut into ranges, and whether they are in [0, 1]."""
+    if subject.model.task != "binary" and subject.response.probability is None:
+        return None, ()
+    scores = [score for _, score in curves(subject.y, subject.response, subject.model)]
+    edges = [areas.edges_of(score, ranges=-(-rows // ROWS_OF_A_RANGE)) for score in scores]
+    return tuple(tuple(e.tolist()) for e in edges), tuple(map(ties.is_unit, scores))
 
 
 def of_block(plan: Plan, subject: Subject, levels: list[IntArray]) -> Measures:

@@ -25,26 +25,27 @@ from explain_step.artifacts.segment_tests import Shuffled, Side, by_chance_of
 from explain_step.config import Config
 from explain_step.metrics import METRICS
 from explain_step.streaming import areas as areas_room
-from explain_step.streaming.areas import Areas
+from explain_step.streaming.areas import Area, Areas
 from explain_step.streaming.measures import Group, Measures, take
 from explain_step.streaming.plan import Measure, Plan
-from explain_step.types import Artifact, Caveat, FittedModel, FloatArray
+from explain_step.types import Artifact, Caveat, FittedModel
 
-AREA = "roc_auc"
+AREA = areas_room.NAME
 NONE = np.empty(0)
 INTERVAL = (
     "95% interval over drawing other held-out rows, for this fitted model, from sums over all rows: for means over rows "
     "(log loss, Brier score, RMSE, MAE) Student's with the skewness taken into account; for the area under the ROC curve "
-    "its normal limit (logit scale), with under 50 rows of a class, or an area of 0 or 1, Newcombe's; Wilson score interval "
-    "for unweighted accuracy; for F1, balanced accuracy and R² normal, by the slopes of their sums. What is of the sample "
-    "has the interval of its rows, resampled. Refitting the model is not covered."
+    "its normal limit (logit scale), of two classes with under 50 rows of one, or an area of 0 or 1, Newcombe's, and of "
+    "several classes too sure with under 100 rows of one; Wilson score interval for unweighted accuracy; for F1, balanced "
+    "accuracy and R² normal, by the slopes of their sums. What is of the sample has the interval of its rows, resampled. "
+    "Refitting the model is not covered."
 )
 SEGMENT_INTERVAL = (
-    "Metric: from sums over all rows, as in the table of performance, for accuracy Wilson; its difference: Newcombe's and a "
-    "score test for accuracy, for the area under the ROC curve normal, by the larger of the variance under equal areas and "
-    "that of each side (DeLong), for means over rows in groups of up to 1,000 studentised against groups of the sample "
-    "drawn by chance, else normal; F1, balanced accuracy and R² are too sure in groups of under 100 rows. None where rows "
-    "do not vary."
+    "Metric: from sums over all rows, as in the table of performance, for accuracy Wilson; its difference: Newcombe's and "
+    "a score test for accuracy, for the area under the ROC curve normal (DeLong), of two classes by the larger of the "
+    "variance under equal areas and that of each side, for means over rows in groups of up to 1,000 studentised against "
+    "groups of the sample drawn by chance, else normal; F1, balanced accuracy and R² are too sure in groups of under 100 "
+    "rows. None where rows do not vary."
 )
 
 
@@ -92,7 +93,7 @@ class Measured:
         return _draws(self, metric, take(group, places), area)
 
 
-def _draws(known: Measured, metric: str, group: Group, area: FloatArray | None) -> Draws:
+def _draws(known: Measured, metric: str, group: Group, area: Area | None) -> Draws:
     """Return value and interval of a metric over one group of rows."""
     if metric == AREA:
         assert area is not None

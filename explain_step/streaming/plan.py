@@ -19,7 +19,7 @@ from explain_step.artifacts.segment_expressions import parse
 from explain_step.errors import InvalidInput
 from explain_step.types import FloatArray, IntArray, OutputSpace
 
-VERSION = 2
+VERSION = 3
 OUTPUT = "output"
 
 
@@ -114,10 +114,11 @@ class Measure:
         The same for each target; empty where R² is not asked for.
     classes : bool
         Whether true and said classes are counted.
-    edges : tuple of float, optional
-        Where the scores of two classes are cut into ranges that are sorted on their own; None where areas are not asked for.
-    bounded : bool
-        Whether these scores are in [0, 1].
+    edges : tuple of tuple of float, optional
+        Where the scores of each ROC curve (`metrics.curves`) are cut into ranges that are sorted on their own; None where
+        areas are not asked for.
+    bounded : tuple of bool
+        Whether the scores of each curve are in [0, 1].
     """
 
     metrics: tuple[str, ...] = ()
@@ -126,8 +127,8 @@ class Measure:
     scales: tuple[float, ...] = ()
     targets: tuple[float, ...] = ()
     classes: bool = False
-    edges: tuple[float, ...] | None = None
-    bounded: bool = False
+    edges: tuple[tuple[float, ...], ...] | None = None
+    bounded: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

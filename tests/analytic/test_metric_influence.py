@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,9 +76,7 @@ def test_the_area_s_interval_covers_the_truth() -> None:
 @pytest.mark.parametrize(
     ("name", "task"), [("r2", "regression"), ("f1", "binary"), ("balanced_accuracy", "binary")]
 )
-def test_metrics_without_a_formula_are_measured_on_groups_of_many_rows(
-    name: str, task: str, weighted: bool
-) -> None:
+def test_metrics_that_are_resampled_have_a_formula_on_many_rows(name: str, task: str, weighted: bool) -> None:
     rng = np.random.default_rng(5)
     made = subject_of(60_000, rng=rng, weighted=weighted, task=task)
     metric = BY_NAME[name]
@@ -89,7 +89,7 @@ def test_metrics_without_a_formula_are_measured_on_groups_of_many_rows(
     assert limit(metric, made.take(np.arange(30_000)), value=value, rng=rng) is None
 
 
-def test_groups_of_many_rows_do_not_depend_on_their_order() -> None:
+def test_the_limit_on_many_rows_does_not_depend_on_their_order() -> None:
     made = subject_of(50_000, rng=np.random.default_rng(2), task="regression")
     turned = made.take(np.random.default_rng(4).permutation(50_000))
     found = [limit(BY_NAME["r2"], s, value=0.1, rng=np.random.default_rng(9)) for s in (made, turned)]
@@ -119,3 +119,50 @@ def test_few_rows_or_few_of_a_class_are_resampled() -> None:
     rare.y[np.flatnonzero(rare.y)[90:]] = 0  # type: ignore[index, arg-type]
     assert limit(BY_NAME["roc_auc"], rare, value=0.8, rng=rng) is None
     assert limit(BY_NAME["f1"], subject_of(2000, rng=rng), value=0.5, rng=rng) is None
+
+
+def several_of(n: int, *, rng: np.random.Generator, weighted: bool = False) -> Subject:
+    """Return rows of three classes, one of them rare, whose probabilities tell something."""
+    raw = np.exp(rng.normal([0.5, 0.0, -1.0], size=(n, 3)))
+    p = raw / raw.sum(axis=1, keepdims=True)
+    y = (rng.uniform(size=(n, 1)) > np.cumsum(p, axis=1)[:, :2]).sum(axis=1)
+    base = subject_of(n, rng=rng, weighted=weighted)
+    model = replace(
+        base.model, task="multiclass", classes=(0, 1, 2), positive=None, output_names=("0", "1", "2")
+    )
+    response = Response(output=p, probability=p.round(2), label=p.argmax(axis=1))  # rounded: with ties
+    return replace(base, model=model, y=y, response=response)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_area_of_several_classes_has_the_error_and_interval_of_resampling(weighted: bool) -> None:
+    rng = np.random.default_rng(8)
+    made, metric = several_of(3000, rng=rng, weighted=weighted), BY_NAME["roc_auc"]
+    value = metric.score(made.y, made.response, made.model, made.weights)  # type: ignore[arg-type]
+    found = limit(metric, made, value=value, rng=rng)
+    assert found is not None
+    counts = resampled_counts(3000, size=600, rng=rng)
+    drawn = resampled(metric, made, counts * (1.0 if made.weights is None else made.weights))
+    assert found.error == pytest.approx(drawn.std(), rel=0.08)
+    assert [found.low, found.high] == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=0.35 * found.error
+    )
+
+
+def test_the_interval_of_the_mean_area_covers_the_truth() -> None:
+    rng, metric = np.random.default_rng(12), BY_NAME["roc_auc"]
+    parts = [several_of(1_500, rng=rng) for _ in range(300)]
+    values = [metric.score(p.y, p.response, p.model, None) for p in parts]  # type: ignore[arg-type]
+    found = [limit(metric, p, value=v, rng=rng) for p, v in zip(parts, values, strict=True)]
+    hits = sum(f.low <= np.mean(values) <= f.high for f in found if f is not None)
+    assert 0.92 <= hits / 300 <= 0.98
+
+
+def test_few_of_one_of_several_classes_are_resampled() -> None:
+    rng = np.random.default_rng(1)
+    made = several_of(2000, rng=rng)
+    rare = replace(made, y=np.where(np.cumsum(made.y == 2) > 90, np.minimum(made.y, 1), made.y))
+    assert limit(BY_NAME["roc_auc"], made, value=0.8, rng=rng) is not None
+    assert limit(BY_NAME["roc_auc"], rare, value=0.8, rng=rng) is None
+    few = several_of(900, rng=rng)
+    assert limit(BY_NAME["roc_auc"], few, value=0.8, rng=rng) is None

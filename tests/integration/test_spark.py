@@ -25,6 +25,8 @@ from explain_step.explainers.prepared import prepare
 from explain_step.row_sums import rowsum_digest
 
 pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
+from pyspark.sql import functions as F
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),  # a session, a JVM and Python workers start slowly on a busy machine
@@ -252,6 +254,27 @@ def test_categories_of_the_background_are_those_of_the_model(session, rows) -> N
     fewer = X.iloc[:100].assign(region=pd.Categorical(["north"] * 100, categories=["north"]))
     with pytest.raises(InvalidInput, match="column 'region' has 'south', which the background does not have"):
         spark.compute(model, frame, "deny", config=config, background=fewer, sample_rows=200)
+
+
+def test_names_that_spark_does_not_find_and_types_that_pandas_has_otherwise(session, rows) -> None:
+    X = rows[["age", "debt", "count", "deny"]].assign(age=rows["age"].round(2), old=rows["debt"] > 0)
+    names = ["debt.ratio `x`", "Age", "age", "explain_step_key", "old"]
+    model = XGBClassifier(n_estimators=5, max_depth=3, n_jobs=1)
+    background = X.set_axis(names, axis=1)[["age", "Age", "old", "debt.ratio `x`"]]
+    model.fit(background, rows["deny"])
+    frame = session.createDataFrame(X).withColumn("age", F.col("age").cast("decimal(9,2)"))
+    frame = frame.withColumn("old", F.when(F.col("count") != 3, F.col("old"))).repartition(3).toDF(*names)
+    X = X.assign(old=X["old"].astype("boolean").mask(X["count"] == 3)).set_axis(names, axis=1)
+    config = Config(output="margin", segments=("old",), top_features=1)
+    options = {"config": config, "background": background.iloc[:100]}
+    found = spark.compute(model, frame, "explain_step_key", sample_rows=200, **options)
+    here = compute(model, X, "explain_step_key", **options)
+    assert found.all_rows["digest"] == rowsum_digest(X)
+    for name, keys in (("importance", ["feature"]), ("segments", ["segment", "level", "output", "feature"])):
+        ours, theirs = (table(e, name).set_index(keys)["mean_abs_shap"].sort_index() for e in (found, here))
+        common = ours.index.intersection(theirs.index)
+        assert len(common) >= 3
+        np.testing.assert_allclose(ours[common].astype(float), theirs[common].astype(float), rtol=1e-9)
 
 
 def test_a_spark_background_is_a_sample(session, rows, monkeypatch) -> None:

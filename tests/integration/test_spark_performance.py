@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from spark_kit import local_session
 from xgboost import XGBClassifier
 
@@ -106,6 +106,25 @@ def test_performance_is_that_of_all_rows_on_one_machine(
     said = {c.code: c.message for c in found.caveats}
     assert "and so is performance" in said["rows_streamed"]
     assert "all 42,000 rows" in next(a for a in found.artifacts if a.name == "performance").meta["rows_of"]
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
+def test_the_areas_of_three_classes_are_those_of_all_rows(
+    session, rows, tmp_path, monkeypatch, weighted
+) -> None:
+    monkeypatch.setattr(measures, "ROWS_OF_A_RANGE", 9_000)
+    monkeypatch.setattr(spark_areas, "MOVED_CELLS", 1 << 20)
+    X = rows.drop(columns=["loss", "deny", *([] if weighted else ["weight"])])
+    X["grade"] = np.array(["high", "low", "middle"])[np.digitize(rows["loss"], [-0.8, 1.0])]
+    fitted = LogisticRegression().fit(X[FEATURES], X["grade"])  # text labels, columns in another order
+    X[[*FEATURES[::-1], *X.columns.drop(FEATURES)]].to_parquet(tmp_path / "rows.parquet")
+    config = Config(output="margin", segments=("region",), top_features=1, metrics=("roc_auc", "f1"))
+    options = {"config": config, "background": rows[FEATURES].iloc[:100]}
+    options["sample_weight"] = "weight" if weighted else None
+    frame = session.read.parquet(str(tmp_path / "rows.parquet")).repartition(3)
+    found = spark.compute(fitted, frame, "grade", sample_rows=SAMPLE, **options)
+    check(found, compute(fitted, X, "grade", many=10**9, **options))
+    assert not any("no sums tell" in c.message for c in found.caveats)
 
 
 def test_errors_of_a_regression_are_those_of_all_rows(session, rows, place) -> None:

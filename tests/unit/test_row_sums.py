@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from functools import reduce
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explain_step import spark_frames, spark_sampling
-from explain_step.errors import InvalidInput
+from explain_step.errors import InvalidInput, MissingDependency
 from explain_step.row_sums import RowSum, row_hashes, row_keys, row_sum, rowsum_digest, summed
 from explain_step.spark_sampling import HEAVY, SKETCH, Scan, drawn
 
@@ -165,6 +166,14 @@ def test_a_block_has_the_dtypes_of_the_whole() -> None:
     assert holed.dtypes[["count", "flag"]].astype(str).tolist() == ["float64", "object"]
 
 
+def test_decimals_are_the_nearest_numbers() -> None:
+    values = [Decimal(k) / 100 for k in range(-3_000, 3_000, 7)]
+    table = pa.table({"price": pa.array([*values, None], type=pa.decimal128(10, 2))})
+    found = spark_frames.frame_of(table)["price"]
+    assert found.tolist()[:-1] == [float(value) for value in values]
+    assert np.isnan(found.iloc[-1])
+
+
 def test_an_error_of_the_rows_is_a_reply_and_not_a_failed_task() -> None:
     def refuse(batches):
         next(batches)
@@ -178,10 +187,31 @@ def test_an_error_of_the_rows_is_a_reply_and_not_a_failed_task() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        (
+            "Job aborted: Total size of serialized results of 192 tasks (1024.7 KiB) is bigger than "
+            "spark.driver.maxResultSize (1024.0 KiB)",
+            InvalidInput,
+            r"fit into spark.driver.maxResultSize \(1024.0 KiB\), got 1024.7 KiB; give fewer partitions",
+        ),
+        ("x ModuleNotFoundError: No module named 'xgboost'", MissingDependency, "no module 'xgboost'"),
+        ("something else", RuntimeError, "something else"),
+    ],
+)
+def test_errors_of_spark_say_what_to_do(said: str, kind: type[Exception], told: str) -> None:
+    with pytest.raises(kind, match=told), spark_frames.fetching():
+        raise RuntimeError(said)
+
+
 def test_blocks_are_bounded_by_rows_and_cells() -> None:
     batches = pa.table({"x": range(200_000)}).to_batches(max_chunksize=30_000)
-    sizes = [block.num_rows for block in spark_frames.blocks(iter(batches), columns=1)]
+    sizes = [block.num_rows for block in spark_frames.blocks(iter(batches), columns=["x"])]
     assert sum(sizes) == 200_000
     assert sizes[:-1] == [spark_frames.BLOCK_ROWS] * 3
-    wide = [block.num_rows for block in spark_frames.blocks(iter(batches), columns=1 << 12)]
+    names = [f"x{k}" for k in range(1 << 12)]
+    rows = pa.table(dict.fromkeys(names, range(3_000))).to_batches(max_chunksize=2_000)
+    wide = [block.num_rows for block in spark_frames.blocks(iter(rows), columns=names)]
     assert max(wide) <= 1 << 10
+    assert sum(wide) == 3_000
