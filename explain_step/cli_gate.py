@@ -203,9 +203,15 @@ def _break_glass(
         msg = f"--break-glass needs {', '.join(missing)}: it is logged with owner, reason and expiry."
         raise click.UsageError(msg)
     length = DURATION.fullmatch(str(expires).strip())
-    if length is not None:
-        given |= {"expires": datetime.now(UTC) + timedelta(**{UNITS[length[2]]: float(length[1])})}  # type: ignore[dict-item]
-    return given
+    return given if length is None else {**given, "expires": _after(float(length[1]), UNITS[length[2]])}
+
+
+def _after(number: float, unit: str) -> datetime:
+    try:
+        return datetime.now(UTC) + timedelta(**{unit: number})
+    except OverflowError as error:
+        msg = f"--expires must be a time that there is, not {number:g} {unit} from now."
+        raise click.UsageError(msg) from error
 
 
 def _report(decision: GateDecision, *, as_json: bool, junit: Path | None) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from explain_step.errors import InvalidInput
+from explain_step.written import parse
 
 SegmentDeclaration = str | tuple[str, ...]
 DATA_KEYS = ("background", "sample_weight", "dataset", "purpose")
@@ -263,8 +262,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise InvalidInput(msg)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        parsed = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        parsed = parse(text, suffix=path.suffix)
+    except ValueError as error:  # also text that is not UTF-8
         msg = f"Argument config must be a YAML or JSON file; {str(path)!r} is not: {error}"
         raise InvalidInput(msg) from error
     if parsed is None:

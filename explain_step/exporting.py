@@ -16,7 +16,7 @@ from explain_step.replay_inputs import provenance_record
 from explain_step.replay_recreate import plan_of
 from explain_step.replay_result import recorded_uri
 from explain_step.replaying import check_bytes
-from explain_step.snapshot.export import bundle, new_file
+from explain_step.snapshot.export import bundle, check_outside, new_file
 from explain_step.snapshot.export_croissant import croissant
 from explain_step.snapshot.export_cyclonedx import cyclonedx
 from explain_step.snapshot.export_rocrate import rocrate
@@ -92,7 +92,7 @@ def export(
     SnapshotError
         There is no snapshot, it does not verify, or the model's files are not the recorded ones.
     InvalidInput
-        ``to`` is taken.
+        ``to`` is taken, or inside the snapshot.
 
     Notes
     -----
@@ -100,6 +100,7 @@ def export(
     """
     with tempfile.TemporaryDirectory(prefix="explain_step_export_") as folder:
         path = tracking.fetch(source, tracking_uri=tracking_uri, destination=Path(folder) / "snapshot")
+        check_outside(to, path)
         check_bytes(path)
         shot = snapshot.read_directory(path)
         with _model(shot, wanted=model, tracking_uri=tracking_uri) as (files, words):
@@ -132,10 +133,11 @@ def describe(source: str | Path, to: str | Path, *, form: str, tracking_uri: str
     MissingDependency
         The library of the standard is not installed.
     InvalidInput
-        ``to`` is taken.
+        ``to`` is taken, or inside the snapshot.
     """
     with tempfile.TemporaryDirectory(prefix="explain_step_export_") as folder:
         path = tracking.fetch(source, tracking_uri=tracking_uri, destination=Path(folder) / "snapshot")
+        check_outside(to, path)
         check_bytes(path)
         shot = snapshot.read_directory(path)
         if form == "cyclonedx":

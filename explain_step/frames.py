@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,29 @@ def _by_ending(path: Path) -> pd.DataFrame | None:
     if name.endswith((".parquet", ".pq")):
         return _from_parquet(path)
     if name.endswith((".csv", ".csv.gz")):
-        return pd.read_csv(path)
+        return _from_csv(path)
     return pd.read_feather(path) if name.endswith((".feather", ".arrow")) else None
+
+
+def _from_csv(path: Path) -> pd.DataFrame:
+    """Return what `pandas.read_csv` does, where it does not have to guess which column is which.
+
+    By itself it renames a name that is there twice, and where rows have more cells than there are names it takes the
+    first column for the index, and moves every name by one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame = pd.read_csv(path, index_col=False)
+        except pd.errors.ParserWarning as error:
+            msg = "rows have more cells than columns are named; name each of them"
+            raise ValueError(msg) from error
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        msg = f"the column {twice[0]!r} is there twice"
+        raise ValueError(msg)
+    return frame
 
 
 def _from_parquet(path: Path) -> pd.DataFrame:

@@ -28,6 +28,12 @@ LABEL_REMEDY = (
     "pyfunc_predict_fn='predict_proba'; "
     "where the numbers are quantities, not labels, say task='regression'"
 )
+NUMBERS_REMEDY = (
+    "give a callable that returns numbers alone, one or a row of them for each row, such as "
+    "lambda rows: model.predict(rows)[['score']]"
+)
+SCORES = ("decision_function", "score_samples", "predict_proba")
+"""What outlier detectors and mixtures can be asked instead of a label."""
 
 
 def probe(
@@ -52,7 +58,8 @@ def probe(
         try:
             answer = call(attempt.prepare(sample))
         except Exception as error:  # noqa: BLE001 - raised below when nothing works
-            failures.append((f"{type(error).__name__}: {str(error)[:300]}", error))
+            cause = quoted_cause(error)
+            failures.append((f"{type(cause).__name__}: {str(cause)[:300]}", cause))
             continue
         rows = row_count(answer)
         if rows == len(sample):
@@ -71,6 +78,23 @@ def probe(
         "row of numbers, for each row."
     )
     raise PredictionFailed(msg) from failures[0][1]
+
+
+def quoted_cause(error: Exception) -> Exception:
+    """Return the first error of a chain whose words the later ones only repeat, behind the whole data it may be.
+
+    Examples
+    --------
+    >>> inner = ValueError("no such level")
+    >>> outer = RuntimeError(f"failed on {'row ' * 1000}: {inner}")
+    >>> outer.__cause__ = inner
+    >>> quoted_cause(outer)
+    ValueError('no such level')
+    """
+    before = error.__cause__ or error.__context__
+    if isinstance(before, Exception) and str(before) and str(before) in str(error):
+        return quoted_cause(before)
+    return error
 
 
 def row_count(answer: Any) -> int | None:
@@ -102,7 +126,7 @@ def callable_abilities(
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.dtype.kind not in "fiub":
-        msg = f"Argument model must return numbers, but {name} returns {_shown(values)}; {LABEL_REMEDY}."
+        msg = f"Argument model must return numbers, but {name} returns {_shown(values)}; {_remedy(values, call)}."
         raise InvalidInput(msg)
     if values.ndim == 2:
         return _wide(call, values, config=config, name=name, classes=classes, titles=_titles(answer))
@@ -118,7 +142,7 @@ def callable_abilities(
     if config.task is None and looks_like_labels(values):
         msg = (
             f"Argument model must return probabilities or quantities, but {name} returns {_shown(values)}; "
-            f"{LABEL_REMEDY}."
+            f"{_remedy(values, call)}."
         )
         raise InvalidInput(msg)
     return _regression(call, name=name, titles=None)
@@ -173,9 +197,21 @@ def looks_like_labels(values: npt.NDArray[Any]) -> bool:
 
 
 def _shown(values: npt.NDArray[Any]) -> str:
-    distinct = list(dict.fromkeys(values.reshape(-1).tolist()))
+    distinct = list(dict.fromkeys(repr(v) for v in values.reshape(-1).tolist()))  # a dict has no hash
     more = ", …" if len(distinct) > 3 else ""
-    return f"values like {', '.join(repr(v) for v in distinct[:3])}{more} ({values.dtype})"
+    first = [text if len(text) <= 60 else f"{text[:59]}…" for text in distinct[:3]]
+    return f"values like {', '.join(first)}{more} ({values.dtype})"
+
+
+def _remedy(values: npt.NDArray[Any], call: Ask) -> str:
+    """Return what to do about answers that are labels, or no numbers at all."""
+    scores = [score for score in SCORES if hasattr(getattr(call, "__self__", None), score)]
+    if scores:
+        return f"a label is not a number to explain: give the model's {' or '.join(scores)}"
+    labels = values.dtype.kind in "biufUST" or all(
+        isinstance(v, str | bool) for v in values.reshape(-1).tolist()
+    )
+    return LABEL_REMEDY if labels else NUMBERS_REMEDY
 
 
 def _titles(answer: Any) -> tuple[str, ...] | None:

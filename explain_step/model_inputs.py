@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -220,7 +221,7 @@ def suspects(frame: pd.DataFrame, *, error: Exception | None = None) -> str:
 
 
 def _text_behind(error: Exception, frame: pd.DataFrame) -> list[str]:
-    """Return the columns with text that an error quotes, by a value or by name; all with text where it quotes none."""
+    """Return the columns with text that an error quotes, by a value or by name; all with text where it names none."""
     said = str(error)
     words = {}
     for k, label in enumerate(text_labels(frame)):
@@ -228,6 +229,9 @@ def _text_behind(error: Exception, frame: pd.DataFrame) -> list[str]:
         if not pd.api.types.is_numeric_dtype(series.dtype):
             words[label] = {value for value in series.unique() if isinstance(value, str)}
     named = [label for label, values in words.items() if values and _quoted_in(said, {label, *values})]
+    others = [label for label in text_labels(frame) if label not in words]
+    if not named and any(re.search(rf"column ['\"]?{re.escape(label)}(?!\w)", said) for label in others):
+        return []
     return named or [label for label, values in words.items() if values]
 
 

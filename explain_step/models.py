@@ -19,7 +19,7 @@ from explain_step.config import Config
 from explain_step.errors import InvalidInput
 from explain_step.model_answers import build
 from explain_step.model_boosters import booster_abilities, is_booster
-from explain_step.model_callables import callable_abilities, probe
+from explain_step.model_callables import SCORES, callable_abilities, probe
 from explain_step.model_families import (
     Abilities,
     as_blackbox,
@@ -168,9 +168,10 @@ def _single(model: Any, *, config: Config) -> Abilities:
     if is_booster(model):
         return booster_abilities(model, task=config.task)
     if not is_estimator(model):
+        scores = " or ".join(score for score in SCORES if hasattr(model, score))
         msg = (
             f"Argument model must be a classifier or a regressor, got {type(model).__name__}; for another "
-            "kind of model give "
+            f"kind of model give {f'the {scores} of it (of the whole Pipeline), or ' if scores else ''}"
             "a callable that returns one number per row, with task='regression'."
         )
         raise InvalidInput(msg)
@@ -300,7 +301,7 @@ def _callable(model: Any, *, frame: pd.DataFrame, config: Config) -> tuple[Abili
     columns = counted_columns(frame, None, container="frame")
     if owner is not None and (is_pipeline(owner) or is_booster(owner) or is_estimator(owner)):
         columns = columns_of(owner, frame)
-        if model.__name__ in QUESTIONS:
+        if model.__name__ in QUESTIONS and _understood(owner):
             found = _abilities(owner, columns, frame=frame, config=config)
             if not (found.kind == "regressor" and config.task == "binary"):
                 asked = replace(found, preferred="margin") if model.__name__ == "decision_function" else found
@@ -319,6 +320,12 @@ def _callable(model: Any, *, frame: pd.DataFrame, config: Config) -> tuple[Abili
         )
         raise InvalidInput(msg)
     return _asked(call, columns, frame=frame, config=config, name=name, classes=classes)
+
+
+def _understood(model: Any) -> bool:
+    """Return whether what a model, or the last step of a Pipeline, answers is known; else it is asked as a callable."""
+    final = flat_steps(model)[1]
+    return is_booster(final) or is_estimator(final)
 
 
 def _asked(

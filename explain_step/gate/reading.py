@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from explain_step.errors import InvalidInput
+from explain_step.written import MAX_VALUES, parse
 
 MAX_BYTES = 2**20
-MAX_VALUES = 100_000
-"""Values after aliases are followed: a few lines of YAML can stand for billions."""
 MAX_DEPTH = 20
-MAX_MERGED = 20
-"""Mappings that one ``<<`` may list."""
-_MERGE = "tag:yaml.org,2002:merge"
-_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -32,13 +23,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     text = _text(path)
     try:
-        if path.suffix.lower() == ".json":
-            parsed = json.loads(text, object_pairs_hook=_unique)
-        else:
-            parsed = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        msg = f"Argument policy must be a YAML or JSON file; {str(path)!r} is not: {what}"
+        parsed = parse(text, suffix=path.suffix)
+    except ValueError as error:
+        msg = f"Argument policy must be a YAML or JSON file; {str(path)!r} is not: {error}"
         raise InvalidInput(msg) from error
     if not isinstance(parsed, dict):
         found = "is empty" if parsed is None else f"holds {_kind(parsed)}"
@@ -110,52 +97,3 @@ def quote_hint(value: object) -> str:
     if isinstance(value, bool):
         return "YAML reads an unquoted yes, no, on or off as true or false: put it in quotes"
     return "put it in quotes"
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            msg = f"the key {key!r} is there twice"
-            raise ValueError(msg)
-        found[key] = value
-    return found
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without duplicate keys: the second of two bounds would silently win."""
-
-    merged = 0
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put merged keys in the place of ``<<``; each level may multiply the one before, so they are counted."""
-        lists = (v for k, v in node.value if k.tag == _MERGE and isinstance(v, yaml.SequenceNode))
-        if any(len(listed.value) > MAX_MERGED for listed in lists):
-            problem = f"one << merges more than {MAX_MERGED} mappings"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        super().flatten_mapping(node)
-        self.merged += len(node.value)
-        if self.merged > MAX_VALUES:
-            problem = f"it has more than {MAX_VALUES} values with << followed"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Read a whole number in decimal; YAML would take 010 for 8 and 1:30 for 90."""
-        if _DECIMAL.fullmatch(node.value) is None:
-            problem = f"whole numbers are written in decimal, got {node.value[:40]}"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return int(super().construct_yaml_int(node))
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; refuse a key that is there twice. Keys merged with ``<<`` may be given again."""
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
-            if name is not None and name in seen:
-                problem = f"the key {key.value!r} is there twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen |= {name} if name is not None else set()
-        return super().construct_mapping(node, deep)
-
-
-_UniqueKeys.add_constructor("tag:yaml.org,2002:int", _UniqueKeys.construct_yaml_int)

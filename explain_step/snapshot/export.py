@@ -83,6 +83,21 @@ def new_file(to: str | Path, text: str) -> str:
     return target.name
 
 
+def check_outside(to: str | Path, snapshot: Path) -> None:
+    """Refuse a place inside the snapshot, which would no longer verify with files that its manifest does not name.
+
+    Raises
+    ------
+    InvalidInput
+        ``to`` is the snapshot, or below it.
+    """
+    if Path(to).resolve().is_relative_to(snapshot.resolve()):
+        msg = (
+            f"Argument to must be outside of the snapshot, {str(to)!r} is inside: it would no longer verify."
+        )
+        raise InvalidInput(msg)
+
+
 def _below(folder: Path, *, name: str, leave_out: frozenset[str]) -> Iterator[tuple[str, Path]]:
     for at, directories, names in os.walk(folder):
         directories.sort()

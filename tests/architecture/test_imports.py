@@ -37,6 +37,7 @@ BASE = {
         "stages",
         "heartbeat",
         "threads",
+        "written",
     ),
 }
 MATHS = {"dates", "intervals", "metrics", "quantity", "privacy", "ties"}

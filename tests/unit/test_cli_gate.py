@@ -94,6 +94,18 @@ def test_yes_no_and_what_to_do_next(run: Any) -> None:
             ("promote", EXPLAINED, "--alias", "a", "--break-glass", "--owner", "ann"),
             "needs --reason, --expires",
         ),
+        (
+            (
+                "promote",
+                EXPLAINED,
+                "--alias=a",
+                "--break-glass",
+                "--owner=a",
+                "--reason=r",
+                "--expires=9999999999h",
+            ),
+            "must be a time that there is",
+        ),
         (("review", EXPLAINED, "--note", "x"), "either --approve or --reject"),
         (("review", EXPLAINED, "--note", "x", "--approve", "--reject"), "either --approve or --reject"),
         (("review", EXPLAINED, "--approve"), "Missing option '--note'"),

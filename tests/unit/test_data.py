@@ -159,6 +159,32 @@ def test_csv_and_feather(tmp_path):
     pd.testing.assert_frame_equal(data.to_frame(tmp_path / "x.feather"), plain)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("age,age,income\n1,2,3\n", "'age' is there twice"),
+        ("age,income\n1,2,9\n3,4\n", "more cells than columns"),
+        ("age,income\nann,1,2\nbea,3,4\n", "more cells than columns"),
+        ("age,income\n0,1,2\n1,3,4\n", "more cells than columns"),
+    ],
+    ids=["a name twice", "a cell too many", "row names", "row numbers"],
+)
+def test_a_csv_file_whose_columns_would_be_guessed_is_refused(text, told, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(InvalidInput, match=told):
+        data.to_frame(tmp_path / "x.csv")
+
+
+def test_a_comma_at_the_end_of_each_row_moves_no_column(tmp_path):
+    (tmp_path / "x.csv").write_text("age,income\n1,2,\n3,4,\n")
+    assert data.to_frame(tmp_path / "x.csv").to_dict("list") == {"age": [1, 3], "income": [2, 4]}
+
+
+def test_a_csv_file_may_have_columns_without_a_name(tmp_path):
+    (tmp_path / "x.csv").write_text('\ufeff,"ag,e",\n0,1,2\n', encoding="utf-8")
+    assert list(data.to_frame(tmp_path / "x.csv")) == ["Unnamed: 0", "ag,e", "Unnamed: 2"]
+
+
 @pytest.mark.filterwarnings("ignore:Starting with pandas version 4.0:Warning")
 def test_an_mlflow_dataset_brings_its_target():
     named = mlflow.data.from_pandas(X.assign(deny=FLAG), targets="deny")

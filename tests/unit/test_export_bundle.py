@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from explain_step.errors import InvalidInput
-from explain_step.snapshot.export import bundle
+from explain_step.snapshot.export import bundle, check_outside
 
 
 def pack(to: Path, folder: Path, **texts: str) -> tuple[str, ...]:
@@ -69,3 +69,14 @@ def test_ordinary_names_are_packed_under_the_bundle(tmp_path: Path) -> None:
     ]
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert sorted(archive.namelist()) == sorted(names)
+
+
+@pytest.mark.parametrize("to", ["", "bundle", "tables/bundle.zip", "../snapshot/bundle"])
+def test_a_place_inside_the_snapshot_is_refused(tmp_path: Path, to: str) -> None:
+    folder = tmp_path / "snapshot"
+    (folder / "tables").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    for start in (folder, tmp_path / "link"):
+        with pytest.raises(InvalidInput, match="outside of the snapshot"):
+            check_outside(start / to, folder)
+    check_outside(tmp_path / "snapshot-2", folder)

@@ -347,6 +347,14 @@ def test_whole_numbers_that_yaml_reads_as_others_are_refused(written: str, tmp_p
         load_policy(file)
 
 
+@pytest.mark.parametrize("written", ["1:30.0", "0:30.", "!!float '1:30'"])
+def test_numbers_that_yaml_counts_in_sixties_are_refused(written: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"version: 1\nrequire: {{max_age_days: {written}}}\n")
+    with pytest.raises(InvalidInput, match="written in decimal"):
+        load_policy(file)
+
+
 def test_anchors_and_merge_keys_are_fine(tmp_path: Path) -> None:
     text = (
         "version: 1\nassertions:\n- &cap {features: [a], max_share: 0.5}\n- {<<: *cap, features: [b]}\n"

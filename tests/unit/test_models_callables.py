@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import xgboost
 from mlflow.models import infer_signature
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -115,6 +118,21 @@ def test_labels_are_refused_with_a_remedy(labels):
     lookup = dict(zip(X["age"], labels, strict=True))
     with pytest.raises(InvalidInput, match=r"label is not a number to explain.*predict_proba"):
         wrap(lambda rows: np.array([lookup[a] for a in rows["age"]]), frame=X, config=options())
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lambda rows: [{"score": age} for age in rows["age"]], r"\{'score': .*numbers alone"),
+        (lambda rows: pd.DataFrame({"score": [[age] for age in rows["age"]]}), r"\[\S+\].*numbers alone"),
+        (lambda rows: [Decimal(age) for age in rows["age"]], "Decimal.*numbers alone"),
+        (lambda rows: pd.DataFrame({"label": "no", "p": rows["age"]}), "'no'.*numbers alone"),
+    ],
+    ids=["dict", "list", "decimal", "label and number"],
+)
+def test_answers_that_are_no_numbers_are_told_as_such(answer, told):
+    with pytest.raises(InvalidInput, match=told):
+        wrap(answer, frame=X, config=options())
 
 
 def test_whole_numbers_are_quantities_when_the_task_says_so():
@@ -235,6 +253,22 @@ def test_other_bound_methods_are_plain_callables_in_the_right_container():
         np.testing.assert_array_equal(model.predict(X)[:, 0], forest.score_samples(data))
 
 
+@pytest.mark.parametrize("question", ["decision_function", "score_samples"])
+def test_scores_of_an_outlier_detector_behind_other_steps(question):
+    detector = make_pipeline(StandardScaler(), IsolationForest(n_estimators=5, random_state=0)).fit(X)
+    model = wrap(getattr(detector, question), frame=X, config=options())
+    np.testing.assert_array_equal(model.predict(X)[:, 0], getattr(detector, question)(X))
+    for whole in (detector, detector[-1]):
+        with pytest.raises(InvalidInput, match=r"give the .*decision_function or score_samples"):
+            wrap(whole, frame=X, config=options())
+
+
+def test_probabilities_of_a_mixture_behind_other_steps():
+    mixture = make_pipeline(StandardScaler(), GaussianMixture(2, random_state=0)).fit(X)
+    model = wrap(mixture.predict_proba, frame=X, config=options(positive_class=1))
+    np.testing.assert_allclose(model.predict(X)[:, 0], mixture.predict_proba(X)[:, 1])
+
+
 # --- MLflow pyfunc models
 
 
@@ -293,6 +327,20 @@ class TestPyfunc:
         loaded = self.load(tmp_path, "pyfunc", {"python_model": Labels()}, pip_requirements=["numpy"])
         with pytest.raises(InvalidInput, match="pyfunc_predict_fn='predict_proba'"):
             wrap(loaded, frame=X, config=options())
+
+    def test_what_does_not_fit_the_signature_is_told_without_the_rows_before_it(self, tmp_path):
+        given = X.assign(years=3, home="rent")
+        loaded = self.load(
+            tmp_path,
+            "pyfunc",
+            {"python_model": Shares()},
+            signature=infer_signature(given, FLAG * 1.0),
+            pip_requirements=["numpy"],
+        )
+        with pytest.raises(PredictionFailed, match=r"types for column years\. Can not safely") as refused:
+            wrap(loaded, frame=given.assign(years=3.5), config=options())
+        assert "enforce schema of data" not in str(refused.value)
+        assert "text in" not in str(refused.value)
 
     def test_a_python_model_that_returns_numbers(self, tmp_path):
         loaded = self.load(

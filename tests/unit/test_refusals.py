@@ -51,6 +51,24 @@ def test_broken_config_files_are_refused_by_name(name: str, content: bytes, tmp_
         config_room.load(tmp_path / name, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.yaml", "redact: [income]\nredact: []", "'redact' is there twice"),
+        ("a.json", '{"privacy": "strict", "privacy": "standard"}', "'privacy' is there twice"),
+        ("a.yaml", "seed: 010", "decimal, got 010"),
+        ("a.yaml", "budget: 1:30", "decimal, got 1:30"),
+        ("a.yaml", "purpose: 2026-02-31", "day is out of range"),
+        ("a.json", f'{{"seed": {"9" * 5000}}}', "digits"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_config_files_mean_what_is_written(name: str, content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidInput, match=f"Argument config must be a YAML or JSON file; .*{told}"):
+        config_room.load(tmp_path / name, {})
+
+
 @pytest.mark.parametrize("config", [3, ["a"]])
 def test_config_of_another_type_is_refused(config: Any) -> None:
     with pytest.raises(InvalidInput, match="Argument config must be a file, a mapping or a Config"):
