@@ -131,7 +131,9 @@ def test_an_undecided_finding_can_be_waived_and_integrity_cannot() -> None:
     smuggled = waived().model_copy(
         update={"waivers": (waived().waivers[0].model_copy(update={"rules": ("GATE004", "GATE031")}),)}
     )
-    assert decide(evidence(model_digest=None), smuggled).outcome == "refuse"
+    refused = decide(evidence(model_digest=None), smuggled)
+    assert refused.outcome == "refuse"
+    assert "waived" not in refused.blocking[0].evidence  # nor does a record say so
 
 
 def test_a_finding_cannot_bring_its_own_waiver() -> None:
