@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from explain_step.snapshot.timestamps import CONTENT_TYPE, MESSAGE_DIGEST, SIGNED_DATA, TST_INFO
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-SHA256, ECDSA_SHA256 = "2.16.840.1.101.3.4.2.1", "1.2.840.10045.4.3.2"
+SHA256 = "2.16.840.1.101.3.4.2.1"
+ECDSA = {"1.2.840.10045.4.3.2": hashes.SHA256(), "1.2.840.10045.4.3.3": hashes.SHA384()}
 STAMPING = (ExtendedKeyUsageOID.TIME_STAMPING,)
 
 
@@ -35,6 +36,7 @@ def holder(
     authority: bool = False,
     purposes: Sequence[x509.ObjectIdentifier] = (),
     critical: bool = True,
+    key_id: bool = True,
     start: datetime = MOMENT - timedelta(days=30),
     end: datetime = MOMENT + timedelta(days=30),
 ) -> Holder:
@@ -50,8 +52,10 @@ def holder(
         .not_valid_before(start)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    if key_id:
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(own, critical=False)
     if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=critical)
     return Holder(certificate=builder.sign(key if by is None else by.key, hashes.SHA256()), key=key)
@@ -90,6 +94,7 @@ class Stamp:
     said_digest: bytes | None = None
     attributes: bool = True
     by_key_id: bool = False
+    signature: str = "1.2.840.10045.4.3.2"
     signers: int = 1
     signed_by: Holder | None = None
 
@@ -120,14 +125,14 @@ class Stamp:
             der(0x30, oid(MESSAGE_DIGEST), der(0x31, der(0x04, digest))),
         ]
         message = der(0x31, *said) if self.attributes else info
-        signature = (self.signed_by or self.signer).key.sign(message, ec.ECDSA(hashes.SHA256()))
+        signature = (self.signed_by or self.signer).key.sign(message, ec.ECDSA(ECDSA[self.signature]))
         return der(
             0x30,
             der(0x02, b"\x01"),
             self._name(),
             der(0x30, oid(SHA256)),
             *([der(0xA0, *said)] if self.attributes else []),
-            der(0x30, oid(ECDSA_SHA256)),
+            der(0x30, oid(self.signature)),
             der(0x04, signature),
         )
 

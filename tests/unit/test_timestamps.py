@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -37,6 +38,9 @@ def test_a_token_of_a_listed_authority_holds(by_key_id: bool) -> None:
     found = check(stamp)
     assert found.valid, found.reason
     assert (found.time, found.authority) == (MOMENT, "CN=stamper")
+    assert check(
+        replace(stamp, signature="1.2.840.10045.4.3.3")
+    ).valid  # SHA-384 of the attributes, SHA-256 of the content
     assert check(stamp, stamper()).valid  # the certificate itself is listed
     assert check(stamp, holder("another", authority=True), root()).valid  # one of several is enough
     assert (
@@ -70,8 +74,14 @@ def test_a_part_of_a_token_that_is_wrong(changes: dict[str, Any], words: str) ->
     assert words in found.reason
 
 
+def test_a_length_that_is_not_der_is_named() -> None:
+    for data in (b"\x30\x80\x00\x00", b"\x30\x85\x00\x00\x00\x00\x00"):  # without end, with needless digits
+        found = check_timestamp(data, DATA, authorities=[root().certificate])
+        assert "a length is not DER" in found.reason
+
+
 def test_the_signers_certificate_is_found_by_issuer_and_number_among_others() -> None:
-    others = (stamper(critical=False), holder("stranger", authority=True))
+    others = (stamper(critical=False), holder("stranger", authority=True), holder("old", key_id=False))
     assert check(Stamp(data=DATA, signer=stamper(), others=others)).valid
     assert check(Stamp(data=DATA, signer=stamper(), others=others, by_key_id=True)).valid
 
