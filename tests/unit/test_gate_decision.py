@@ -57,7 +57,7 @@ def test_no_rule_depends_on_the_request() -> None:
     )
     assert asked.findings == bare.findings
     assert asked.outcome == bare.outcome == "refuse"
-    assert str(asked.request) == "alias 'champion'"
+    assert (str(asked.request), str(bare.request)) == ("alias 'champion'", "check")
 
 
 def test_outcomes_in_order() -> None:

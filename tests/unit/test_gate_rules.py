@@ -326,6 +326,20 @@ def test_a_declared_binding_passes_only_where_the_policy_accepts_it() -> None:
     assert verdicts("GATE012", evidence(manifest=manifest(model=odd)), lenient) == {"fail"}
 
 
+def test_a_snapshot_that_names_no_stored_model_is_of_no_version() -> None:
+    unbound = manifest(model={**manifest()["model"], "digest": None})
+    for stored in (evidence().model_digest, None):
+        (finding,) = findings("GATE004", evidence(manifest=unbound, model_digest=stored), DEFAULT)
+        assert finding.verdict == "fail"
+        assert "made without MLflow" in finding.message
+
+
+def test_an_accepted_status_says_its_reason() -> None:
+    given = evidence(manifest=manifest(status="degraded", reason="there are no labels"))
+    (finding,) = findings("GATE010", given, DEFAULT)
+    assert (finding.verdict, finding.message) == ("pass", "the snapshot is degraded: there are no labels")
+
+
 def test_age_counts_from_the_snapshot_to_now() -> None:
     asked = policy(require={"max_age_days": 30})
     assert verdicts("GATE013", evidence(now=moment() + timedelta(days=29)), asked) == {"pass"}

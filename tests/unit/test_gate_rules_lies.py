@@ -35,6 +35,19 @@ def test_a_table_of_importance_that_contradicts_itself_proves_nothing(
         assert f"contradicts itself: {why}" in finding.message
 
 
+def test_the_mean_over_outputs_is_held_to_its_sizes_too() -> None:
+    mean = "(mean over outputs)"
+
+    def lie(table: pd.DataFrame) -> pd.DataFrame:
+        false = table.assign(output=mean, share=table["share"].mean())
+        return pd.concat([table, false], ignore_index=True)
+
+    asked = asserting(features="debt", max_share=0.9, output=mean)
+    (finding,) = findings("GATE031", with_table("importance", lie), asked)
+    assert finding.verdict == "fail"
+    assert "contradicts itself" in finding.message
+
+
 def test_a_row_that_is_left_out_of_the_table_is_missed_in_the_sum() -> None:
     given = without("importance", feature="group")
     assert verdicts("GATE030", given, asserting(features="group", forbidden=True)) == {"fail"}

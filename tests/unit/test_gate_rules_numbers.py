@@ -70,6 +70,7 @@ def test_numbers_in_words_and_their_arithmetic() -> None:
     assert Number(value=0.7134, low=0.68, high=0.741).text(percent=True) == "71.3% [68%, 74.1%]"
     assert Number(value=NAN).text() == "not defined"
     assert worst("not_applicable", "pass", "undecided") == "undecided"
+    assert Number(value=0.2, low=0.1, high=0.3).verdict() == "undecided"  # no bound says nothing
 
 
 def test_many_findings_are_shown_in_part_and_none_is_lost() -> None:
@@ -152,6 +153,10 @@ def test_a_total_allows_for_features_that_move_together() -> None:
     pair = findings("GATE032", evidence(), asserting(features=["debt", "income"], max_total_share=0.98))
     assert pair[0].message.startswith("`debt`, `income` together have 97.1%")
     assert pair[0].evidence["ci_high"] < 0.98  # from the other features; the sum of both ends is above one
+    value, low, high = (pair[0].evidence[key] for key in ("value", "ci_low", "ci_high"))
+    for bound in ((value + low) / 2, (value + high) / 2):
+        asked = asserting(features=["debt", "income"], max_total_share=bound)
+        assert verdicts("GATE032", evidence(), asked) == {"undecided"}
 
 
 def test_unknown_features_never_pass_silently() -> None:
@@ -564,6 +569,27 @@ def test_unlike_quantities_are_never_compared(change: dict[str, Any], words: str
     given = evidence(champion=champion(**change))
     assert verdicts("GATE050", given, policy(drift={"max_share_change": 1.0})) == {"undecided"}
     assert words in said("GATE050", given, policy(drift={"max_share_change": 1.0}))
+
+
+def test_what_drifts_most_stands_first() -> None:
+    def sure(given: Evidence) -> dict[str, pd.DataFrame]:
+        table = given.tables["importance"]
+        exact = table.assign(share_ci_low=table["share"], share_ci_high=table["share"])
+        return {**given.tables, "importance": exact}
+
+    before = champion(tables=sure(share(0.4, 0.4, 0.4, feature="noise")))
+    given = evidence(tables=sure(evidence()), champion=before)
+    found = findings("GATE050", given, policy(drift={"max_share_change": 0.001}))
+    sizes = [abs(f.evidence["value"]) for f in found if f.verdict == "fail"]
+    assert found[0].evidence["feature"] == "noise"
+    assert len(sizes) > 2
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_two_snapshots_that_do_not_say_what_they_explain_are_not_compared() -> None:
+    unsaid = {key: value for key, value in manifest()["quantity"].items() if key != "target"}
+    given = evidence(manifest=manifest(quantity=unsaid), champion=champion(quantity=unsaid))
+    assert verdicts("GATE050", given, policy(drift={"max_share_change": 1.0})) == {"undecided"}
 
 
 def test_drift_of_a_version_without_importance_fails() -> None:
