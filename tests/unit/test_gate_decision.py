@@ -177,6 +177,13 @@ def test_break_glass_that_the_policy_does_not_permit(change: dict[str, Any], wor
         decide(evidence(), DEFAULT, break_glass=use(**change))
 
 
+def test_break_glass_may_last_as_long_as_the_policy_says_and_ends_at_its_end() -> None:
+    asked = policy(break_glass={"allowed": True, "max_hours": 2})
+    assert decide(evidence(), asked, break_glass=use(expires=moment() + timedelta(hours=2))).allowed
+    with pytest.raises(InvalidInput, match="expired"):
+        decide(evidence(), asked, break_glass=use(expires=moment()))
+
+
 VERDICTS = st.sampled_from(["pass", "fail", "undecided", "not_applicable"])
 
 

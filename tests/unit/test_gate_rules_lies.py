@@ -66,7 +66,13 @@ def test_a_renamed_column_is_not_passed_over(other: str) -> None:
 
 
 def test_an_interval_without_end_decides_nothing() -> None:
-    for low, high in ((-math.inf, math.inf), (0.1, math.inf), (-math.inf, 0.5)):
+    for low, high in (
+        (-math.inf, math.inf),
+        (0.1, math.inf),
+        (-math.inf, 0.5),
+        (NAN, math.inf),
+        (-math.inf, NAN),
+    ):
         assert at_most(0.4, low, high, bound=0.6) == "undecided"
     assert at_most(0.4, NAN, NAN, bound=0.6) == "pass"
 
