@@ -55,7 +55,13 @@ def score_ranks(values: FloatArray, *, unit: bool | None = None) -> IntArray:
 
 
 def is_unit(values: FloatArray) -> bool:
-    """Return whether there are scores and all of them are in [0, 1]."""
+    """Return whether there are scores and all of them are in [0, 1].
+
+    Examples
+    --------
+    >>> is_unit(np.array([0.0, 1.0])), is_unit(np.array([0.5, 1.1])), is_unit(np.array([]))
+    (True, False, False)
+    """
     return bool(len(values) and values.min() >= 0 and values.max() <= 1)
 
 

@@ -109,7 +109,13 @@ def named(name: object) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return the words for an unknown name: the nearest known one, or what is known."""
+    """Return the words for an unknown name: the nearest known one, or what is known.
+
+    Examples
+    --------
+    >>> nearest("dept", ["debt", "age"]), nearest("zip", ["debt", "age"]), nearest("zip", [])
+    ('the nearest is `debt`', 'known: `debt`, `age`', 'none is known')
+    """
     lower = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), list(lower), n=1)
     if close:

@@ -149,6 +149,24 @@ def test_a_few_large_rows_do_not_blow_the_interval_up(rows: int) -> None:
     assert -mean < low < mean < high < 10 * mean
 
 
+def test_the_quantile_of_a_skewed_mean_is_that_of_simulated_means() -> None:
+    n, rng = 200, np.random.default_rng(4)
+    drawn = np.concatenate([rng.exponential(size=(2000, n)) for _ in range(50)])
+    ratio = (drawn.mean(axis=1) - 1) / (drawn.std(axis=1, ddof=1) / np.sqrt(n))
+    (low,), (high,) = intervals.skewed_quantiles(np.array([2 / np.sqrt(n)]), n=n)
+    assert low == pytest.approx(np.quantile(ratio, 0.025), abs=0.05)  # without the skewness 0.2 off
+    assert high == pytest.approx(stats.t.ppf(0.975, n - 1))  # never nearer than Student's
+
+
+@pytest.mark.parametrize("value", [0.3, 0.5, 0.9])
+def test_the_bounds_of_an_area_are_one_of_their_own_errors_away(value: float) -> None:
+    k = 8  # with as many hits as misses Newcombe's error is that of Hanley and McNeil (1982)
+    for bound in intervals.area(value, hits=k, misses=k):
+        both = bound / (2 - bound) + 2 * bound**2 / (1 + bound) - 2 * bound**2
+        error = np.sqrt((bound * (1 - bound) + (k - 1) * both) / k**2)
+        assert abs(bound - value) == pytest.approx(stats.norm.ppf(0.975) * error)
+
+
 @pytest.mark.parametrize(("hits", "misses"), [(2, 198), (5, 195), (4, 4), (20, 180)])
 @pytest.mark.parametrize("shift", [0.0, 1.2, 2.5])
 def test_the_area_of_few_rows_of_a_class_is_covered(hits: int, misses: int, shift: float) -> None:

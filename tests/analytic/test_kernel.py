@@ -101,6 +101,34 @@ def test_values_are_those_of_all_coalitions(name: str) -> None:
     assert found.standard_error is None
 
 
+@pytest.mark.parametrize("estimator", [SVR(), SVC()], ids=["SVR", "SVC"])
+def test_machines_without_steps_before_them_are_exact_too(estimator: Any) -> None:
+    numbers = X[["size", "age", "floors"]]
+    subject = wrapped(
+        estimator.fit(numbers, Y if isinstance(estimator, SVR) else TWO), numbers[:8], numbers[8:40]
+    )
+    found, caveats = explainers.explain(subject, config=CONFIG, seeds=SEEDS)
+    assert (found.method.name, caveats) == ("product_kernel", ())
+    assert_allclose(found.values, ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS).values, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "reason"),
+    [
+        ("MOST_COLUMNS", 4, None),
+        ("MOST_COLUMNS", 3, "4 columns are too many"),
+        ("MOST_CELLS", 50, "6 derived columns do not fit in memory"),
+    ],
+)
+def test_what_is_too_large_is_left_to_others(
+    limit: str, most: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = wrapped(fitted(SVR(), Y), X[:6], X[15:40])
+    monkeypatch.setattr(kernel, limit, most)
+    said = KERNEL.why_not(subject)
+    assert said is None if reason is None else reason in str(said)
+
+
 @pytest.mark.parametrize("positive", ["no", "yes"])
 def test_margins_of_support_vectors_follow_the_positive_class(positive: str) -> None:
     model = fitted(SVC(), TWO)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explain_step.artifacts.metric_influence import area_influence, limit
+from explain_step.artifacts.metric_influence import area_influence, limit, limit_around
 from explain_step.artifacts.segment_performance import RESAMPLES, resampled
 from explain_step.intervals import resampled_counts
 from explain_step.metrics import METRICS, auc
@@ -109,6 +109,18 @@ def test_the_influence_is_the_derivative_of_the_area() -> None:
         more[row] += 1e-6
         change = (auc(hit, score, weights=more) - auc(hit, score, weights=weights)) / 1e-6
         assert change == pytest.approx(influence[row] / weights.sum(), rel=1e-3, abs=1e-9)
+
+
+def test_an_interval_has_the_length_of_its_errors_and_ends_at_the_metric_s_bounds() -> None:
+    found = limit_around(0.5, 0.01, reach=2.0)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((0.48, 0.52))
+    for value, direction, ends in ((0.99, "higher", (0.97, 1.0)), (0.01, "lower", (0.0, 0.03))):
+        found = limit_around(value, 0.01, reach=2.0, direction=direction)
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx(ends)
+    assert limit_around(0.5, 0.0) is None
+    assert limit_around(0.5, float("nan")) is None
 
 
 def test_few_rows_or_few_of_a_class_are_resampled() -> None:

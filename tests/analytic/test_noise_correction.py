@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import integrate
 
 from explain_step import data, intervals, models
 from explain_step.artifacts import importance, noise_correction
@@ -105,6 +106,20 @@ def test_the_correction_is_continuous_and_scales_with_the_values() -> None:
         1e-9 * parts.mean(axis=0), np.full((100, 1), 5e-10), parts=1e-9 * parts, weights=even(100)
     )
     np.testing.assert_allclose(small * 1e9, found, atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [-0.3, -0.1, 1e-6, 0.3, 0.7, 0.9])
+def test_the_extrapolation_is_exact_where_the_noise_is_as_it_says(slope: float) -> None:
+    """The mean size rises with the noise t at the rate 1 / sqrt(G), G linear: what is seen from 1 to 4 tells 0 to 1."""
+
+    def risen(start: float, end: float) -> float:
+        return float(integrate.quad(lambda t: (1 + slope * (t - 1)) ** -0.5, start, end)[0])
+
+    first, second = risen(1, 2), risen(2, 4) / 2
+    factor, steep = noise_correction._extrapolated(np.array([first / second]))
+    assert factor[0] * first == pytest.approx(risen(0, 1), rel=1e-6)
+    (near,), _ = noise_correction._extrapolated(np.array([first / second + 1e-6]))
+    assert (near - factor[0]) / 1e-6 == pytest.approx(steep[0], rel=1e-3)
 
 
 def test_values_without_noise_keep_their_size() -> None:

@@ -8,7 +8,7 @@ from segment_kit import linear
 
 from explain_step.artifacts import segment_performance as performance
 from explain_step.artifacts import segment_tests, segments
-from explain_step.artifacts.proportions import equality, newcombe, share
+from explain_step.artifacts.proportions import Share, equality, newcombe, share
 from explain_step.artifacts.segment_statistics import moments, welch
 from explain_step.config import Config
 from explain_step.intervals import holm
@@ -173,6 +173,26 @@ def test_newcombe_covers_and_score_test_is_calibrated():
         p.append(equality(a, b))
     assert np.mean(hits) > 0.92
     assert np.mean(np.array(p) < 0.05) < 0.09
+    for a, b in ((7, 10), (0, 25), (30, 30)):
+        counts = np.array([[a, 40 - a], [b, 60 - b]])
+        given = [Share(value=h / (h + m), size=h + m, n=h + m) for h, m in counts]
+        expected = stats.chi2_contingency(counts, correction=False).pvalue
+        assert equality(*given) == pytest.approx(expected)
+
+
+def test_the_scale_of_weights_changes_no_share():
+    r = np.random.default_rng(8)
+    hits, weights = r.random(50) < 0.3, r.random(50)
+    for scale in (1e-6, 1e6):
+        one, other = share(hits, weights), share(hits, scale * weights)
+        assert (other.value, other.size) == pytest.approx((one.value, one.size))
+        assert other.interval() == pytest.approx(one.interval())
+
+
+def test_columns_without_variation_are_equal_or_not():
+    same = welch(moments(np.full((30, 2), 0.1)), moments(np.full((50, 2), [0.1, 0.2])))
+    assert same.p.tolist() == [1.0, 0.0]
+    assert (same.low == same.high).all()
 
 
 def test_holm_keeps_false_alarms_of_a_whole_table_rare():

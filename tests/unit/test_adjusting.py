@@ -84,6 +84,13 @@ def test_contributions_still_sum_to_the_output_minus_the_start_and_vary_less():
     assert (sample.contributions == before).all()
 
 
+def test_of_an_additive_function_little_noise_is_left_also_with_two_walks_a_row():
+    # a row's own mean takes half of each of two walks away; what is seen of an effect is doubled again
+    sample, store, start, _ = sample_of(linear, n=2000, pairs=2)
+    found, _ = adjust(sample, pool=store, start=start, active=np.ones((2000, 3), dtype=bool))
+    assert found.contributions.var(axis=1).mean() < 0.05 * sample.contributions.var(axis=1).mean()
+
+
 def test_columns_and_rows_without_any_effect_stay_at_zero():
     sample, store, start, _ = sample_of(linear)
     silent = sample.contributions.copy()
@@ -98,7 +105,7 @@ def test_columns_and_rows_without_any_effect_stay_at_zero():
 
 
 def test_nothing_changes_where_the_background_is_used_completely_or_walks_are_few():
-    for more in ({"m": 6}, {"m": 3}, {"n": 3}):
+    for more in ({"m": 6}, {"m": 3}, {"n": 3}, {"n": 60, "pairs": 1}):
         sample, store, start, _ = sample_of(linear, **more)
         active = np.ones((len(sample.rows), 3), dtype=bool)
         found, left = adjust(sample, pool=store, start=start, active=active)

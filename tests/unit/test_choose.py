@@ -12,7 +12,7 @@ from small_subjects import CONFIG, SEEDS, attributions_of, subject_of
 from explain_step import explainers
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import EXPLAINERS, choose, explain, not_additive
+from explain_step.explainers import EXPLAINERS, additive, choose, explain, not_additive
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.quantity import quantity
@@ -126,6 +126,36 @@ def test_the_check_looks_at_every_row(broken: float) -> None:
     assert "1 of 30 rows" in reason
 
 
+def test_an_output_that_is_wrong_is_not_hidden_by_one_that_is_right() -> None:
+    subject = subject_of(lambda A: np.stack([product(A), A[:, 0]], axis=1), rows(30), outputs=("one", "two"))
+    exact = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS)
+    for k in (0, 1):
+        values = exact.values.copy()
+        values[17, 1, k] += 0.1
+        assert "1 of 30 rows" in str(not_additive(subject, dataclasses.replace(exact, values=values)))
+
+
+def test_terms_that_cancel_count_with_their_sizes() -> None:
+    exact = ENUMERATION.explain(subject_of(product, rows(3)), config=CONFIG, seeds=SEEDS)
+    values = np.zeros_like(exact.values)
+    values[:, :2, 0] = [[3.0, -2.0], [-0.5, 0.5], [np.nan, 1.0]]
+    cancelling = dataclasses.replace(exact, values=values, base_values=np.full((3, 1), -1.0))
+    assert additive.terms(cancelling).tolist() == [6.0]
+    nothing = dataclasses.replace(cancelling, values=np.full_like(values, np.nan))
+    assert additive.terms(nothing).tolist() == [0.0]
+
+
+def test_rounding_is_taken_out_of_values_errors_and_parts_alike() -> None:
+    exact = ENUMERATION.explain(subject_of(product, rows(3)), config=CONFIG, seeds=SEEDS)
+    values = np.zeros_like(exact.values)
+    values[:, 0], values[:, 1] = 1.0, 1e-15
+    dusty = dataclasses.replace(exact, values=values, standard_error=values, parts=np.stack([values, values]))
+    found = additive.without_dust(dusty)
+    for part in (found.values, found.standard_error, found.parts[0]):
+        assert part[:, 0].all()
+        assert not part[:, 1:].any()
+
+
 def test_the_check_allows_for_single_precision_only_where_the_model_has_it() -> None:
     X = rows(30).astype(np.float32).astype(np.float64)
     single = subject_of(lambda A: A[:, 0].astype(np.float32), X)
@@ -150,6 +180,14 @@ def test_sums_of_trees_that_the_models_rounding_drowns_are_not_its_explanation(
     assert ("explainer_fallback" in {c.code for c in caveats}) is not exact
     outputs = subject.response.output - subject.response.output.mean(axis=0)
     assert np.abs(found.values.sum(axis=1) - outputs).max() <= 0.1 * np.abs(found.values).sum(axis=1).mean()
+
+
+def test_a_constant_in_single_precision_may_be_rounded() -> None:
+    subject = subject_of(lambda A: np.full(len(A), np.float32(0.1)), rows(20))
+    exact = ENUMERATION.explain(subject, config=CONFIG, seeds=SEEDS)
+    nothing = np.zeros_like(exact.values)
+    off = dataclasses.replace(exact, values=nothing, base_values=exact.base_values + 1e-8)
+    assert not_additive(subject, off) is None
 
 
 def test_a_model_that_never_changes_is_degraded_not_complete() -> None:

@@ -129,6 +129,26 @@ def test_a_final_estimator_that_refuses_derived_rows_is_asked_through_its_steps(
     assert masking.with_derived(raw) is raw
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_frames_of_several_types_and_large_tables_are_asked_through_their_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = X.assign(age=X["age"].astype(np.int64))
+    mixed = make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["kind", "area"]), remainder="passthrough"
+    )
+    model = make_pipeline(mixed.set_output(transform="pandas"), network()).fit(whole, Y)
+    fitted = models.wrap(model, frame=whole, config=Config())
+    raw = masking.pool(fitted, whole[:N], whole[N:].reset_index(drop=True))
+    assert masking.with_derived(raw) is raw
+    for limit, most in (("MOST_CELLS", 13 * (N + M) - 1), ("MOST_WIDER", 3)):  # 13 derived columns of 4
+        raw, derived = pools(make_pipeline(steps(), network()).fit(X, Y))
+        assert derived is not raw
+        monkeypatch.setattr(masking.derived_rows, limit, most)
+        assert masking.with_derived(raw) is raw
+        monkeypatch.undo()
+
+
 def test_without_steps_nothing_is_derived() -> None:
     numbers = X[["size", "age"]]
     fitted = models.wrap(KNeighborsClassifier().fit(numbers, Y), frame=numbers, config=Config())

@@ -57,7 +57,7 @@ def test_no_rule_depends_on_the_request() -> None:
     )
     assert asked.findings == bare.findings
     assert asked.outcome == bare.outcome == "refuse"
-    assert str(asked.request) == "alias 'champion'"
+    assert (str(asked.request), str(bare.request)) == ("alias 'champion'", "check")
 
 
 def test_outcomes_in_order() -> None:
@@ -131,7 +131,9 @@ def test_an_undecided_finding_can_be_waived_and_integrity_cannot() -> None:
     smuggled = waived().model_copy(
         update={"waivers": (waived().waivers[0].model_copy(update={"rules": ("GATE004", "GATE031")}),)}
     )
-    assert decide(evidence(model_digest=None), smuggled).outcome == "refuse"
+    refused = decide(evidence(model_digest=None), smuggled)
+    assert refused.outcome == "refuse"
+    assert "waived" not in refused.blocking[0].evidence  # nor does a record say so
 
 
 def test_a_finding_cannot_bring_its_own_waiver() -> None:
@@ -173,6 +175,13 @@ def test_break_glass_that_the_policy_does_not_permit(change: dict[str, Any], wor
         decide(evidence(), asked, break_glass=use(**change))
     with pytest.raises(InvalidInput, match="not permitted"):
         decide(evidence(), DEFAULT, break_glass=use(**change))
+
+
+def test_break_glass_may_last_as_long_as_the_policy_says_and_ends_at_its_end() -> None:
+    asked = policy(break_glass={"allowed": True, "max_hours": 2})
+    assert decide(evidence(), asked, break_glass=use(expires=moment() + timedelta(hours=2))).allowed
+    with pytest.raises(InvalidInput, match="expired"):
+        decide(evidence(), asked, break_glass=use(expires=moment()))
 
 
 VERDICTS = st.sampled_from(["pass", "fail", "undecided", "not_applicable"])

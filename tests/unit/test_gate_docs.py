@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,39 @@ def _collect(schema: type[BaseModel], shown: Any, *, into: dict[type[BaseModel],
             inner = _model_in(schema.model_fields[name].annotation)
             if inner is not None:
                 _collect(inner, value, into=into)
+
+
+WORDS = {"none": (None, ()), "no limit": (None,), "every": (None, ())}
+"""How the page tells a default that is no value."""
+
+
+def told() -> Iterator[tuple[tuple[str, ...], Any, str]]:
+    """Yield each commented key of the example: its path, its value there, and the comment."""
+    path: dict[int, str] = {}
+    for line in example().splitlines():
+        found = re.fullmatch(r"(?P<indent>[ -]*)(?P<key>\w+): *(?P<value>.*?) +# (?P<comment>.*)", line)
+        at = len(line) - len(line.lstrip(" -"))
+        path = {depth: key for depth, key in path.items() if depth < at}
+        path[at] = line.strip(" -").partition(":")[0]
+        if found is not None:
+            yield tuple(path.values()), yaml.safe_load(found["value"]), found["comment"]
+
+
+def test_the_defaults_that_the_example_tells_are_the_defaults() -> None:
+    checked = 0
+    for (*parents, key), value, comment in told():
+        schema: Any = Policy
+        for parent in parents:
+            schema = _model_in(schema.model_fields[parent].annotation)
+        said = re.search(rf"\bdefault(?: (true|false|\d+|{'|'.join(WORDS)}))?", comment)
+        if said is not None:
+            default = schema.model_fields[key].get_default(call_default_factory=True)
+            shown = value if said[1] is None else yaml.safe_load(said[1])
+            assert default in WORDS.get(
+                str(said[1]), (tuple(shown) if isinstance(shown, list) else shown,)
+            ), key
+            checked += 1
+    assert checked > 20
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("policy*.yaml")), ids=lambda p: p.name)

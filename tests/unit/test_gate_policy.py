@@ -219,6 +219,7 @@ def test_a_key_that_is_like_nothing_gets_the_known_ones() -> None:
         ("segments.max_performance_gap", -1, "at least 0"),
         ("segments.required", ["", "a"], "can match something"),
         ("drift.max_share_change", 0, "above 0"),
+        ("drift.max_share_change", 1.01, "at most 1"),
         ("drift.alias", "", "can match something"),
         ("reviews.approvals", 3, None),
         ("reviews.approvals", -1, "at least 0"),
@@ -410,7 +411,11 @@ def test_parts_may_be_made_in_python() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CHAMPION", "Chámpion", " champion ", "\uff23\uff28ampion", "cham\u200bpion", "champ\u00adion"]
+    "name",
+    [
+        *("CHAMPION", "Chámpion", " champion ", "\uff23\uff28ampion", "cham\u200bpion", "champ\u00adion"),
+        *("champ\u115fion", "champ\u1160ion", "champ\u3164ion", "champ\uffa0ion"),  # letters drawn as nothing
+    ],
 )
 def test_names_are_folded_as_loosely_as_a_database_does(name: str) -> None:
     assert folded(name) == "champion"

@@ -225,6 +225,26 @@ def test_a_snapshot_that_was_not_verified_is_refused(change: dict[str, Any]) -> 
     decision = decide(evidence(**change), DEFAULT)
     assert decision.outcome == "refuse"
     assert {f.code for f in decision.blocking} <= {"GATE002", "GATE003", "GATE006"}
+    assert "None" not in decision.summary
+
+
+def test_nothing_is_said_of_a_snapshot_that_is_gone_or_was_not_verified() -> None:
+    for change in ({"absent": "it is gone"}, {"verification": ()}, {"verification": (BROKEN,)}):
+        rest = [f for f in decide(evidence(**change), DEFAULT).findings if f.code > "GATE003"]
+        assert {f.verdict for f in rest} == {"not_applicable"}, change
+
+
+def test_what_could_not_be_read_leaves_open_whether_there_is_a_snapshot() -> None:
+    given = evidence(unreadable=("the store",), manifest={}, manifest_sha256=None, verification=(), tables={})
+    decision = decide(given, DEFAULT)
+    assert decision.outcome == "undecided"
+    assert [f.code for f in decision.blocking] == ["GATE001"]
+
+
+def test_every_rule_speaks_also_where_the_policy_asks_nothing_of_it() -> None:
+    asked = policy(require={"sections": []})
+    for given in (evidence(), evidence(manifest={}, verification=(), tables={})):
+        assert [f.code for f in decide(given, asked).findings] == [rule.code for rule in RULES]
 
 
 def test_default_evidence_passes_the_default_policy() -> None:
@@ -262,6 +282,9 @@ def test_a_section_needs_its_table_with_rows_and_numbers(table: str) -> None:
     for given in ways:
         assert decide(given, DEFAULT).outcome == "refuse"
         assert verdicts("GATE011", given, DEFAULT) == {"fail"}
+    if column := {"importance": "feature", "segments": "segment"}.get(table):  # what its numbers are of
+        unnamed = with_table(table, lambda t: t.drop(columns=column))
+        assert verdicts("GATE011", unnamed, DEFAULT) == {"fail"}
     other = [s for s in ("importance", "examples") if s != table]
     assert verdicts("GATE011", ways[0], policy(require={"sections": other})) == {"pass"}
 
@@ -269,7 +292,8 @@ def test_a_section_needs_its_table_with_rows_and_numbers(table: str) -> None:
 def test_segments_need_a_group_of_rows_beside_all_rows() -> None:
     whole = with_table("segments", lambda t: t[t["segment"] == "(all rows)"])
     hidden = with_table("segments", lambda t: t.assign(n=t["n"].where(t["segment"] == "(all rows)")))
-    for given in (whole, hidden):
+    empty = with_table("segments", lambda t: t.assign(n=t["n"].where(t["segment"] == "(all rows)", 0)))
+    for given in (whole, hidden, empty):
         (said,) = findings("GATE011", given, DEFAULT)
         assert said.verdict == "fail"
         assert "segments is not there: the table `segments` shows no group of rows" in said.message
@@ -300,6 +324,20 @@ def test_a_declared_binding_passes_only_where_the_policy_accepts_it() -> None:
     assert verdicts("GATE012", evidence(), lenient) == {"pass"}
     odd = {**declared, "binding": "checked"}
     assert verdicts("GATE012", evidence(manifest=manifest(model=odd)), lenient) == {"fail"}
+
+
+def test_a_snapshot_that_names_no_stored_model_is_of_no_version() -> None:
+    unbound = manifest(model={**manifest()["model"], "digest": None})
+    for stored in (evidence().model_digest, None):
+        (finding,) = findings("GATE004", evidence(manifest=unbound, model_digest=stored), DEFAULT)
+        assert finding.verdict == "fail"
+        assert "made without MLflow" in finding.message
+
+
+def test_an_accepted_status_says_its_reason() -> None:
+    given = evidence(manifest=manifest(status="degraded", reason="there are no labels"))
+    (finding,) = findings("GATE010", given, DEFAULT)
+    assert (finding.verdict, finding.message) == ("pass", "the snapshot is degraded: there are no labels")
 
 
 def test_age_counts_from_the_snapshot_to_now() -> None:

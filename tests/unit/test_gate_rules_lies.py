@@ -35,6 +35,19 @@ def test_a_table_of_importance_that_contradicts_itself_proves_nothing(
         assert f"contradicts itself: {why}" in finding.message
 
 
+def test_the_mean_over_outputs_is_held_to_its_sizes_too() -> None:
+    mean = "(mean over outputs)"
+
+    def lie(table: pd.DataFrame) -> pd.DataFrame:
+        false = table.assign(output=mean, share=table["share"].mean())
+        return pd.concat([table, false], ignore_index=True)
+
+    asked = asserting(features="debt", max_share=0.9, output=mean)
+    (finding,) = findings("GATE031", with_table("importance", lie), asked)
+    assert finding.verdict == "fail"
+    assert "contradicts itself" in finding.message
+
+
 def test_a_row_that_is_left_out_of_the_table_is_missed_in_the_sum() -> None:
     given = without("importance", feature="group")
     assert verdicts("GATE030", given, asserting(features="group", forbidden=True)) == {"fail"}
@@ -53,7 +66,13 @@ def test_a_renamed_column_is_not_passed_over(other: str) -> None:
 
 
 def test_an_interval_without_end_decides_nothing() -> None:
-    for low, high in ((-math.inf, math.inf), (0.1, math.inf), (-math.inf, 0.5)):
+    for low, high in (
+        (-math.inf, math.inf),
+        (0.1, math.inf),
+        (-math.inf, 0.5),
+        (NAN, math.inf),
+        (-math.inf, NAN),
+    ):
         assert at_most(0.4, low, high, bound=0.6) == "undecided"
     assert at_most(0.4, NAN, NAN, bound=0.6) == "pass"
 

@@ -352,6 +352,10 @@ def test_several_outputs_have_their_own_rows_and_a_mean():
     subject, attributions = outputs_case()
     table = tables(subject, attributions)["importance"]
     assert list(dict.fromkeys(table["output"])) == ["a", "b", importance.MEAN_OVER_OUTPUTS]
+    sums = table.groupby("output")["mean_abs_shap"].transform(
+        "sum"
+    )  # the gate refuses other shares, of the mean too
+    np.testing.assert_allclose(table["share"], table["mean_abs_shap"] / sums)
     mean = table[table["output"] == importance.MEAN_OVER_OUTPUTS].set_index("feature")["mean_abs_shap"]
     expected = np.abs(attributions.values).mean(axis=(0, 2))
     np.testing.assert_allclose(mean[list(subject.X.columns)], expected)

@@ -68,6 +68,17 @@ def test_errors_are_those_of_resampled_rows(task: str, name: str, weighted: bool
         )
 
 
+def test_r2_does_not_depend_on_where_distances_are_measured_from() -> None:
+    given = subject("regression", weighted=False)
+    found = []
+    for centre in (0.0, 1.0, -3.0):
+        at = np.array([given.y.mean() + centre])
+        columns = metric_deltas.square_columns(given.y[:, None], given.response.predicted[:, None], centre=at)
+        found.append(metric_deltas.of_squares(columns.mean(axis=0), np.cov(columns.T, bias=True) / N))
+    assert found[1] == pytest.approx(found[0])
+    assert found[2] == pytest.approx(found[0])
+
+
 def test_metrics_without_such_sums_have_no_such_error() -> None:
     given = subject("binary", weighted=False)
     for metric in METRICS:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from snapshot_kit import copied
 
 from explain_step.cli import invoke
@@ -58,6 +60,9 @@ def test_it_holds_elsewhere_and_whatever_lies_among_the_explanations(
     assert checked(copy, bundle, key).valid
     shutil.rmtree(copy / "explanations")
     assert checked(copy, bundle, key).files == 4
+    (model / "registered_model_meta").write_text("written by a download")  # before it is signed
+    again = sign_folder(model, tmp_path / "again.sig", key=key, leave_out=("explanations",))
+    assert again.files == 4
 
 
 def test_the_command_of_the_library_takes_it(model: Path, bundle: Path, key: Path) -> None:
@@ -135,6 +140,12 @@ def test_places_and_keys_that_cannot_be_are_refused(model: Path, key: Path, tmp_
         check_folder(model, tmp_path / "x.sig", public_key=tmp_path / "none.pub")
     with pytest.raises(InvalidInput, match="PEM public key"):
         check_folder(model, tmp_path / "x.sig", public_key=key)
+    other = ed25519.Ed25519PrivateKey.generate().public_key()
+    (tmp_path / "ed.pub").write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(InvalidInput, match="must be an elliptic-curve key"):
+        check_folder(model, tmp_path / "x.sig", public_key=tmp_path / "ed.pub")
+    with pytest.raises(InvalidInput, match="must be a directory"):
+        sign_folder(model / "MLmodel", tmp_path / "x.sig", key=key)
 
 
 def test_key_files_are_private_and_never_overwritten(tmp_path: Path) -> None:

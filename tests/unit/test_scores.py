@@ -13,7 +13,7 @@ from small_subjects import CONFIG, SEEDS, attributions_of, subject_of
 
 from explain_step.config import Config
 from explain_step.explainers.enumeration import ENUMERATION
-from explain_step.scores import SCORERS, score, to_artifact
+from explain_step.scores import SCORERS, fidelity, score, to_artifact
 from explain_step.scores.base import CONTROL, random_attributions
 from explain_step.scores.fidelity import FIDELITY
 from explain_step.scores.sparsity import SPARSITY, _score, gini
@@ -120,6 +120,31 @@ def test_fidelity_notices_the_scale_and_swapped_columns() -> None:
         assert value is not None
         assert reference is not None
         assert value < reference - 0.2
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_fidelity_does_not_depend_on_the_unit_of_the_output(unit: float) -> None:
+    found = []
+    for scale in (1.0, unit):
+        subject, attributions = exact_additive()
+        scaled = subject_of(lambda A, s=scale: s * additive(A), subject.X, subject.background)
+        given = attributions_of(
+            scaled, 1.1 * scale * attributions.values[:, :, 0], base=scale * attributions.base_values[0, 0]
+        )
+        found.append(score(scaled, given, config=CONFIG, seeds=SEEDS, scorers=(FIDELITY,))[0].value)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_fidelity_asks_for_no_more_predictions_than_its_limit_and_then_declares_no_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject, attributions = exact_additive()
+    monkeypatch.setattr(fidelity, "PREDICTIONS", 3_000)
+    monkeypatch.setattr(fidelity, "BACKGROUND_ROWS", 50)
+    found = score(subject, attributions, config=CONFIG, seeds=SEEDS, scorers=(FIDELITY,))[0].method
+    per_walk = len(found.params["coalition_sizes"]) * found.params["background_rows_per_walk"]
+    assert 0 < found.params["walks"] * per_walk <= 3_000
+    assert found.budget is None
 
 
 def test_sampling_the_background_adds_no_bias_to_fidelity() -> None:
@@ -285,6 +310,11 @@ def test_controls_keep_the_rows_totals_and_nothing_else() -> None:
     control = random_attributions(attributions, seeds=SEEDS)
     assert np.allclose(control.sum(axis=1), attributions.values.sum(axis=1))
     assert not np.allclose(control, attributions.values)
+    first = np.zeros_like(attributions.values)
+    first[:, :1] = attributions.values[:, :1]
+    alone = dataclasses.replace(attributions, values=first)
+    size = (random_attributions(alone, seeds=SEEDS, same_total=False) ** 2).mean(axis=0)
+    assert size.max() < 3 * size.min()  # nor which column matters
 
 
 def test_undefined_scores_are_missing_with_a_reason_and_never_zero() -> None:
@@ -303,6 +333,9 @@ def test_undefined_scores_are_missing_with_a_reason_and_never_zero() -> None:
     )
     missing = {s.name for s in found if s.value is None}
     assert missing == {"masking_r2", "rank_stability", "sparsity_gini"}
+    assert {s.reason for s in found if s.name == "sparsity_gini"} == {
+        "sparsity compares columns, and the model has one"
+    }
 
     row = subject_of(additive, rows(1), rows(10, seed=1))
     exact = ENUMERATION.explain(row, config=CONFIG, seeds=SEEDS)

@@ -93,6 +93,23 @@ def test_nested_segments_that_differ_by_a_few_rows():
     assert shown == 2  # one of the two cuts, not both
 
 
+def test_a_few_rows_between_two_segments_are_hidden_also_where_another_one_cuts_them():
+    # 3 rows between the cuts; no combination of counts tells which of them is "u"
+    frame = pd.DataFrame({"v": np.arange(200.0), "w": ["u", "x"] * 100})
+    gone = withheld(cut(frame, "v < 100", "v < 103", "w == 'u'"), smallest=K)
+    assert [not g.any() for g in gone].count(True) == 2
+    assert not gone[2].any()
+
+
+@pytest.mark.parametrize("at_once", [10, 1000])
+def test_half_a_sum_of_unions_is_hidden_wherever_its_rows_lie(monkeypatch, at_once):
+    # c = (a or c) + (b or c) - (a or b), halved: none lies inside another
+    monkeypatch.setattr(segment_suppression, "AT_ONCE", at_once)
+    frame = pd.DataFrame({"g": np.repeat(list("cabd"), [5, 60, 60, 60])})
+    gone = withheld(cut(frame, "g in ['a', 'c']", "g in ['b', 'c']", "g in ['a', 'b']"), smallest=K)
+    assert [g.all() for g in gone].count(True) == 1
+
+
 def test_three_overlapping_sums():
     # a + b + c published as unions, c small: (a or c) minus a gives c
     frame = pd.DataFrame({"g": ["a"] * 60 + ["b"] * 60 + ["c"] * 5})

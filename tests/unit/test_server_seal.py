@@ -8,14 +8,16 @@ from explain_step.server.places import nested
 from explain_step.server.seal import Owner, Sealer, Spot, in_trace, readings, spots
 from explain_step.server.settings import Deployment
 
-READY, PENDING, GONE, RUN = ("m-" + c * 32 for c in "abcd")
-RUN_ID = "e" * 32
+READY, PENDING, GONE, DRAFT = ("m-" + c * 32 for c in "abcd")
+RUN_ID, GONE_RUN = "e" * 32, "9" * 32
 ID, OPEN = "1" * 64, "2" * 64
 OWNERS = {
     READY: Owner(known=True, ready=True),
     PENDING: Owner(known=True),
     GONE: Owner(known=True, deleted=True),
+    DRAFT: Owner(known=True),
     RUN_ID: Owner(known=True),
+    GONE_RUN: Owner(known=True, deleted=True),
 }
 FILES = {
     f"1/models/{model}/artifacts/{name}"
@@ -30,6 +32,8 @@ FILES = {
 } | {
     f"1/{RUN_ID}/artifacts/explanations/{ID}/manifest.json",
     f"1/{RUN_ID}/artifacts/plot.png",
+    f"1/models/{DRAFT}/artifacts/explanations/{OPEN}/card.md",
+    f"1/models/{DRAFT}/artifacts/explanations/note.txt",
     "other/file.txt",
 }
 
@@ -76,6 +80,9 @@ def sealed(path: str, act: str = "write") -> bool:
         ("{gone}/MLmodel", True, False),
         ("{gone}", True, False),
         ("{unknown}/MLmodel", True, True),
+        ("{draft}/explanations", False, False),  # nothing in it is finished
+        ("{draft}", False, False),
+        ("1/{gone_run}/artifacts/plot.png", False, False),
         ("1/{run}/artifacts/plot.png", False, False),
         ("1/{run}/artifacts", False, True),
         ("1/{run}/artifacts/explanations/report.html", False, False),
@@ -91,9 +98,10 @@ def sealed(path: str, act: str = "write") -> bool:
 def test_what_is_sealed(path: str, write: bool, delete: bool) -> None:
     roots = {
         name: f"1/models/{model}/artifacts"
-        for name, model in (("ready", READY), ("pending", PENDING), ("gone", GONE))
+        for name, model in (("ready", READY), ("pending", PENDING), ("gone", GONE), ("draft", DRAFT))
     }
-    text = path.format(**roots, unknown=f"1/models/m-{'f' * 32}/artifacts", id=ID, open=OPEN, run=RUN_ID)
+    unknown = f"1/models/m-{'f' * 32}/artifacts"
+    text = path.format(**roots, unknown=unknown, id=ID, open=OPEN, run=RUN_ID, gone_run=GONE_RUN)
     assert (sealed(text), sealed(text, "delete")) == (write, delete)
 
 

@@ -18,7 +18,7 @@ import pytest
 from snapshot_kit import copied, frame, parts, subject
 
 from explain_step.canonical import canonical_json
-from explain_step.errors import ExplainStepError, InvalidInput
+from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.snapshot import ModelRef, read_directory, verify_directory, with_model, write
 from explain_step.snapshot.signing import (
     AllowedKey,
@@ -132,6 +132,19 @@ def test_a_signature_of_another_snapshot_does_not_count(shot: Path, signer: Sign
     shutil.copy(place, shot / "signatures" / place.name)
     (finding,) = verify_directory(shot)
     assert "made for another manifest" in finding.message
+
+
+def test_what_has_no_manifest_is_neither_signed_nor_stated(
+    shot: Path, signer: Signer, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SnapshotError, match=r"has no manifest\.json to sign"):
+        sign_directory(tmp_path / "empty", signer)
+    envelope = sign_directory(shot, signer).read_bytes()
+    for other in (b"{}", b"[]", b""):
+        with pytest.raises(SnapshotError):
+            sign_manifest(other, signer)
+        assert check_envelope(envelope, manifest=other).reason == "it was made for another manifest"
 
 
 def test_a_signature_under_another_keys_name_does_not_count(shot: Path, signer: Signer) -> None:

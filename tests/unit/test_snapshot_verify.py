@@ -127,6 +127,25 @@ def test_a_malformed_manifest_is_a_finding_not_an_exception(place, changes) -> N
     assert _found(place) == [("VER003", "manifest.json")]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sha256": "0" * 63}, "malformed"),
+        ({"sha256": "A" * 64}, "malformed"),
+        ({"size": -1}, "malformed"),
+        ({"size": 1.0}, "must have path, sha256, size and role"),
+        ({"size": True}, "must have path, sha256, size and role"),
+        ({"role": None}, "must have path, sha256, size and role"),
+    ],
+)
+def test_a_malformed_entry_of_a_file_is_named(place, change, words) -> None:
+    first, *rest = json.loads((place / "manifest.json").read_text())["files"]
+    _rewrite(place, files=[{**first, **change}, *rest])
+    (finding,) = verify_directory(place)
+    assert finding.code == "VER003"
+    assert words in finding.message
+
+
 def test_a_file_named_twice(place) -> None:
     manifest = json.loads((place / "manifest.json").read_text())
     _rewrite(place, files=[*manifest["files"], manifest["files"][0]])

@@ -256,6 +256,7 @@ def test_explanation_has_the_stored_attributions(tmp_path) -> None:
     bare = shot.explanation()
     assert bare.data is None
     assert bare.feature_names == ["income", "town"]
+    assert bare.output_names == "price"
     np.testing.assert_array_equal(bare.values[:, 0], X["income"])
     np.testing.assert_array_equal(bare.base_values, np.zeros(25))
     shuffled = X.sample(frac=1, random_state=1).assign(further=1)

@@ -112,6 +112,8 @@ def test_each_level_says_what_lacks_for_the_others(loans: Path, tmp_path: Path) 
     assert "--allowed-keys" in lacking["L2"]
     reached, lacking = level(allowed_keys=keys)
     assert (reached, set(lacking)) == ("L2", {"L1", "L3"})
+    others = (AllowedKey(key_id="0" * 64, owner="risk"),)
+    assert "--allowed-keys" not in level(allowed_keys=others)[1]["L2"]
     assert level(allowed_keys=keys, noted=noted)[0] == "L2"
     assert level(allowed_keys=keys, timestamp=stamp(), noted=noted) == ("L3", {})
     reached, lacking = level(allowed_keys=keys, timestamp=stamp(authorities=()))
@@ -227,6 +229,7 @@ def made_for(place: Path, model_id: str) -> dict[str, Any]:
             "was made for another model (model_id m-22",
         ),
         (lambda p: rewrite(p, previous="../../x"), "names '../../x'"),
+        (lambda p: rewrite(p, previous=7), "names '7'"),
         (
             lambda p: (p / "manifest.json").write_text(
                 (p / "manifest.json").read_text().replace("degraded", "complete")
@@ -242,6 +245,14 @@ def test_a_broken_chain_is_named(tmp_path: Path, change: Any, words: str) -> Non
     (finding,) = verify(third)
     assert (finding.code, finding.verdict) == ("VER014", "fail")
     assert words in finding.message
+    assert second.name[:12] in finding.message
+
+
+def test_a_snapshot_of_a_model_that_is_not_logged_may_follow_one_that_was(tmp_path: Path) -> None:
+    _, second, third = linked(tmp_path, 3, whole=False)
+    rewrite(second, model=made_for(second, "m-" + "1" * 32))
+    (finding,) = verify(third)
+    assert (finding.verdict, finding.evidence["previous"]["followed"]) == ("pass", 2)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +343,14 @@ def test_the_link_stays_outside_the_id_and_nothing_follows_itself(tmp_path: Path
     assert (manifest["previous"], manifest["previous_manifest_sha256"]) == (None, None)
     odd = Previous(snapshot_id="a" * 64, manifest_sha256="…")
     assert write(tmp_path / "four", parts=parts(previous=odd)).manifest["previous_manifest_sha256"] is None
+
+
+def test_a_chain_is_followed_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("explain_step.snapshot.chain.MOST", 1)
+    (finding,) = verify(linked(tmp_path, 3)[-1])
+    assert finding.verdict == "pass"
+    told = finding.evidence["previous"]
+    assert (told["followed"], told["end"]) == (1, "more than 1")
 
 
 def test_a_chain_that_goes_in_a_circle_ends() -> None:

@@ -185,7 +185,7 @@ def _total(asked: Asked) -> Number:
     inside = [_share(asked, f) for f in asked.features]
     outside = [e.share for f, e in asked.effects.items() if f not in asked.features]
     low, high = math.fsum(s.low for s in inside), math.fsum(s.high for s in inside)
-    if outside and all(s.bounded for s in outside):
+    if all(s.bounded for s in outside):
         low = max(low, 1 - math.fsum(s.high for s in outside))
         high = min(high, 1 - math.fsum(s.low for s in outside))
     value = math.fsum(s.value for s in inside)

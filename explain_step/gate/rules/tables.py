@@ -132,7 +132,7 @@ def _contradiction(part: pd.DataFrame) -> str | None:
     total = size.sum()
     if (size < 0).any():
         return f"{named(part['feature'].iloc[int(np.argmax(size < 0))])} has a negative mean |SHAP|"
-    if not (math.isfinite(total) and total > 0) or str(part["output"].iloc[0]) == AGGREGATE:
+    if not (math.isfinite(total) and total > 0):
         return None
     off = np.abs(share - size / total) > SHARE_TOLERANCE
     if not off.any():
