@@ -250,7 +250,7 @@ def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: f
     lowers the time per row, so that neither the cost of a single call nor a busy moment decides.
     """
     fastest, start = np.inf, _now()
-    for size in PROBES:
+    for size in PROBES if rows else ():
         part = frame.iloc[np.arange(min(size, rows)) % len(frame)]
         began = _now()
         predict(model, part)
@@ -261,7 +261,7 @@ def affordable(model: FittedModel, frame: pd.DataFrame, *, rows: int, seconds: f
             return rows
         if settled and _now() - start > LOOK * seconds:
             break
-    return int(seconds / fastest)
+    return min(rows, int(seconds / fastest))
 
 
 def calls(total: int, columns: int, *, stop: int = 0, most: int | None = None) -> Iterator[slice]:

@@ -222,6 +222,17 @@ def test_too_many_columns_and_rows_are_refused(monkeypatch: pytest.MonkeyPatch) 
     assert "more than 5 predicted rows" in str(ENUMERATION.why_not(many))
 
 
+def test_a_single_column_needs_the_two_ends_only() -> None:
+    def model(A: Any) -> Any:
+        assert len(A) > 0, "a model may refuse to predict nothing"
+        return np.exp(A[:, 0])
+
+    X, B = rows(5, 1), rows(7, 1, seed=1)
+    found = ENUMERATION.explain(subject_of(model, X, B), config=CONFIG, seeds=SEEDS)
+    assert found.method.params["predicted_rows"] == len(B)
+    assert np.allclose(found.values[:, 0, 0], np.exp(X[:, 0]) - np.exp(B[:, 0]).mean(), atol=1e-14)
+
+
 def test_by_pair_too_many_pairs_for_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = np.zeros((40, 60))
     wide[:, 7], wide[:, 9] = np.arange(40), np.arange(40) % 3

@@ -112,11 +112,12 @@ def test_the_influence_is_the_derivative_of_the_area() -> None:
 
 
 def test_an_interval_has_the_length_of_its_errors_and_ends_at_the_metric_s_bounds() -> None:
-    found = limit_around(0.5, 0.01, reach=2.0)
+    error = 0.02 / 1.959963984540054
+    found = limit_around(0.5, error)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((0.48, 0.52))
     for value, direction, ends in ((0.99, "higher", (0.97, 1.0)), (0.01, "lower", (0.0, 0.03))):
-        found = limit_around(value, 0.01, reach=2.0, direction=direction)
+        found = limit_around(value, error, direction=direction)
         assert found is not None
         assert (found.low, found.high) == pytest.approx(ends)
     assert limit_around(0.5, 0.0) is None
