@@ -209,9 +209,12 @@ def _of_all_rows(small: Explanation, subject: Subject, rows: IntArray, *, explai
 def described(explanation: Explanation) -> dict[str, Any]:
     """Return the explained quantity; its ``rows`` are those behind the importance, ``sample_rows`` those behind the rest."""
     found = quantity(explanation.subject, explanation.attributions)
+    given = int(found.get("rows_given", 0))
+    if explanation.all_rows is not None:  # the subject is a sample itself
+        given = max(given, int(explanation.all_rows["rows"]))
     if explanation.counted is None:
-        return found
-    given = max(int(found.get("rows_given", 0)), explanation.counted)  # the subject may be a sample itself
+        return {**found, "rows_given": given}
+    given = max(given, explanation.counted)
     sample = len(explanation.attributions.rows)
     return {**found, "rows": explanation.counted, "rows_given": given, "sample_rows": sample}
 

@@ -34,6 +34,7 @@ from explain_step.spark_frames import blocks, frame_of, is_spark, numbered, repl
 from explain_step.spark_sampling import Sample
 from explain_step.spark_work import Work, as_trained, block, data_of, engine, received, sent_to, unit_of
 from explain_step.streaming import (
+    SEARCH,
     Areas,
     Measured,
     Plan,
@@ -339,6 +340,8 @@ def _of_sample(explanation: Explanation, source: Any, taken: Sample, **kept: Any
         text += " Performance, also of segments, is of all rows" + (
             f", but not {without}." if without else "."
         )
+        if any(artifact.name == SEARCH for artifact in found.artifacts):
+            text += " The search for groups where the model performs worse is of the sample."
     caveat = Caveat(code="rows_sampled", section=SECTION, message=text)
     return replace(found, caveats=(caveat, *found.caveats))
 

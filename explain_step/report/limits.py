@@ -135,7 +135,7 @@ def _sampling(quantity: Mapping[str, Any]) -> list[Limit]:
     if sample is not None:
         text = (
             f"Contributions were made and checked for every row; what is no sum over rows (examples, scores, curves of "
-            f"the output; with Spark performance too) is of a seeded sample of {int(sample):,} of them."
+            f"the output; with Spark the search for weak groups too) is of a seeded sample of {int(sample):,} of them."
         )
         found.append(Limit("All rows and a sample.", (text,)))
     if not quantity.get("exact", True):

@@ -13,12 +13,13 @@ from explain_step.streaming.all_rows import sample_of, taken, totals_of
 from explain_step.streaming.areas import Areas
 from explain_step.streaming.moments import Moments
 from explain_step.streaming.of_measures import Measured
-from explain_step.streaming.overlay import caveats, measured_caveats, measured_overlay, overlay
+from explain_step.streaming.overlay import SEARCH, caveats, measured_caveats, measured_overlay, overlay
 from explain_step.streaming.plan import Curve, Cut, Plan, Segment
 from explain_step.streaming.planning import measuring_plan, plan_of, shuffled_losses
 from explain_step.streaming.totals import Totals, from_bytes, merge, of_block, to_bytes
 
 __all__ = [
+    "SEARCH",
     "Areas",
     "Curve",
     "Cut",

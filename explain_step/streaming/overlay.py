@@ -25,7 +25,8 @@ from explain_step.types import Artifact, Caveat
 
 SECTION = "attributions"
 SPREAD = "spread over the model's output"
-MEASURED = ("performance", "segment_rates", "segment_search")
+SEARCH = "segment_search"
+MEASURED = ("performance", "segment_rates", SEARCH)
 """Tables that need no attribution of any row."""
 VIEWS = {"importance": "feature", "importance_groups": "group", "importance_clusters": "cluster"}
 
@@ -79,6 +80,8 @@ def measured_overlay(
             made = segments(artifact, plan, totals, config=config, known=known)
         elif artifact.name == "segment_rates" and totals.atoms is not None:
             made = _rates(artifact, plan, totals, config=config, known=known)
+        elif artifact.name == SEARCH:
+            made = replace(artifact, meta={**artifact.meta, "rows_of": _of_sample(artifact, plan, totals)})
         if made is not artifact:
             facts = {**artifact.meta.get("quantity", {}), "rows_given": totals.rows}
             made = replace(made, meta={**made.meta, "quantity": facts})
@@ -109,7 +112,7 @@ def _of_all(
     elif artifact.name == "segment_rates" and known is not None and totals.atoms is not None:
         found = _rates(artifact, plan, totals, config=config, known=known)
     else:
-        said = f"everything here is of a seeded sample of {plan.sample_rows:,} of the {rows:,} rows"
+        said = _of_sample(artifact, plan, totals)
         if plan.measured_rows == rows and artifact.name in MEASURED:
             said = f"everything here is of all {rows:,} rows"
         elif plan.measured_rows == rows and artifact.name == "segments":
@@ -117,6 +120,12 @@ def _of_all(
         found = replace(artifact, meta={**artifact.meta, "rows_of": said})
         rows = rows if artifact.name in MEASURED and plan.measured_rows == rows else plan.sample_rows
     return replace(found, meta={**found.meta, "quantity": counted(found.meta, rows=rows, given=totals.rows)})
+
+
+def _of_sample(artifact: Artifact, plan: Plan, totals: Totals) -> str:
+    # the page says it beside what is of all rows
+    what = "groups found by search are" if artifact.name == SEARCH else "everything here is"
+    return f"{what} of a seeded sample of {plan.sample_rows:,} of the {totals.rows:,} rows"
 
 
 def _rates(artifact: Artifact, plan: Plan, totals: Totals, *, config: Config, known: Measured) -> Artifact:
@@ -182,7 +191,7 @@ def streamed(
     kept = [*plan.kept, *(["every segment"] if plan.segments and totals.atoms is None else [])]
     measured = plan.measured_rows == totals.rows or known is not None
     of_all = ", and so is performance" if measured and "performance" in tables else ""
-    searched = known is not None and "segment_search" in tables
+    searched = known is not None and SEARCH in tables
     others = "" if measured else "performance, "
     others += "the search for groups where the model performs worse, " if searched else ""
     text = (

@@ -19,6 +19,7 @@ import numpy as np, pandas as pd
 from pyspark.sql import SparkSession
 from sklearn.linear_model import LogisticRegression
 from explain_step import metrics, row_sums, spark, spark_areas, spark_sampling, spark_work
+from explain_step.artifacts import metric_influence
 from explain_step.compute import compute
 from explain_step.config import Config
 from explain_step.streaming import areas, measures
@@ -32,25 +33,30 @@ for name, value in options.items():
     builder = builder.config(name, value)
 session = builder.getOrCreate()
 X = pd.DataFrame(np.random.default_rng(0).normal(size=(3000, 3)), columns=list("abc"))
-X["deny"] = (X["a"] - X["b"] + X["c"] ** 2 > 1).astype(int)
-model = LogisticRegression().fit(X[list("abc")], X["deny"])
+X["grade"] = np.digitize(X["a"] - X["b"] + X["c"] ** 2, [0, 1.5])
+model = LogisticRegression().fit(X[list("abc")], X["grade"])
 rows = session.createDataFrame(X).repartition(4)
 taken = spark_sampling.sample(rows, rows=200)
 config = Config(top_features=1, output="margin")
-few = compute(model, taken.frame, "deny", config=config, background=X[list("abc")].iloc[:20])
+few = compute(model, taken.frame, "grade", config=config, background=X[list("abc")].iloc[:20])
 measures.ROWS_OF_A_RANGE = 500
-work = spark.work_of(few, taken, target="deny")
+work = spark.work_of(few, taken, target="grade")
 with spark_work.sent_to(rows, work) as given:
     totals = spark.total(rows, work, scan=taken.scan, given=given)
     sums = spark_areas.areas_of(rows, work, given).whole()
 digest = row_sums.rowsum_digest(X)
-deny = X.pop("deny").to_numpy() == 1
+subject = compute(model, X, "grade", config=config, background=X[list("abc")].iloc[:20]).subject
+metric = next(m for m in metrics.METRICS if m.name == "roc_auc")
+value = metric.score(subject.y, subject.response, subject.model, None)
+limit = metric_influence.limit(metric, subject, value=value, rng=None)
+X = X[list("abc")]
 truth = ((X - X.iloc[:20].mean()) * model.coef_[0]).abs().mean().to_numpy()
 found = {{
     "how": {how},
     "rows": totals.rows,
     "same_digest": taken.scan.rows.digest(rows.columns) == digest,
-    "same_area": abs(areas.value_of(sums) - metrics.auc(deny, model.decision_function(X))) < 1e-12,
+    "same_area": abs(areas.value_of(sums) - value) < 1e-12,
+    "same_error": abs(areas.limit_of(sums).error - limit.error) < 1e-12,
     "largest_error": float(np.abs(totals.views[0].mean[0] - truth).max()),
 }}
 session.stop()
@@ -95,9 +101,10 @@ def test_numbers_are_those_of_one_machine(tmp_path: Path, where: str, how: str, 
     assert lines, done.stderr[-2000:]
     found = json.loads(lines[0].removeprefix("FOUND "))
     assert found["largest_error"] < 1e-12
-    assert {key: found[key] for key in ("how", "rows", "same_digest", "same_area")} == {
+    assert {key: found[key] for key in ("how", "rows", "same_digest", "same_area", "same_error")} == {
         "how": expected,
         "rows": 3000,
         "same_digest": True,
         "same_area": True,
+        "same_error": True,
     }

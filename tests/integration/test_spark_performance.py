@@ -16,7 +16,7 @@ from spark_kit import local_session
 from xgboost import XGBClassifier
 
 from explain_step import spark, spark_areas, spark_work
-from explain_step.compute import compute
+from explain_step.compute import compute, described
 from explain_step.config import Config
 from explain_step.errors import InvalidInput
 from explain_step.spark_areas import areas_of
@@ -147,11 +147,27 @@ def test_an_explanation_of_the_sample_has_the_performance_of_all_rows(session, r
     check(found, compute(model, X, "denied", many=10**9, **options))
     said = next(c.message for c in found.caveats if c.code == "rows_sampled")
     assert "300 of the 42,000 rows" in said
-    assert "Performance, also of segments, is of all rows." in said
+    assert said.endswith("Performance, also of segments, is of all rows.")  # nothing was searched
     segments = table(found, "segments")
     assert set(segments["n_explained"].dropna()) < set(range(301))
     meta = next(a for a in found.artifacts if a.name == "segments").meta
     assert meta["rows_of"].startswith("Counts and metric: of all 42,000 rows; importance")
+
+
+@pytest.mark.parametrize("output", ["margin", "probability"])
+def test_groups_found_by_search_are_said_to_be_of_the_sample(session, rows, model, place, output) -> None:
+    frame = session.read.parquet(str(place)).drop("loss", "weight")
+    frame = frame.selectExpr("*", "deny = 'yes' AS denied").drop("deny")
+    config = Config(output=output, top_features=1)
+    options = {"config": config, "background": rows[FEATURES].iloc[:50], "sample_rows": 400}
+    found = spark.compute(model, frame, "denied", **options)
+    meta = next(a.meta for a in found.artifacts if a.name == "segment_search")
+    assert meta["rows_of"] == "groups found by search are of a seeded sample of 400 of the 42,000 rows"
+    assert meta["report_rows"] == 200
+    said = next(c.message for c in found.caveats if c.code in ("rows_streamed", "rows_sampled"))
+    assert "search for groups where the model performs worse" in said
+    assert described(found)["rows_given"] == N
+    assert described(found)["rows"] == (N if output == "margin" else 400)
 
 
 def test_a_black_box_is_not_asked_about_all_rows(session, rows, place) -> None:

@@ -127,10 +127,9 @@ def _side(losses: np.ndarray, weights: np.ndarray | None, rows: np.ndarray, *, r
 # --- areas from ranges of scores
 
 
-PLAN: Any = SimpleNamespace(segments=())
-
-
 def ranges_of(given: Any, edges: np.ndarray, *, unit: bool = True) -> Any:
+    measure = SimpleNamespace(metrics=(areas.NAME,), edges=(tuple(edges),), bounded=(unit,))
+    plan: Any = SimpleNamespace(segments=(), measure=measure)
     frame = pd.DataFrame(
         {
             areas.SCORE: positive_score(given.response, given.model),
@@ -143,10 +142,10 @@ def ranges_of(given: Any, edges: np.ndarray, *, unit: bool = True) -> Any:
     frame = frame[frame[areas.WEIGHT] > 0]
     place = np.searchsorted(edges, frame[areas.SCORE], side="right")
     made = [
-        areas.of_range(PLAN, areas.gathered(part, areas.columns_of(PLAN)), place=int(own), unit=unit)
+        areas.of_range(plan, areas.gathered(part, areas.columns_of(plan)), place=int(own))
         for own, part in frame.groupby(place)
     ]
-    return areas.joined([areas.Range.from_row(r.to_row()) for r in made[::-1]], unit=unit)
+    return areas.joined(plan, [areas.Range.from_row(r.to_row()) for r in made[::-1]])
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
