@@ -113,7 +113,7 @@ def column_of(column: pd.Series[Any], *, floats: Floats = exact_floats, plain: b
     if isinstance(dtype, pd.CategoricalDtype):
         return _category(column, floats=floats, plain=plain)
     if isinstance(dtype, pd.SparseDtype):
-        column = pd.Series(np.asarray(column))
+        column = column.astype(dtype.subtype)  # np.asarray gives int64 for every kind of integer
         dtype = column.dtype
     missing = column.isna().to_numpy(dtype=bool)
     kind = getattr(dtype, "kind", "O")

@@ -170,6 +170,7 @@ def run(
             facts = _tried(model, rows, given, tracking_uri=tracking_uri, arguments=arguments)
         _report_run(facts, as_json=as_json)
         return NO if facts["status"] == "incomplete" else YES
+    _check_folder(given["output_dir"])
     if model.startswith(URI_SCHEMES):
         with working(verbose=verbose), _rows(data, engine=given["engine"]) as rows:
             logged = _log(model, rows, given, tracking_uri=tracking_uri, arguments=arguments)
@@ -275,6 +276,20 @@ def _tried(
         **{"status": shot.status, "reason": shot.reason, "snapshot_id": shot.id},
         **{"path": None, "dry_run": True},
     }
+
+
+def _check_folder(folder: Path | None) -> None:
+    """Refuse a folder that cannot be written before the work; afterwards the explanation would be stored already."""
+    if folder is None:
+        return
+    absolute = folder.absolute()
+    there = next(place for place in (absolute, *absolute.parents) if place.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".explain_step_"):
+            pass
+    except OSError as error:
+        msg = f"--output-dir must be a folder that can be written; {str(folder)!r} cannot: {error.strerror}."
+        raise click.UsageError(msg) from error
 
 
 def _logged_facts(logged: LoggedSnapshot, output_dir: Path | None) -> dict[str, Any]:

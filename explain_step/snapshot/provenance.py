@@ -207,6 +207,8 @@ def logical_type(column: pd.Series[Any]) -> str:
     ('text', 'int64')
     """
     dtype: Any = column.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        return logical_type(column.astype(dtype.subtype))
     if isinstance(dtype, pd.CategoricalDtype):
         return "ordered category" if dtype.ordered else "category"
     kind = getattr(dtype, "kind", "O")

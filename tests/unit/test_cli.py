@@ -248,6 +248,19 @@ def test_run_explains_a_model_directory(capsys, model_directory, data, tmp_path)
     assert _run(capsys, "show", out_dir)[0] == 0
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_stored(
+    capsys, active_store: Store, data, tmp_path
+) -> None:
+    with mlflow.start_run():
+        log(fitted(), registered="mortgage")
+    (tmp_path / "file").write_text("")
+    command = ["run", "models:/mortgage/1", data, "--target", "deny", "--tracking-uri", active_store.uri]
+    code, _, err = _run(capsys, *command, "--output-dir", tmp_path / "file" / "kept")
+    assert code == 2
+    assert "--output-dir must be a folder that can be written" in err
+    assert _run(capsys, "show", "models:/mortgage/1", "--tracking-uri", active_store.uri)[0] == 1
+
+
 def test_run_logs_a_registered_version_and_reads_it_back(capsys, active_store: Store, data, tmp_path) -> None:
     with mlflow.start_run():
         log(fitted(), registered="mortgage")

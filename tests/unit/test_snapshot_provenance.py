@@ -7,11 +7,14 @@ import subprocess
 import sys
 from importlib import metadata
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.linear_model import LogisticRegression
 from snapshot_kit import frame, parts, subject
 
+import explain_step
 from explain_step.dataset import described, purpose
 from explain_step.digests import frame_digest
 from explain_step.secret_masking import mask, mask_lines, mask_text, masked
@@ -90,6 +93,12 @@ STORAGES = {
     "integers": ([1, 2, 3], ["int64", "Int64", pd.ArrowDtype(pa.int64())], "int64"),
     "single": ([1.5, 2.0, 3.0], ["float32", "Float32", pd.ArrowDtype(pa.float32())], "float32"),
     "truth": ([True, False, True], ["bool", "boolean", object, pd.ArrowDtype(pa.bool_())], "bool"),
+    "dummies": ([0, 1, 0], ["uint8", "UInt8", pd.SparseDtype("uint8", 0)], "uint8"),
+    "mostly nothing": (
+        [0.0, 1.5, 0.0],
+        ["float64", pd.SparseDtype(float, 0.0), pd.SparseDtype(float)],
+        "float64",
+    ),
     "days": (pd.to_datetime(["2020-01-01"] * 3), ["datetime64[ns]", "datetime64[s]"], "timestamp"),
     "levels": (["a", "b", "a"], ["category", pd.CategoricalDtype(["b", "a", "c"])], "category"),
     "ranks": (["a", "b", "a"], [pd.CategoricalDtype(["a", "b"], ordered=True)], "ordered category"),
@@ -221,3 +230,14 @@ def test_planted_secrets_are_in_no_byte_of_a_snapshot(tmp_path, monkeypatch) -> 
     assert "CANARY" not in tables.to_csv()
     argv = json.loads((shot.path / "provenance/code.json").read_text())["argv"]
     assert argv[:3] == ["train.py", "--api-key", "***"]
+
+
+@pytest.mark.filterwarnings("ignore:pandas.DataFrame with sparse columns")  # of scikit-learn
+def test_sparse_columns_give_the_snapshot_that_dense_ones_give() -> None:
+    words = pd.DataFrame(
+        {"home": np.resize(["rent", "own", "free", "own", "rent"], 50), "age": np.arange(50.0)}
+    )
+    dense, sparse = (pd.get_dummies(words, dtype="uint8", sparse=s) for s in (False, True))
+    model = LogisticRegression().fit(dense, words["age"] > 25)
+    one, other = (explain_step.explain(model, rows, background=rows[:20]) for rows in (dense, sparse))
+    assert one.id == other.id
