@@ -246,6 +246,17 @@ def test_true_tags_are_taken_and_false_ones_of_an_explained_version_are_not(worl
     assert world.server.api("DELETE", "model-versions/delete-tag", **body).status_code == 403
 
 
+def test_a_manifest_that_was_changed_proves_no_tag(world: World) -> None:
+    name = fresh()
+    mine = type(world.good)(**{**vars_of(world.good), "name": name, "version": world.another_version(name)})
+    (place,) = (world.good.folder / "explanations").glob("*/manifest.json")
+    with world.changed(place):
+        place.write_bytes(place.read_bytes().replace(b'"reason": "', b'"reason": "better: ', 1))
+        digest = hashlib.sha256(place.read_bytes()).hexdigest()
+        assert tag(world, mine, "explain_step.snapshot_id", place.parent.name) == 403
+        assert tag(world, mine, "explain_step.manifest_sha256", digest) == 403
+
+
 def vars_of(version: Version) -> dict[str, Any]:
     return {name: getattr(version, name) for name in version.__dataclass_fields__}
 

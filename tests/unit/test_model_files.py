@@ -80,6 +80,28 @@ def test_a_pyfunc_of_another_model_is_named(tmp_path: Path, served: Any) -> None
     assert "pyfunc" in found or "without settings" in found
 
 
+@pytest.mark.parametrize("name", ["sub/model.skops", "sub"])
+def test_a_second_description_beside_the_model_file_is_named(tmp_path: Path, name: str) -> None:
+    """MLflow's pyfunc reads an ``MLmodel`` that lies beside the model's file, and may load another model by it."""
+    (tmp_path / "sub").mkdir()
+    flavors = {
+        "sklearn": {**SKLEARN, "pickled_model": name},
+        "python_function": {**PYFUNC, "model_path": name},
+    }
+    assert problem(tmp_path, **flavors) is None
+    (tmp_path / "sub" / "MLmodel").write_text("flavors: {}")
+    assert "described by sub/MLmodel, not by the file that was read" in str(problem(tmp_path, **flavors))
+
+
+@pytest.mark.parametrize("value", [7, ["model.skops"], {"path": "model.skops"}, True])
+def test_a_model_file_that_is_no_text_is_named(tmp_path: Path, value: Any) -> None:
+    for flavors in (
+        {"sklearn": {**SKLEARN, "pickled_model": value}, "python_function": PYFUNC},
+        {"sklearn": SKLEARN, "python_function": {**PYFUNC, "model_path": value}},
+    ):
+        assert "by something that is no text" in str(problem(tmp_path, **flavors))
+
+
 def test_two_native_flavors_are_two_models(tmp_path: Path) -> None:
     assert "sklearn and xgboost" in str(problem(tmp_path, sklearn=SKLEARN, xgboost={"data": "m"}))
 
