@@ -534,6 +534,21 @@ def test_records_are_appended_only(world: World, bad: Version) -> None:
         assert world.server.put(f"{path}/below", b"2").status_code == 403
 
 
+def test_a_pointer_to_a_decision_names_a_record_with_its_digest(world: World) -> None:
+    mine, body = world.unexplained(fresh()), b"{}\n"
+    path = f"explanations/decisions/{record(body)}"
+    assert world.server.put(f"{mine.path}/{path}", body).status_code == 200
+    true = hashlib.sha256(body).hexdigest()
+    for place, digest, expected in (
+        (path, "0" * 64, 403),
+        (f"explanations/decisions/{record(b'{} ')}", hashlib.sha256(b"{} ").hexdigest(), 403),
+        ("MLmodel", true, 403),
+        (path, true, 200),
+    ):
+        pointer = json.dumps({"path": place, "sha256": digest})
+        assert tag(world, mine, "explain_step.decision", pointer) == expected, place
+
+
 DEEP = b"[" * 100_000
 
 
