@@ -10,7 +10,7 @@ import yaml
 
 from explain_step.digests import directory_digest
 from explain_step.errors import InvalidInput, SnapshotError
-from explain_step.tracking.checked import load_directory
+from explain_step.tracking.checked import CheckedModel, load_directory
 from explain_step.tracking.loading import describe, unsafe
 from explain_step.tracking.mlmodel_file import MAX_MLMODEL_BYTES
 from explain_step.tracking.model_files import model_problem
@@ -91,6 +91,14 @@ def test_a_second_description_beside_the_model_file_is_named(tmp_path: Path, nam
     assert problem(tmp_path, **flavors) is None
     (tmp_path / "sub" / "MLmodel").write_text("flavors: {}")
     assert "described by sub/MLmodel, not by the file that was read" in str(problem(tmp_path, **flavors))
+
+
+@pytest.mark.parametrize("path", ["../other.skops", "explanations/w.skops"])
+def test_a_recorded_digest_does_not_vouch_for_files_that_it_does_not_cover(tmp_path: Path, path: str) -> None:
+    assert problem(tmp_path, sklearn={**SKLEARN, "pickled_model": path}) is not None
+    digest = directory_digest(tmp_path)
+    with pytest.raises(SnapshotError, match=r"was not loaded: .* points to"):
+        CheckedModel(directory=tmp_path, digest=digest).load(digest)
 
 
 @pytest.mark.parametrize("value", [7, ["model.skops"], {"path": "model.skops"}, True])
