@@ -99,6 +99,7 @@ def test_all_rows_are_done_before_more_pairs_are_drawn_and_the_report_says_what_
     assert (len(found.rows), facts["ended_by"]) == (150, "rows")
     assert facts["precision_of_rows"] > 0.001, "what more pairs cannot help"
     assert "all rows" in caveats["precision_missed"].message
+    assert f"the widest is within {facts['precision_reached']:.1%}" in caveats["precision_missed"].message
     assert not caveats["precision_missed"].degrades
 
 

@@ -56,3 +56,15 @@ def test_evidence_of_another_run_does_not_count(active_store: Store, version: st
     decision = explain_step.gate("models:/old/2", tracking_uri=active_store.uri)
     assert decision.outcome == "refuse"
     assert [f.code for f in decision.blocking] == ["GATE005"]
+
+
+@pytest.mark.parametrize("elsewhere", ["{root}/../other/model", "{root}-other/model"])
+def test_files_that_are_not_the_runs_are_never_judged_by_its_evidence(
+    active_store: Store, version: str, elsewhere: str
+) -> None:
+    client = active_store.client
+    run = client.get_run(client.get_model_version("old", "1").run_id).info
+    client.create_model_version("old", elsewhere.format(root=run.artifact_uri), run_id=run.run_id)
+    decision = explain_step.gate("models:/old/2", tracking_uri=active_store.uri)
+    assert decision.outcome == "undecided"
+    assert f"not among the artifacts of run {run.run_id}" in decision.summary

@@ -140,6 +140,18 @@ def test_a_refusal_stands_without_a_log(mortgage: Mortgage, caplog: pytest.LogCa
     assert "could not be written to the decision log" in caplog.text
 
 
+def test_a_champion_without_evidence_leaves_the_drift_undecided(mortgage: Mortgage) -> None:
+    mortgage.client.set_registered_model_alias(NAME, "champion", "2")
+    asked = {"version": 1, "drift": {"max_share_change": 0.5}}
+    decision = explain_step.gate(EXPLAINED, asked, tracking_uri=mortgage.uri)
+    (finding,) = [f for f in decision.findings if f.code == "GATE050"]
+    assert (decision.outcome, finding.verdict) == ("undecided", "undecided")
+    assert (
+        "version 2 (champion) cannot be compared: there is no finished explanation snapshot"
+        in finding.message
+    )
+
+
 # --- the second look
 
 
@@ -153,6 +165,17 @@ def test_changed_model_files_move_the_alias_back(mortgage: Mortgage, monkeypatch
     assert "points to version 3 again" in decision.summary
     assert mortgage.alias() == "3"
     assert events(mortgage)[-2:] == [("decision", "allow"), ("reverted", "refuse")]
+
+
+def test_an_alias_that_was_there_before_is_left_where_it_was(
+    mortgage: Mortgage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(mortgage)
+    after_the_move(monkeypatch, lambda: (mortgage.model / "MLmodel").write_text("flavors: {}"))
+    decision = promote(mortgage)
+    assert decision.outcome == "refuse"
+    assert "the alias pointed to this version before, and was left" in decision.summary
+    assert mortgage.alias() == "1"
 
 
 def test_lost_evidence_removes_an_alias_that_was_not_there(

@@ -246,6 +246,17 @@ def test_true_tags_are_taken_and_false_ones_of_an_explained_version_are_not(worl
     assert world.server.api("DELETE", "model-versions/delete-tag", **body).status_code == 403
 
 
+def test_a_manifest_that_was_changed_proves_no_tag(world: World) -> None:
+    name = fresh()
+    mine = type(world.good)(**{**vars_of(world.good), "name": name, "version": world.another_version(name)})
+    (place,) = (world.good.folder / "explanations").glob("*/manifest.json")
+    with world.changed(place):
+        place.write_bytes(place.read_bytes().replace(b'"reason": "', b'"reason": "better: ', 1))
+        digest = hashlib.sha256(place.read_bytes()).hexdigest()
+        assert tag(world, mine, "explain_step.snapshot_id", place.parent.name) == 403
+        assert tag(world, mine, "explain_step.manifest_sha256", digest) == 403
+
+
 def vars_of(version: Version) -> dict[str, Any]:
     return {name: getattr(version, name) for name in version.__dataclass_fields__}
 
@@ -521,6 +532,21 @@ def test_records_are_appended_only(world: World, bad: Version) -> None:
         assert world.server.delete(path).status_code == 403
         assert world.server.delete(path.rsplit("/", 1)[0]).status_code == 403
         assert world.server.put(f"{path}/below", b"2").status_code == 403
+
+
+def test_a_pointer_to_a_decision_names_a_record_with_its_digest(world: World) -> None:
+    mine, body = world.unexplained(fresh()), b"{}\n"
+    path = f"explanations/decisions/{record(body)}"
+    assert world.server.put(f"{mine.path}/{path}", body).status_code == 200
+    true = hashlib.sha256(body).hexdigest()
+    for place, digest, expected in (
+        (path, "0" * 64, 403),
+        (f"explanations/decisions/{record(b'{} ')}", hashlib.sha256(b"{} ").hexdigest(), 403),
+        ("MLmodel", true, 403),
+        (path, true, 200),
+    ):
+        pointer = json.dumps({"path": place, "sha256": digest})
+        assert tag(world, mine, "explain_step.decision", pointer) == expected, place
 
 
 DEEP = b"[" * 100_000

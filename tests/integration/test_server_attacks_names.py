@@ -62,6 +62,15 @@ def test_a_champion_that_has_lost_its_evidence_may_go(world: World) -> None:
         assert take_away(world, name) == 200
 
 
+def test_a_champion_that_would_not_be_promoted_today_has_not_lost_its_evidence(world: World) -> None:
+    name = fresh("drift")
+    version = world.another_version(name)
+    assert world.server.alias(name, version).status_code == 200
+    with policy(world, f"{DRIFT}reviews: {{approvals: 9}}\n"):
+        assert take_away(world, name) == 403
+    assert world.aliases(name) == {"champion": version}
+
+
 def test_a_base_of_drift_goes_by_break_glass(world: World) -> None:
     name = fresh("drift")
     version = world.another_version(name)

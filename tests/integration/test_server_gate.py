@@ -111,8 +111,10 @@ def test_a_stage_an_alias_pattern_and_a_protected_model_take_an_explained_versio
 
 
 def test_a_copy_of_an_explained_version_passes_with_its_tags(world: World) -> None:
+    assert world.server.alias("mortgage", "1").status_code == 200
     source = world.client.get_model_version("mortgage", "1")
     assert source.tags["explain_step.status"] == "complete"
+    assert any(key.startswith("explain_step.promoted.") for key in source.tags)
     name = fresh("prod.")
     copied = world.client.copy_model_version("models:/mortgage/1", name)
     inherited = {k: v for k, v in source.tags.items() if not k.startswith("explain_step.promoted.")}

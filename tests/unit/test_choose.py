@@ -14,6 +14,7 @@ from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers import EXPLAINERS, additive, choose, explain, not_additive
 from explain_step.explainers.enumeration import ENUMERATION
+from explain_step.explainers.masking import Clock
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.quantity import quantity
 from explain_step.types import Attributions, MethodSpec, Subject
@@ -107,6 +108,29 @@ def test_an_explainer_whose_values_do_not_sum_is_set_aside_and_named() -> None:
     assert [c.code for c in caveats] == ["explainer_fallback"]
     assert "'wrong'" in caveats[0].message
     assert "20 of 20 rows" in caveats[0].message
+
+
+@pytest.mark.parametrize(("spends", "left"), [(0.1, (0.05, 0.1)), (0.3, (0.05, 0.05))])
+def test_a_second_explainer_has_what_the_first_left_of_the_budget(
+    spends: float, left: tuple[float, float]
+) -> None:
+    given: list[float] = []
+
+    class Slow(Wrong):
+        def explain(self, subject: Subject, *, config: Config, seeds: Any) -> Attributions:
+            clock = Clock(spends)
+            while clock.spent() < spends:
+                pass
+            return super().explain(subject, config=config, seeds=seeds)
+
+    class Second(Wrong):
+        def explain(self, subject: Subject, *, config: Config, seeds: Any) -> Attributions:
+            given.append(config.budget or 0.0)
+            return ENUMERATION.explain(subject, config=config, seeds=seeds)
+
+    config = Config(budget=0.2)
+    explain(subject_of(product, rows(20)), config=config, seeds=SEEDS, explainers=(Slow(), Second()))
+    assert left[0] <= given[0] <= left[1]
 
 
 def test_without_an_explainer_that_passes_nothing_plausible_is_returned() -> None:

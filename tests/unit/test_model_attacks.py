@@ -151,7 +151,9 @@ class _Made:
         return os.mkdir, (str(self.place),)
 
 
-@pytest.mark.parametrize("odd", ["link", "outside", "folder", "loop", "pipe", "holes", "description"])
+@pytest.mark.parametrize(
+    "odd", ["link", "outside", "folder", "loop", "pipe", "holes", "description", "named like evidence"]
+)
 def test_a_folder_that_is_no_model_is_looked_at_before_it_is_copied(tmp_path: Path, odd: str) -> None:
     """A link leads out, reading a pipe never ends, a file with holes fills the disk or the memory."""
     import mlflow  # noqa: F401 - as every caller has; an old MLflow cannot be entered by its stores
@@ -165,6 +167,9 @@ def test_a_folder_that_is_no_model_is_looked_at_before_it_is_copied(tmp_path: Pa
     elif odd in ("holes", "description"):
         name = "MLmodel" if odd == "description" else "model.skops"
         os.truncate(store / name, 1 << 43)  # more than is free on a disk
+    elif odd == "named like evidence":  # only the evidence of the model itself is left out
+        (store / "sub" / "explanations").mkdir()
+        (store / "sub" / "explanations" / "x").symlink_to("/etc/hostname")
     else:
         targets = {"link": "../model.skops", "outside": "/etc/hostname", "folder": "/usr", "loop": ".."}
         (store / "sub" / odd).symlink_to(targets[odd])

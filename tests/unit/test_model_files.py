@@ -10,7 +10,7 @@ import yaml
 
 from explain_step.digests import directory_digest
 from explain_step.errors import InvalidInput, SnapshotError
-from explain_step.tracking.checked import load_directory
+from explain_step.tracking.checked import CheckedModel, load_directory
 from explain_step.tracking.loading import describe, unsafe
 from explain_step.tracking.mlmodel_file import MAX_MLMODEL_BYTES
 from explain_step.tracking.model_files import model_problem
@@ -78,6 +78,36 @@ def test_a_pyfunc_of_another_model_is_named(tmp_path: Path, served: Any) -> None
     found = problem(tmp_path, sklearn=SKLEARN, python_function=served)
     assert found is not None
     assert "pyfunc" in found or "without settings" in found
+
+
+@pytest.mark.parametrize("name", ["sub/model.skops", "sub"])
+def test_a_second_description_beside_the_model_file_is_named(tmp_path: Path, name: str) -> None:
+    """MLflow's pyfunc reads an ``MLmodel`` that lies beside the model's file, and may load another model by it."""
+    (tmp_path / "sub").mkdir()
+    flavors = {
+        "sklearn": {**SKLEARN, "pickled_model": name},
+        "python_function": {**PYFUNC, "model_path": name},
+    }
+    assert problem(tmp_path, **flavors) is None
+    (tmp_path / "sub" / "MLmodel").write_text("flavors: {}")
+    assert "described by sub/MLmodel, not by the file that was read" in str(problem(tmp_path, **flavors))
+
+
+@pytest.mark.parametrize("path", ["../other.skops", "explanations/w.skops"])
+def test_a_recorded_digest_does_not_vouch_for_files_that_it_does_not_cover(tmp_path: Path, path: str) -> None:
+    assert problem(tmp_path, sklearn={**SKLEARN, "pickled_model": path}) is not None
+    digest = directory_digest(tmp_path)
+    with pytest.raises(SnapshotError, match=r"was not loaded: .* points to"):
+        CheckedModel(directory=tmp_path, digest=digest).load(digest)
+
+
+@pytest.mark.parametrize("value", [7, ["model.skops"], {"path": "model.skops"}, True])
+def test_a_model_file_that_is_no_text_is_named(tmp_path: Path, value: Any) -> None:
+    for flavors in (
+        {"sklearn": {**SKLEARN, "pickled_model": value}, "python_function": PYFUNC},
+        {"sklearn": SKLEARN, "python_function": {**PYFUNC, "model_path": value}},
+    ):
+        assert "by something that is no text" in str(problem(tmp_path, **flavors))
 
 
 def test_two_native_flavors_are_two_models(tmp_path: Path) -> None:
