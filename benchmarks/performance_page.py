@@ -44,10 +44,11 @@ PEER_BARS = {"mlflow_evaluate": 4.0, "shapash": 5.0, "explainerdashboard": 5.0}
 PEERS = {
     "step": "`log_explanations`, margin (exact)",
     "step_probability": "`log_explanations`, probability (sampled)",
-    "mlflow_evaluate": "`mlflow.models.evaluate` with shap",
-    "shapash": "shapash, `compile` and `generate_report`",
-    "explainerdashboard": "explainerdashboard, `save_html`",
+    "mlflow_evaluate": "`mlflow.models.evaluate` of MLflow {} with shap",
+    "shapash": "shapash {}, `compile` and `generate_report`",
+    "explainerdashboard": "explainerdashboard {}, `save_html`",
 }
+"""Names, with places for versions."""
 MOST_SECONDS, MOST_MEMORY, MOST_TIMES, MOST_IMPORT = 7.0, 300.0, 12.0, 0.3
 
 
@@ -158,7 +159,7 @@ def _trees(narrow: Result, wide: Result) -> str:
         f"`{narrow['command']}`, and with `--features {widths[1]}`: {shares[0]['rows']:,} rows, processor time of all "
         "threads per row, ours and theirs."
     )
-    head = ("what", "beside", f"{widths[0]} columns", f"{widths[1]} columns", "times", "times", "bar")
+    head = ("what", "beside", *(f"{k} columns" for k in widths), *(f"times, {k}" for k in widths), "bar")
     more = prose(
         f"Values take {times[0]:.1f} and {times[1]:.1f} times XGBoost's own `predict` ({limit(max(times), MOST_PREDICT)}). "
         "The largest difference to shap's double-precision values (LightGBM, HistGradientBoosting, forest) is "
@@ -220,7 +221,7 @@ def _step(result: Result) -> str:
         line = lines.get(peer)
         if line is None:
             raise SystemExit(f"the results lack {peer}")
-        what = f"{named} {line['version']}" if line.get("version") else named
+        what = named.format(line.get("version") or "")
         if line["wall"] is None:
             least = line["limit"] / first
             rows.append(

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from recorded import say
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
-from tree_engine import adult, say, widened
+from tree_engine import adult, widened
 from xgboost import XGBClassifier
 
 from explain_step.explainers import (

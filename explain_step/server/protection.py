@@ -44,6 +44,16 @@ def in_stages(registry: Any, policy: Policy, name: str) -> dict[str, str]:
     return {version: stage for version, stage in stages.items() if matches(stage, policy.protected.stages)}
 
 
+def protected_aliases(registry: Any, policy: Policy, name: str) -> dict[str, str]:
+    """Return the protected aliases of a registered model, each with its version."""
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias as Alias
+
+    with registry.ManagedSessionMaker() as session:
+        found = query_of(registry, session, Alias).filter(Alias.name == name).all()
+        named = {str(entry.alias): str(entry.version) for entry in found}
+    return {alias: version for alias, version in named.items() if matches(alias, policy.protected.aliases)}
+
+
 def holders_of_name(registry: Any, policy: Policy, name: str) -> list[str]:
     """Return the protected aliases and stages of a registered model, each as a text that names the version."""
     return _held(registry, policy, name=name)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from explain_step.gate import Policy, Request
+from explain_step.server.protection import in_stages, protected_aliases
 from explain_step.server.seal import spots
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import Place
@@ -61,6 +63,41 @@ def marked(store: Any, name: str, version: Any = None) -> Iterator[None]:
             else:
                 store.delete_model_version_tag(name, version, DELETING_TAG)
         raise
+
+
+def release(
+    guarded: Any, store: Any, policy: Policy, name: str, *, judge: Callable[[str, str, Request, Policy], Any]
+) -> None:
+    """Take protected aliases and stages away from versions of a registered model that are not proven.
+
+    Somebody has set them while the model was renamed. Who judged a version that had the name before, and sets the alias on
+    this one, sees that and takes it back by name, which finds nothing when the name is on its way: both give way, and the
+    alias stays where it is.
+
+    Parameters
+    ----------
+    guarded, store : store
+        The guarded one, and MLflow's own.
+    policy : Policy
+    name : str
+        The name that the model has now.
+    judge : callable
+        Name, version, request and policy; raises where the version is not proven, or cannot be judged.
+    """
+
+    def is_proven(version: str, request: Request) -> bool:
+        try:
+            judge(name, version, request, policy)
+        except Exception:  # noqa: BLE001 - what cannot be judged is not proven
+            return False
+        return True
+
+    for alias, version in protected_aliases(guarded, policy, name).items():
+        if not is_proven(version, Request(action="alias", target=alias)):
+            store.delete_registered_model_alias(name, alias)
+    for version, stage in in_stages(guarded, policy, name).items():
+        if not is_proven(version, Request(action="stage", target=stage)):
+            store.transition_model_version_stage(name, version, "None", False)
 
 
 @contextlib.contextmanager

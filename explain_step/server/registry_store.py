@@ -236,7 +236,10 @@ class RegistryGuards:
         try:  # promoted this moment
             self._stays(name, [] if held else holders_of_name(self, policy, new_name))
         except Exception:
-            super().rename_registered_model(new_name, name)  # type: ignore[misc]
+            try:
+                racing.release(self, super(), policy, new_name, judge=self._require)
+            finally:
+                super().rename_registered_model(new_name, name)  # type: ignore[misc]
             raise
         return result
 

@@ -340,6 +340,47 @@ def test_a_promotion_between_the_look_and_the_deletion_keeps_what_it_rests_on(
         store.delete_registered_model_alias(name, "champion")
 
 
+@pytest.fixture(scope="module")
+def unproven(own: World) -> Version:
+    """Return a version that nobody has explained; ``store`` is a copy of what is there before."""
+    return own.unexplained(fresh())
+
+
+def test_a_promotion_of_a_version_that_took_the_name_does_not_outlive_the_rename(
+    store: Any, unproven: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias was judged on another version of the name, and is taken back while the name is on its way."""
+    plain, bad = type(store).__mro__[2], unproven.name
+    for promote in (
+        lambda: plain.set_registered_model_alias(store, bad, "champion", "1"),
+        lambda: plain.transition_model_version_stage(store, bad, "1", "Production", False),
+    ):
+        with (
+            right_after(monkeypatch, registry_store, "holders_of_name", promote),
+            pytest.raises(MlflowException, match="rename refused"),
+        ):
+            store.rename_registered_model(bad, fresh())
+        assert store.get_registered_model(bad).aliases == {}
+        assert store.get_model_version(bad, "1").current_stage == "None"
+    other = fresh()
+    store.rename_registered_model(bad, other)  # nothing is in the way of a later one
+    store.rename_registered_model(other, bad)
+
+
+def test_a_version_that_cannot_be_judged_is_released_and_the_name_comes_back(
+    store: Any, own: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = own.good.name
+
+    def promote() -> None:
+        store.set_registered_model_alias(name, "champion", "1")
+        monkeypatch.setattr(store, "_require", lambda *_: 1 / 0)
+
+    with right_after(monkeypatch, registry_store, "holders_of_name", promote), pytest.raises(MlflowException):
+        store.rename_registered_model(name, fresh())
+    assert store.get_registered_model(name).aliases == {}
+
+
 def test_a_deletion_that_has_begun_is_seen_by_a_promotion(
     store: Any, guarded: Any, own: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
