@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from explain_step.gate import Policy, Request
+from explain_step.gate import Policy, Request, folded
 from explain_step.server.protection import in_stages, protected_aliases
 from explain_step.server.seal import spots
 from explain_step.tracking.marks import PREFIX
@@ -19,6 +19,9 @@ from explain_step.tracking.place import Place
 
 DELETING_TAG = f"{PREFIX}deleting"
 """On a version or registered model that is about to go; only the server writes it."""
+Promotion = tuple[str, Request]
+"""A version, and the alias or stage that is asked for it."""
+Judging = Callable[[str, str, Request, Policy], Any]
 STALE = timedelta(minutes=10)
 """A mark that is older was left by a server that ended meanwhile."""
 
@@ -65,14 +68,27 @@ def marked(store: Any, name: str, version: Any = None) -> Iterator[None]:
         raise
 
 
+def twice(write: Callable[[], Any]) -> Any:
+    """Write; once more where another request was the first to insert the same row in the same moment."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        return write()
+    except MlflowException as error:
+        if not isinstance(error.__cause__, IntegrityError):  # the text differs from driver to driver
+            raise
+        return write()
+
+
 def release(
-    guarded: Any, store: Any, policy: Policy, name: str, *, judge: Callable[[str, str, Request, Policy], Any]
+    guarded: Any, store: Any, policy: Policy, name: str, *, judge: Judging, only: Promotion | None = None
 ) -> None:
     """Take protected aliases and stages away from versions of a registered model that are not proven.
 
-    Somebody has set them while the model was renamed. Who judged a version that had the name before, and sets the alias on
-    this one, sees that and takes it back by name, which finds nothing when the name is on its way: both give way, and the
-    alias stays where it is.
+    Somebody has set them while models swapped names. Who judged a version that had the name before, and sets the alias on
+    this one, sees that and takes it back: by name, which finds nothing while the name is on its way, and not at all where
+    another request had just set the same alias. So whoever gives way looks at what is there.
 
     Parameters
     ----------
@@ -83,21 +99,35 @@ def release(
         The name that the model has now.
     judge : callable
         Name, version, request and policy; raises where the version is not proven, or cannot be judged.
+    only : (str, Request), optional
+        The version and what was asked for it; everything else was there before, and stays.
     """
-
-    def is_proven(version: str, request: Request) -> bool:
-        try:
-            judge(name, version, request, policy)
-        except Exception:  # noqa: BLE001 - what cannot be judged is not proven
-            return False
-        return True
-
-    for alias, version in protected_aliases(guarded, policy, name).items():
-        if not is_proven(version, Request(action="alias", target=alias)):
-            store.delete_registered_model_alias(name, alias)
-    for version, stage in in_stages(guarded, policy, name).items():
-        if not is_proven(version, Request(action="stage", target=stage)):
+    held = [
+        (v, Request(action="alias", target=a)) for a, v in protected_aliases(guarded, policy, name).items()
+    ]
+    held += [(v, Request(action="stage", target=s)) for v, s in in_stages(guarded, policy, name).items()]
+    for version, request in held:
+        if only is not None and _folded(*only) != _folded(version, request):
+            continue
+        if _is_proven(judge, name, version, request, policy):
+            continue
+        if request.action == "alias":
+            store.delete_registered_model_alias(name, request.target)
+        else:
             store.transition_model_version_stage(name, version, "None", False)
+
+
+def _folded(version: str, request: Request) -> tuple[str, str, str]:
+    """Return a promotion as a policy compares it: MLflow takes ``production`` for ``Production``."""
+    return version, request.action, folded(request.target or "")
+
+
+def _is_proven(judge: Judging, name: str, version: str, request: Request, policy: Policy) -> bool:
+    try:
+        judge(name, version, request, policy)
+    except Exception:  # noqa: BLE001 - what cannot be judged is not proven
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -154,16 +154,21 @@ class RegistryGuards:
         before = version_behind(self, name, alias)
         self._note_promotion(look, alias)
         write = super().set_registered_model_alias  # type: ignore[misc]
-        result = _twice(lambda: write(name, alias, version))
+        result = racing.twice(lambda: write(name, alias, version))
 
         def undo() -> None:
             if before is None:
                 super(RegistryGuards, self).delete_registered_model_alias(name, alias)  # type: ignore[misc]
             elif str(before) != str(version):
                 super(RegistryGuards, self).set_registered_model_alias(name, alias, before)  # type: ignore[misc]
+            # what was there before may be what another request takes back
+            self._release(policy, name, only=(str(look.found.version), look.request))
 
         look.again(self, undo)
         return result
+
+    def _release(self, policy: Policy, name: str, *, only: racing.Promotion | None = None) -> None:
+        racing.release(self, super(), policy, name, judge=self._require, only=only)
 
     def _note_promotion(self, look: Look, alias: str) -> None:
         """Write down that the move was judged, before it is made; an audit looks for it."""
@@ -173,7 +178,7 @@ class RegistryGuards:
 
         key, value = tags.promotion(alias, at=datetime.now(UTC), allowed=look.allowed, policy=look.policy)
         note = super().set_model_version_tag  # type: ignore[misc]
-        _twice(lambda: note(look.found.name, look.found.version, ModelVersionTag(key, value)))
+        racing.twice(lambda: note(look.found.name, look.found.version, ModelVersionTag(key, value)))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> Any:
         """Take an alias away: possible, since setting it again is judged, and recorded. Not so a base of drift."""
@@ -207,6 +212,7 @@ class RegistryGuards:
         def undo() -> None:
             for other, kept in {number: before, **archived}.items():
                 move(name, other, kept, False)
+            self._release(policy, name, only=(number, look.request))
 
         look.again(self, undo)
         return result
@@ -237,7 +243,7 @@ class RegistryGuards:
             self._stays(name, [] if held else holders_of_name(self, policy, new_name))
         except Exception:
             try:
-                racing.release(self, super(), policy, new_name, judge=self._require)
+                self._release(policy, new_name)
             finally:
                 super().rename_registered_model(new_name, name)  # type: ignore[misc]
             raise
@@ -413,19 +419,6 @@ def _number(version: Any) -> str:
         return str(int(text))
     except ValueError:
         return text
-
-
-def _twice(write: Callable[[], Any]) -> Any:
-    """Write; once more where another request was the first to insert the same row in the same moment."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import IntegrityError
-
-    try:
-        return write()
-    except MlflowException as error:
-        if not isinstance(error.__cause__, IntegrityError):  # the text differs from driver to driver
-            raise
-        return write()
 
 
 def copied_from(source: str) -> tuple[str, str] | None:

@@ -232,16 +232,24 @@ def test_another_model_gets_the_name_while_it_is_judged(
         store.delete_registered_model(name)
         version_of(bad.model_id)
 
+    plain = type(store).__mro__[2]
     for change, args in (
-        (store.set_registered_model_alias, ("champion", "1")),
-        (store.transition_model_version_stage, ("1", "Production", False)),
+        ("set_registered_model_alias", ("champion", "1")),
+        ("transition_model_version_stage", ("1", "Production", False)),
     ):
-        version_of(good.model_id)
-        with meanwhile(monkeypatch, swap, after=2), pytest.raises(MlflowException, match="was judged"):
-            change(name, *args)
-        assert store.get_registered_model(name).aliases == {}
-        assert store.get_model_version(name, "1").current_stage == "None"
-        store.delete_registered_model(name)
+
+        def swap_and_promote(change: str = change, args: Any = args) -> None:
+            """Let another request be on its way, which takes it back later: that is no state to return to."""
+            swap()
+            getattr(plain, change)(store, name, *args)
+
+        for act in (swap, swap_and_promote):
+            version_of(good.model_id)
+            with meanwhile(monkeypatch, act, after=2), pytest.raises(MlflowException, match="was judged"):
+                getattr(store, change)(name, *args)
+            assert store.get_registered_model(name).aliases == {}
+            assert store.get_model_version(name, "1").current_stage == "None"
+            store.delete_registered_model(name)
 
 
 def test_a_stage_move_that_is_taken_back_brings_the_archived_version_back(
