@@ -179,3 +179,20 @@ def plain_json(value: Any) -> Any:
         return None
     text = str.__str__(value) if isinstance(value, str) else str(value)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object from its pairs, as ``object_pairs_hook``: by itself `json` lets the second of two keys win.
+
+    Raises
+    ------
+    ValueError
+        A key is there twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            msg = f"the key {key[:80]!r} is there twice"
+            raise ValueError(msg)
+        found[key] = value
+    return found

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from explain_step.canonical import unique_keys
+
 MAX_VALUES = 100_000
 """Values after aliases are followed: a few lines of YAML can stand for billions."""
 MAX_MERGED = 20
@@ -32,23 +34,13 @@ def parse(text: str, *, suffix: str) -> Any:
     """
     try:
         if suffix.lower() == ".json":
-            return json.loads(text, object_pairs_hook=_unique)
+            return json.loads(text, object_pairs_hook=unique_keys)
         return yaml.load(text, Loader=UniqueKeys)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:
         msg = "it is nested too deeply"
         raise ValueError(msg) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            msg = f"the key {key!r} is there twice"
-            raise ValueError(msg)
-        found[key] = value
-    return found
 
 
 class UniqueKeys(yaml.SafeLoader):

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from explain_step.canonical import canonical_json, plain_json
+from explain_step.canonical import canonical_json, plain_json, unique_keys
 from explain_step.errors import SnapshotError
 from explain_step.hashes import sha256_bytes
 from explain_step.types import MethodSpec, Score
@@ -215,7 +215,7 @@ def parse(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique_keys,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
@@ -227,16 +227,6 @@ def parse(data: bytes) -> dict[str, Any]:
         msg = f"{MANIFEST} must hold a JSON object, got {type(value).__name__}."
         raise SnapshotError(msg)
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            msg = f"duplicate key {key[:80]!r}"
-            raise ValueError(msg)
-        seen[key] = value
-    return seen
 
 
 def _no_constant(name: str) -> Any:

@@ -216,7 +216,10 @@ def test_products_of_any_size_have_their_shapley_values(seed: int, features: int
     assert_allclose(found, brute_force(shown, others, points, weights, sources), atol=1e-13)
 
 
-@pytest.mark.skipif(not tree_compiled.available(), reason="needs Numba (extra fast)")
+@pytest.mark.skipif(
+    not tree_compiled.available(),
+    reason="compares two engines, and one is compiled by Numba (extra fast), which .ci/run has",
+)
 @pytest.mark.parametrize("apart", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("features", [1, 2, 7, 40])
 def test_both_engines_agree_whatever_the_number_of_threads(
