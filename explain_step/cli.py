@@ -112,6 +112,11 @@ def cli(context: click.Context) -> None:
 @click.option(
     "--output", type=click.Choice(["probability", "margin", "prediction"]), help="Explained quantity."
 )
+@click.option(
+    "--feature-perturbation",
+    type=click.Choice(["interventional", "correlation_dependent"]),
+    help="Which Shapley values; the second is of linear models only.",
+)
 @click.option("--positive-class", help="Class whose probability is explained.")
 @click.option("--metrics", multiple=True, metavar="A,B", help="Performance metrics; the first one leads.")
 @click.option("--redact", multiple=True, metavar="A,B", help="Columns whose values are published nowhere.")
@@ -187,6 +192,7 @@ PLAIN_OPTIONS = (
     "background",
     "sample_weight",
     "output",
+    "feature_perturbation",
     "positive_class",
     "privacy",
     "max_rows",

@@ -24,7 +24,7 @@ COLOURS = {"allow": "green", "refuse": "red", "undecided": "yellow"}
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "waived": "yellow"}
 NARROWEST = 30
 PEOPLE = ("GATE060", "GATE061", "GATE062")
-AGAIN = ("GATE010", "GATE011", "GATE012", "GATE013", "GATE014", "GATE015")
+AGAIN = ("GATE010", "GATE011", "GATE012", "GATE013", "GATE014", "GATE015", "GATE016")
 """What another snapshot of the same model may hold."""
 NAMED = ("GATE020", "GATE021", "GATE040", "GATE041", "GATE042", "GATE043")
 """Without a value in their evidence: the snapshot has nothing of the name that the policy gives."""

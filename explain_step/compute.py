@@ -162,7 +162,8 @@ def compute(
     )
     if rows is not None:
         sample = streaming.taken(subject, rows)
-        ready = prepare(sample, rows=len(subject.X), budget=config.budget)
+        offered = explainers.offered(config.feature_perturbation)
+        ready = prepare(sample, rows=len(subject.X), budget=config.budget, explainers=offered)
         if ready is not None:
             small = explained(sample, given=Given(subject=subject, rows=rows))
             with journal.stage("all_rows", rows=len(subject.X)):

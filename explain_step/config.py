@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from explain_step.errors import InvalidInput
+from explain_step.types import FeaturePerturbation
 from explain_step.written import parse
 
 SegmentDeclaration = str | tuple[str, ...]
@@ -23,6 +24,10 @@ RULES: dict[str, tuple[str, str]] = {
     "version": ("be 1, the only version of the config file", DEFAULT),
     "task": ("be 'binary', 'multiclass' or 'regression'", "leave it out to take the model's"),
     "output": ("be 'probability', 'margin' or 'prediction'", DEFAULT),
+    "feature_perturbation": (
+        "be 'interventional' or 'correlation_dependent' (of linear models in their linear output)",
+        DEFAULT,
+    ),
     "positive_class": ("be one class label (text, a number or a truth value)", DEFAULT),
     "class_names": ("be a list of texts, one per class", "write for instance ['no', 'yes']"),
     "segments": (
@@ -63,6 +68,9 @@ class Config(BaseModel):
         Taken from the model when not given.
     output : {"probability", "margin", "prediction"}, optional
         The explained quantity. Default: probability for classifiers, prediction otherwise.
+    feature_perturbation : {"interventional", "correlation_dependent"}
+        What becomes of the columns outside a coalition: replaced by background rows, or, of linear models in their linear
+        output, expected from the columns inside by the linear regression of the background rows. Another quantity.
     positive_class : str, int, float or bool, optional
         Class whose probability is explained (binary). Default: the second class of the model.
     class_names : tuple of str, optional
@@ -117,6 +125,7 @@ class Config(BaseModel):
     version: Literal[1] = 1
     task: Literal["binary", "multiclass", "regression"] | None = None
     output: Literal["probability", "margin", "prediction"] | None = None
+    feature_perturbation: FeaturePerturbation = "interventional"
     positive_class: bool | int | float | str | None = None
     class_names: tuple[str, ...] | None = None
     segments: tuple[SegmentDeclaration, ...] = ()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from explain_step.types import Attributions, FittedModel, Response, Subject
+from explain_step.types import Attributions, FeaturePerturbation, FittedModel, Response, Subject
 
 SPACE_WORDS = {
     "probability": "predicted probability",
@@ -54,6 +54,7 @@ def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
     model = subject.model
     return {
         "output_space": attributions.output_space,
+        "feature_perturbation": perturbation(attributions),
         "outputs": list(attributions.output_names),
         "target": subject.target_name,
         "phrase": output_phrase(model, attributions.output_names[0], target=subject.target_name),
@@ -65,6 +66,12 @@ def quantity(subject: Subject, attributions: Attributions) -> dict[str, Any]:
         "rows": len(attributions.rows),
         "rows_given": len(subject.X),
     }
+
+
+def perturbation(attributions: Attributions) -> FeaturePerturbation:
+    """Return what the columns outside a coalition are: replaced (interventional), or expected from those inside."""
+    found: FeaturePerturbation = attributions.method.params.get("feature_perturbation", "interventional")
+    return found
 
 
 def compared_with(subject: Subject, attributions: Attributions) -> str:

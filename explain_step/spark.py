@@ -162,6 +162,7 @@ def work_of(
         target=target,
         weights=weights,
         names=explanation.config.class_names,
+        feature_perturbation=explanation.config.feature_perturbation,
         unit=1.0 if weights is None else unit_of(taken.frame[weights].astype(np.float64)),
     )
 

@@ -13,10 +13,11 @@ import pandas as pd
 
 from explain_step import labels
 from explain_step.errors import InvalidInput, NotApplicable
+from explain_step.explainers import offered
 from explain_step.explainers.prepared import Explain, prepare
 from explain_step.model_inputs import select
 from explain_step.streaming import Plan
-from explain_step.types import FloatArray, Response, Subject
+from explain_step.types import FeaturePerturbation, FloatArray, Response, Subject
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,7 @@ class Work:
     weights: str | None
     names: tuple[str, ...] | None
     unit: float = 1.0
+    feature_perturbation: FeaturePerturbation = "interventional"
 
 
 def as_trained(frame: pd.DataFrame, dtypes: dict[str, Any]) -> pd.DataFrame:
@@ -97,7 +99,7 @@ def received(data: bytes) -> Work:
 def engine(data: bytes) -> tuple[Work, Explain]:
     """Return the work and the prepared explainer; a worker process makes them once, whatever it reads afterwards."""
     work = received(data)
-    explain = prepare(work.subject, rows=work.rows)
+    explain = prepare(work.subject, rows=work.rows, explainers=offered(work.feature_perturbation))
     if explain is None:
         msg = "executors explain trees and linear models only, and this model is explained in another way"
         raise NotApplicable(msg)

@@ -105,6 +105,8 @@ def _sentence(quantity: Any) -> str:
     rows, given = quantity.get("rows"), quantity.get("rows_given")
     count = "the" if rows is None else f"{rows:,}" if given in (None, rows) else f"{rows:,} of {given:,}"
     how = "exactly" if quantity.get("exact") else "estimated"
+    if quantity.get("feature_perturbation") == "correlation_dependent":
+        how += ", correlation-dependent"
     outputs = quantity.get("outputs", [])
     rest = len(outputs) - 1
     more = f" and {rest} more output{'s' if rest > 1 else ''}" if rest > 0 else ""

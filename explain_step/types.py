@@ -20,6 +20,7 @@ else:  # `verify` needs `Finding` on machines that have neither
 
 Task = Literal["binary", "multiclass", "regression"]
 OutputSpace = Literal["probability", "margin", "prediction"]
+FeaturePerturbation = Literal["interventional", "correlation_dependent"]
 Family = Literal["tree", "linear", "kernel", "blackbox"]
 Direction = Literal["higher", "lower"]
 Reads = Literal["probability", "label", "output"]

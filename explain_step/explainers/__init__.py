@@ -1,32 +1,43 @@
-"""Explainers: from a subject to its interventional Shapley values, exact where possible.
+"""Explainers: from a subject to its Shapley values, exact where possible.
 
-``EXPLAINERS`` is ordered by preference; `choose` takes the first one that can explain the subject.
+``EXPLAINERS`` is ordered by preference; `choose` takes the first one that can explain the subject. They give interventional
+values; `offered` has those of another quantity, where the caller asks for it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from explain_step.config import Config
-from explain_step.errors import NotApplicable
+from explain_step.errors import InvalidInput, NotApplicable
 from explain_step.explainers import additive, growing, masking
 from explain_step.explainers.base import Bounded, Explainer
 from explain_step.explainers.enumeration import ENUMERATION
 from explain_step.explainers.kernel import KERNEL
 from explain_step.explainers.linear import LINEAR
+from explain_step.explainers.linear_correlation import LINEAR_CORRELATION
 from explain_step.explainers.masking import Clock
 from explain_step.explainers.permutation import PERMUTATION
 from explain_step.explainers.sampling import spread_rows
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
-from explain_step.types import Attributions, Caveat, Subject
+from explain_step.types import Attributions, Caveat, FeaturePerturbation, Subject
 
-__all__ = ["EXPLAINERS", "Explainer", "choose", "explain"]
+__all__ = ["CORRELATION_DEPENDENT", "EXPLAINERS", "Explainer", "choose", "explain", "offered"]
 
 EXPLAINERS: tuple[Explainer, ...] = (TREE, LINEAR, KERNEL, ENUMERATION, PERMUTATION)
+CORRELATION_DEPENDENT: tuple[Explainer, ...] = (LINEAR_CORRELATION,)
 SECTION = "attributions"
+ROWS_PER_COORDINATE = 10
+"""Background rows per (derived) column below which regressions of columns on each other are shaky."""
 SHORT, LEFT = 0.01, 0.25
 """Parts of the budget: what is not worth counting, and what an explainer has whatever was spent before it."""
+
+
+def offered(perturbation: FeaturePerturbation) -> tuple[Explainer, ...]:
+    """Return the explainers of the quantity that is asked for."""
+    return EXPLAINERS if perturbation == "interventional" else CORRELATION_DEPENDENT
 
 
 def choose(subject: Subject, *, explainers: tuple[Explainer, ...] = EXPLAINERS) -> Explainer:
@@ -40,9 +51,11 @@ def choose(subject: Subject, *, explainers: tuple[Explainer, ...] = EXPLAINERS) 
     return _ask(subject, explainers)[0]
 
 
-def _ask(subject: Subject, explainers: tuple[Explainer, ...]) -> tuple[Explainer, dict[str, str]]:
-    """Return the first explainer that can, and the reasons of those before it."""
-    reasons: dict[str, str] = {}
+def _ask(
+    subject: Subject, explainers: tuple[Explainer, ...], *, before: Mapping[str, str] | None = None
+) -> tuple[Explainer, dict[str, str]]:
+    """Return the first explainer that can, and the reasons of those in front of it; ``before`` are of earlier ones."""
+    reasons: dict[str, str] = dict(before or {})
     for explainer in explainers:
         reason = explainer.why_not(subject)
         if reason is None:
@@ -54,7 +67,7 @@ def _ask(subject: Subject, explainers: tuple[Explainer, ...]) -> tuple[Explainer
 
 
 def explain(
-    subject: Subject, *, config: Config, seeds: Seeds, explainers: tuple[Explainer, ...] = EXPLAINERS
+    subject: Subject, *, config: Config, seeds: Seeds, explainers: tuple[Explainer, ...] | None = None
 ) -> tuple[Attributions, tuple[Caveat, ...]]:
     """Return the attributions of the subject's rows and what a reader must know about them.
 
@@ -68,16 +81,33 @@ def explain(
     config : Config
         ``max_rows`` bounds the explained rows, ``budget`` the seconds of estimated work.
     seeds : Seeds
-    explainers : tuple of Explainer
-        In the order of preference.
+    explainers : tuple of Explainer, optional
+        In the order of preference. Default: those of the package for ``config.feature_perturbation``.
 
     Raises
     ------
+    InvalidInput
+        ``config.feature_perturbation`` asks for a quantity that this model does not have.
     NotApplicable
         No explainer gave attributions that pass the check.
     PredictionFailed
         The model raised, or returned something that cannot be explained.
     """
+    if explainers is not None or config.feature_perturbation == "interventional":
+        return _explain(subject, config=config, seeds=seeds, explainers=explainers or EXPLAINERS)
+    try:
+        return _explain(subject, config=config, seeds=seeds, explainers=offered(config.feature_perturbation))
+    except NotApplicable as error:
+        msg = (
+            f"Option feature_perturbation must be 'interventional' for this model, got {config.feature_perturbation!r}: "
+            f"{error}; leave it out for the default."
+        )
+        raise InvalidInput(msg) from error
+
+
+def _explain(
+    subject: Subject, *, config: Config, seeds: Seeds, explainers: tuple[Explainer, ...]
+) -> tuple[Attributions, tuple[Caveat, ...]]:
     n = len(subject.X)
     first = _ask(subject, explainers)[0]
     reach = first.rows_within(subject, budget=config.budget) if isinstance(first, Bounded) else n
@@ -91,8 +121,9 @@ def explain(
     left = explainers
     caveats: tuple[Caveat, ...] = () if reach >= min(config.max_rows or n, n) else (_within_budget(reach),)
     clock = Clock(config.budget)
+    set_aside: dict[str, str] = {}
     while True:
-        explainer, reasons = _ask(part, left)
+        explainer, reasons = _ask(part, left, before=set_aside)
         try:
             found = explainer.explain(part, config=_remaining(config, clock), seeds=seeds)
             problem = not_additive(part, found)
@@ -101,6 +132,7 @@ def explain(
         if problem is None:
             break
         caveats = (*caveats, _fallback(explainer, problem))
+        set_aside[explainer.name] = problem
         left = left[left.index(explainer) + 1 :]
     given = dataclasses.replace(additive.without_dust(found), rows=rows[found.rows])
     return given, (*caveats, *_facts(subject, given, reasons=reasons))
@@ -146,6 +178,7 @@ def _facts(subject: Subject, attributions: Attributions, *, reasons: dict[str, s
         _cut(attributions),
         _sampled(subject, attributions),
         _part_of_background(attributions),
+        *_correlation(attributions),
         *_estimated(subject, attributions, reasons=reasons),
     )
     return tuple(caveat for caveat in checks if caveat is not None)
@@ -234,6 +267,27 @@ def _wide(attributions: Attributions) -> Caveat | None:
     )
     degrades = facts["ended_by"] != "rows"
     return Caveat(code="precision_missed", section=SECTION, message=message, degrades=degrades)
+
+
+def _correlation(attributions: Attributions) -> tuple[Caveat, ...]:
+    """Return what must be said about values that rest on how columns depend on each other."""
+    facts = attributions.method.params
+    if facts.get("feature_perturbation") != "correlation_dependent":
+        return ()
+    rows, width = int(facts["background_rows"]), int(facts["coordinates"])
+    message = (
+        "Values are correlation-dependent: columns that are not known are expected from the known ones, by the "
+        "linear regression of the background rows. A column that the model does not use can have credit for what it tells "
+        "of others."
+    )
+    said = (Caveat(code="correlation_dependent", section=SECTION, message=message),)
+    if rows >= ROWS_PER_COORDINATE * width:
+        return said
+    text = (
+        f"How {width:,} derived columns depend on each other is judged from {rows:,} background rows, fewer than "
+        f"{ROWS_PER_COORDINATE} for each: part of the credit between columns is chance. More background rows help."
+    )
+    return (*said, Caveat(code="thin_background", section=SECTION, message=text, degrades=True))
 
 
 def _part_of_background(attributions: Attributions) -> Caveat | None:

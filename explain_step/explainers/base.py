@@ -14,7 +14,7 @@ from explain_step.types import Attributions, FloatArray, MethodSpec, Subject
 
 
 class Explainer(Protocol):
-    """One way to compute interventional Shapley values: a file here and an entry in ``EXPLAINERS``."""
+    """One way to compute Shapley values: a file here and an entry in ``EXPLAINERS``, or in the tuple of another quantity."""
 
     @property
     def name(self) -> str:

@@ -64,13 +64,13 @@ class Linear:
         """Return the closed form against the background; ``rows`` and ``budget`` do not matter."""
         del rows, budget
         model = subject.model
-        weights = _weights(model)
-        centre = np.asarray(_derived(model, subject.background).mean(axis=0), dtype=np.float64).ravel()
-        folded = [_folding(model, coef) for coef, _ in weights]
+        weights = weights_of(model)
+        centre = np.asarray(derived_of(model, subject.background).mean(axis=0), dtype=np.float64).ravel()
+        folded = [folding(model, coef) for coef, _ in weights]
 
         def explained(X: pd.DataFrame) -> FloatArray:
-            shown = _derived(model, X)
-            return np.stack([_product(shown, f) - centre @ f for f in folded], axis=2)
+            shown = derived_of(model, X)
+            return np.stack([product(shown, f) - centre @ f for f in folded], axis=2)
 
         params = {"background_rows": len(subject.background), "derived": len(centre)}
         return Prepared(
@@ -93,20 +93,20 @@ def terms(
     """
     if getattr(model.native, "coef_", None) is None:
         return None
-    weights = _weights(model)
+    weights = weights_of(model)
     if not weights:
         return None
-    folded = [_folding(model, coef) for coef, _ in weights]
+    folded = [folding(model, coef) for coef, _ in weights]
     shown, others = (
-        np.stack([_product(derived, f) for f in folded], axis=2)
-        for derived in (_derived(model, X), _derived(model, background))
+        np.stack([product(derived, f) for f in folded], axis=2)
+        for derived in (derived_of(model, X), derived_of(model, background))
     )
     return shown, others, np.array([intercept for _, intercept in weights])
 
 
-def _weights(model: FittedModel) -> tuple[tuple[FloatArray, float], ...]:
+def weights_of(model: FittedModel) -> tuple[tuple[FloatArray, float], ...]:
     """Return coefficients and intercept of each explained output; empty where they do not fit the outputs."""
-    coef = np.atleast_2d(_dense(model.native.coef_))
+    coef = np.atleast_2d(dense(model.native.coef_))
     intercept = np.ravel(np.asarray(getattr(model.native, "intercept_", 0.0), dtype=np.float64))
     intercept = np.resize(intercept, len(coef)) if len(intercept) == 1 else intercept
     if len(coef) != len(model.output_names) or len(intercept) != len(coef):
@@ -116,11 +116,12 @@ def _weights(model: FittedModel) -> tuple[tuple[FloatArray, float], ...]:
     return tuple((sign * c, sign * float(i)) for c, i in zip(coef, intercept, strict=True))
 
 
-def _dense(values: Any) -> FloatArray:
+def dense(values: Any) -> FloatArray:
+    """Return the numbers of an array or a sparse matrix."""
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
 
 
-def _derived(model: FittedModel, X: pd.DataFrame) -> Any:
+def derived_of(model: FittedModel, X: pd.DataFrame) -> Any:
     """Return the matrix that the coefficients apply to: a float array or a sparse matrix."""
     matrix: Any = X if model.preprocessing is None else model.preprocessing.transform(X)
     if hasattr(matrix, "tocsr"):
@@ -128,7 +129,7 @@ def _derived(model: FittedModel, X: pd.DataFrame) -> Any:
     return np.asarray(matrix, dtype=np.float64)
 
 
-def _folding(model: FittedModel, coef: FloatArray) -> Any:
+def folding(model: FittedModel, coef: FloatArray) -> Any:
     """Return the sparse (derived, raw) matrix that weighs derived columns and sums them by raw column."""
     from scipy import sparse
 
@@ -137,21 +138,22 @@ def _folding(model: FittedModel, coef: FloatArray) -> Any:
     return sparse.csr_array((coef, place), shape=(len(coef), len(model.feature_names)))
 
 
-def _product(matrix: Any, folded: Any) -> FloatArray:
-    return _dense(matrix @ folded)
+def product(matrix: Any, folded: Any) -> FloatArray:
+    """Return the weighted sums of derived columns by raw column."""
+    return dense(matrix @ folded)
 
 
 def _differs(subject: Subject) -> str | None:
     """Return why the weighted sum is not the explained output, judged on some rows."""
     model = subject.model
-    weights = _weights(model)
+    weights = weights_of(model)
     kind = type(model.native).__name__
     if not weights:
         return f"the coefficients of {kind} do not match the {len(model.output_names)} explained outputs"
     some = subject.background.iloc[:PROBE_ROWS]
     output = np.concatenate([subject.response.output[:PROBE_ROWS], masking.predict(model, some)])
     for k, (coef, intercept) in enumerate(weights):
-        parts = (_derived(model, subject.X.iloc[:PROBE_ROWS]), _derived(model, some))
+        parts = (derived_of(model, subject.X.iloc[:PROBE_ROWS]), derived_of(model, some))
         if any(part.shape[1] != len(coef) for part in parts):
             return f"{kind} has {len(coef)} coefficients for {parts[0].shape[1]} derived columns"
         linear = np.concatenate([np.asarray(part @ coef) for part in parts]) + intercept

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from explain_step.gate.naming import folded, hopeless, is_pattern
+from explain_step.types import FeaturePerturbation
 
 SectionName = Literal["importance", "dependence", "segments", "examples"]
 SECTIONS: tuple[SectionName, ...] = ("importance", "dependence", "segments", "examples")
@@ -126,7 +127,8 @@ class Require(Strict):
     """What every snapshot needs, whatever it says.
 
     ``status``: the accepted ones. ``binding="verified"``: the logged model was asked and gave the explained
-    predictions. ``exact``: no estimated attributions. ``max_age_days``: since the snapshot was made.
+    predictions. ``exact``: no estimated attributions. ``feature_perturbation``: the accepted quantities; bounds on
+    shares mean another thing for each. ``max_age_days``: since the snapshot was made.
     ``min_rows``: explained rows.
     """
 
@@ -136,6 +138,7 @@ class Require(Strict):
     sections: Many[SectionName] = SECTIONS
     binding: Literal["verified", "declared"] = "verified"
     exact: bool = False
+    feature_perturbation: Annotated[Many[FeaturePerturbation], Field(min_length=1)] = ("interventional",)
     max_age_days: float | None = Field(default=None, gt=0)
     min_rows: int = Field(default=2, ge=2, le=10**12)
     signature: Signature = Field(default_factory=Signature)

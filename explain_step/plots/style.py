@@ -426,6 +426,8 @@ def declared(quantity: Mapping[str, Any]) -> str:
     kind = "exact" if quantity.get("exact") else "estimated"
     rows = f"{int(quantity.get('rows', 0)):,} rows explained"
     against = quantity.get("background", "the background")
+    if quantity.get("feature_perturbation") == "correlation_dependent":
+        kind = f"correlation-dependent, {kind}"
     return f"{rows}, against {against}; {kind} ({quantity.get('method', '')})"
 
 

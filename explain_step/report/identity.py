@@ -9,11 +9,19 @@ from typing import Any
 from explain_step.report.context import PageContext
 from explain_step.report.format import Name, Text, clean, is_number, number, plural
 from explain_step.report.sections import Details, Fact, Section, present
-from explain_step.report.sentences import explained, sentence
+from explain_step.report.sentences import explained, perturbation, sentence
 from explain_step.report.tables import Column, Table, words
 
 DIGEST = re.compile(r"(?:[a-z0-9]+[:-])?[0-9a-f]{32,128}")
 SHORT = 12
+SHAPLEY = {
+    "interventional": "A contribution is an interventional Shapley value: the average change of the output when the "
+    "input takes the value of the row, over all orders of the inputs, while those that are not yet set "
+    "keep the values of a background row.",
+    "correlation_dependent": "A contribution is a correlation-dependent Shapley value: the average change of the "
+    "expected output when the input becomes known, over all orders of the inputs, while those that are not yet known are "
+    "expected from the known ones, by the linear regression of the background rows.",
+}
 NAMES = {
     "uri": "Address",
     "run_id": "Run",
@@ -41,11 +49,7 @@ def explained_section(context: PageContext) -> Section:
         f"average output over the background rows{start} to the output of the row: a positive contribution "
         "pushes it up, a negative one down."
     )
-    shapley = (
-        "A contribution is an interventional Shapley value: the average change of the output when the "
-        "input takes the value of the row, over all orders of the inputs, while those that are not yet set "
-        "keep the values of a background row."
-    )
+    shapley = SHAPLEY[perturbation(q)]
     method, space = clean(q.get("method") or "not stated"), clean(q.get("output_space") or "not stated")
     rows = plural(int(q.get("rows") or 0), "row")
     exact = "exact" if q.get("exact") else "estimated"

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from explain_step.report.format import Part, Text, clean, is_number, listing, number, plural
-from explain_step.report.sentences import sentence
+from explain_step.report.sentences import perturbation, sentence
 from explain_step.report.tables import Labels, words
 from explain_step.types import Artifact
 
 MAX_NAMED = 6
 MAX_SETS = 3
 WHOLE = "(all rows)"
+CORRELATED = {
+    "interventional": "Inputs are replaced without regard to the others, so also into combinations that may never occur.",
+    "correlation_dependent": "Inputs that are not known are expected from the known ones by linear regression, so that "
+    "an input has credit also for what it tells of others, even one that the model does not use.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ def limits(
     """
     return (
         *_always(quantity),
-        _correlation(artifacts, labels=labels),
+        _correlation(quantity, artifacts, labels=labels),
         _fairness(artifacts, labels=labels),
         *_sampling(quantity),
         _truth(artifacts),
@@ -75,9 +80,9 @@ def _always(quantity: Mapping[str, Any]) -> tuple[Limit, ...]:
     return tuple(Limit(title, (text,)) for title, text in facts.items())
 
 
-def _correlation(artifacts: Mapping[str, Artifact], *, labels: Labels) -> Limit:
+def _correlation(quantity: Mapping[str, Any], artifacts: Mapping[str, Artifact], *, labels: Labels) -> Limit:
     title = "Correlated inputs."
-    body = "Inputs are replaced without regard to the others, so also into combinations that may never occur."
+    body = CORRELATED[perturbation(quantity)]
     clusters = artifacts.get("importance_clusters")
     sets = cluster_members(clusters) if clusters is not None else []
     if not sets:

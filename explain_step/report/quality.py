@@ -27,11 +27,17 @@ TITLES = {
 }
 VARIANTS = {
     "interventional": "",
+    "correlation_dependent": "",
     "mean": "average",
     "max": "largest",
     "global": "over all rows",
     "local": "within rows",
     "kendall_tau_b": "all inputs (tau-b)",
+}
+HIDDEN = {
+    "interventional": "Inputs are hidden in random order, by values from background rows; what remains is interaction.",
+    "correlation_dependent": "Inputs are hidden in random order, and expected from those that are not; what remains is "
+    "what inputs tell only together.",
 }
 COLUMNS = (
     Column(title="Score", source="score", kind="name"),
@@ -119,7 +125,7 @@ def fidelity_sentences(p: Paired) -> tuple[Text, ...]:
             "Summed contributions predict what happens to the output when inputs are hidden with "
             f"R\u00b2\u00a0=\u00a0{number(s.value)}{within}; 1 is perfect.{beside}",
         ),
-        ("Inputs are hidden in random order, by values from background rows; what remains is interaction.",),
+        (HIDDEN.get(s.variant, HIDDEN["interventional"]),),
     )
 
 

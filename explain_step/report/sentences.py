@@ -104,10 +104,18 @@ def background(quantity: Mapping[str, Any]) -> str:
     return named or counted or "a background that is not stated"
 
 
+def perturbation(quantity: Mapping[str, Any]) -> str:
+    """Return which Shapley values these are; snapshots that do not say have interventional ones."""
+    other = quantity.get("feature_perturbation") == "correlation_dependent"
+    return "correlation_dependent" if other else "interventional"
+
+
 def how(quantity: Mapping[str, Any]) -> str:
     """Return ``exactly.`` or how closely the values are estimated."""
+    credit = ", with credit also for what inputs tell of each other"
+    also = "" if perturbation(quantity) == "interventional" else credit
     if quantity.get("exact"):
-        return "exactly."
+        return f"exactly{also}."
     error = quantity.get("typical_error")
     within = f", typically to within \u00b1{number(error, digits=2)}" if is_number(error) else ""
-    return f"estimated by sampling{within}."
+    return f"estimated by sampling{within}{also}."

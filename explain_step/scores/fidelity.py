@@ -10,9 +10,10 @@ import pandas as pd
 from explain_step import intervals
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
-from explain_step.explainers import masking
+from explain_step.explainers import linear_correlation, masking
 from explain_step.explainers.masking import BoolArray, Clock
 from explain_step.explainers.sampling import spread_rows, stratified_partners
+from explain_step.quantity import perturbation
 from explain_step.scores import base
 from explain_step.scores.base import CONTROL, ROWS_INTERVAL, Scorer
 from explain_step.seeds import Seeds
@@ -68,12 +69,19 @@ def _score(
     It is ``1 - sum (v(S) - base - sum_S phi)^2 / sum (v(S) - mean v)^2``, where
     ``v(S)`` is the mean output with the columns of S kept and the others replaced by background rows. It is
     measured on two independent sets of background rows, and squares are products of the two, which keeps the
-    noise of the drawn background rows out of numerator and denominator. Mean over outputs.
+    noise of the drawn background rows out of numerator and denominator. Mean over outputs. Of correlation-dependent
+    values ``v(S)`` is the output that is expected from the columns of S, as they define it.
     """
     if len(attributions.feature_names) < 2:
         msg = "a single column has no proper subset to mask"
         raise NotApplicable(msg)
-    masked = measure(subject, attributions, config=config, seeds=seeds)
+    game = perturbation(attributions)
+    if game == "interventional":
+        masked = measure(subject, attributions, config=config, seeds=seeds)
+        hidden = {"background_rows_per_walk": _per_walk(len(subject.background))}
+    else:
+        masked = expect(subject, attributions, seeds=seeds)
+        hidden = {"background_rows": masked.background}
     rows = np.unique(masked.row)
     rng = seeds.rng("scores", scorer.name, "bootstrap")
     weights = np.ones(len(rows)) if subject.weights is None else subject.weights[attributions.rows[rows]]
@@ -88,7 +96,7 @@ def _score(
         )
     scores = []
     for variant, values in (
-        ("interventional", attributions.values),
+        (game, attributions.values),
         (CONTROL, base.random_attributions(attributions, seeds=seeds)),
     ):
         sums = row_sums(masked, values, attributions.base_values, rows=rows)
@@ -106,7 +114,7 @@ def _score(
                     "rows": len(rows),
                     "walks": len(masked.row),
                     "coalition_sizes": [int(t) for t in masked.sizes],
-                    "background_rows_per_walk": _per_walk(len(subject.background)),
+                    **hidden,
                     "outputs": "mean over outputs",
                     "cap": "values above 1, which only chance can give, are shown as 1",
                     "interval": ROWS_INTERVAL,
@@ -129,7 +137,7 @@ def measure(subject: Subject, attributions: Attributions, *, config: Config, see
     if len(keep) > size:
         keep = np.sort(rng.choice(keep, size=size, replace=False))
     background = subject.background.iloc[keep]
-    sizes = np.unique(np.linspace(1, d - 1, min(SIZES, d - 1)).round().astype(np.int64))
+    sizes = _sizes(d)
     per_walk = len(sizes) * _per_walk(len(background))
     walks = max(2, min(PREDICTIONS // per_walk, CELLS // (per_walk * d)))
     output = subject.response.output[attributions.rows]
@@ -149,6 +157,37 @@ def measure(subject: Subject, attributions: Attributions, *, config: Config, see
         sizes=sizes,
         budget=config.budget,
     )
+
+
+def expect(subject: Subject, attributions: Attributions, *, seeds: Seeds) -> Masked:
+    """Return the outputs that are expected from the known columns of some rows, one walk each; nothing is predicted."""
+    model, d = subject.model, len(attributions.feature_names)
+    sizes = _sizes(d)
+    output = subject.response.output[attributions.rows]
+    row = spread_rows(output, ROWS, rng=seeds.rng("scores", "masking_r2", "rows"))
+    identity = np.broadcast_to(np.arange(d), (len(row), d))
+    order = seeds.rng("scores", "masking_r2", "orders").permuted(identity, axis=1)
+    members = np.argsort(order, axis=1)[:, None] < sizes[:, None]
+    known = linear_correlation.regression(model, subject.background)
+    X = subject.X.iloc[attributions.rows[row]]
+    v = np.stack(
+        [linear_correlation.expected(known, model, X, members=members[:, t]) for t in range(len(sizes))],
+        axis=1,
+    )
+    return Masked(
+        row=row,
+        order=order,
+        sizes=sizes,
+        first=v,
+        second=v,
+        planned=len(row),
+        background=len(subject.background),
+    )
+
+
+def _sizes(d: int) -> IntArray:
+    """Return the sizes of the coalitions along a walk."""
+    return np.unique(np.linspace(1, d - 1, min(SIZES, d - 1)).round().astype(np.int64))
 
 
 def _background_rows(subject: Subject, *, config: Config) -> int:

@@ -134,7 +134,7 @@ def test_a_second_explainer_has_what_the_first_left_of_the_budget(
 
 
 def test_without_an_explainer_that_passes_nothing_plausible_is_returned() -> None:
-    with pytest.raises(NotApplicable, match="no explainer is left"):
+    with pytest.raises(NotApplicable, match="wrong: the values of 20 of 20 rows do not sum to the output"):
         explain(subject_of(product, rows(20)), config=CONFIG, seeds=SEEDS, explainers=(Wrong(),))
 
 

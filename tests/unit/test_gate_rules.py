@@ -72,6 +72,12 @@ CASES: dict[str, tuple[Any, Policy, Any, Policy | None]] = {
         lambda: evidence(manifest=quantity(exact=False)),
         policy(require={"exact": True}),
     ),
+    "GATE016": (
+        evidence,
+        DEFAULT,
+        lambda: evidence(manifest=quantity(feature_perturbation="correlation_dependent")),
+        DEFAULT,
+    ),
     "GATE020": (
         evidence,
         policy(scores=[{"name": "masking_r2", "min": 0.9}]),

@@ -562,6 +562,7 @@ def test_a_feature_that_comes_or_goes_had_no_share() -> None:
         ({"quantity": {"output_space": "probability"}}, "output_space"),
         ({"quantity": {"outputs": ["no"]}}, "outputs"),
         ({"quantity": {"target": "paid"}}, "target"),
+        ({"quantity": {"feature_perturbation": "correlation_dependent"}}, "its values are"),
         ({"tables": {}}, "no table `importance`"),
     ],
 )
@@ -571,6 +572,35 @@ def test_unlike_quantities_are_never_compared(change: dict[str, Any], words: str
     given = evidence(champion=champion(**change))
     assert verdicts("GATE050", given, policy(drift={"max_share_change": 1.0})) == {"undecided"}
     assert words in said("GATE050", given, policy(drift={"max_share_change": 1.0}))
+
+
+def test_values_that_do_not_say_what_they_are_are_interventional_ones() -> None:
+    """Snapshots from before there were others are compared with later ones."""
+    older = {k: v for k, v in manifest()["quantity"].items() if k != "feature_perturbation"}
+    given = evidence(champion=champion(quantity=older))
+    assert verdicts("GATE050", given, policy(drift={"max_share_change": 1.0})) == {"pass"}
+    assert verdicts("GATE016", evidence(manifest=manifest(quantity=older)), DEFAULT) == {"pass"}
+
+
+def test_another_quantity_is_accepted_by_name_only() -> None:
+    other = evidence(
+        manifest=manifest(
+            quantity={**manifest()["quantity"], "feature_perturbation": "correlation_dependent"}
+        )
+    )
+    both = ["correlation_dependent", "interventional"]
+    assert verdicts("GATE016", other, policy(require={"feature_perturbation": "correlation_dependent"})) == {
+        "pass"
+    }
+    assert verdicts("GATE016", other, policy(require={"feature_perturbation": both})) == {"pass"}
+    assert verdicts("GATE016", evidence(), policy(require={"feature_perturbation": both[:1]})) == {"fail"}
+    for odd in (None, ["correlation_dependent"], "Interventional"):
+        said = {**manifest()["quantity"], "feature_perturbation": odd}
+        assert verdicts(
+            "GATE016",
+            evidence(manifest=manifest(quantity=said)),
+            policy(require={"feature_perturbation": both}),
+        ) == {"fail"}
 
 
 def test_what_drifts_most_stands_first() -> None:

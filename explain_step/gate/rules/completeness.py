@@ -11,7 +11,7 @@ from explain_step.gate.evidence import Evidence
 from explain_step.gate.naming import named
 from explain_step.gate.policy import Policy
 from explain_step.gate.rules.base import Rule, found, of_snapshot
-from explain_step.gate.rules.tables import Lacking, as_mapping, quantity, table
+from explain_step.gate.rules.tables import Lacking, as_mapping, perturbation, quantity, table
 from explain_step.types import Finding
 
 NUMBERS = {"importance": "mean_abs_shap", "dependence": "value", "segments": "n", "examples": "shap"}
@@ -154,6 +154,16 @@ def _exact(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
         yield found("GATE015", "fail", message, **facts)
 
 
+def _perturbation(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
+    said, wanted = perturbation(quantity(evidence)), policy.require.feature_perturbation
+    facts = {"feature_perturbation": said, "required": list(wanted)}
+    if said in wanted:
+        yield found("GATE016", "pass", f"the attributions are {said}", **facts)
+    else:
+        message = f"the attributions are {named(said)}; accepted is {' or '.join(wanted)}"
+        yield found("GATE016", "fail", message, **facts)
+
+
 _TITLES = (
     ("GATE010", "The snapshot's status is accepted", _status),
     ("GATE011", "Every required section is there", _sections),
@@ -161,5 +171,6 @@ _TITLES = (
     ("GATE013", "The snapshot is recent", _age),
     ("GATE014", "Enough rows are explained", _rows),
     ("GATE015", "The attributions are exact", _exact),
+    ("GATE016", "The attributions are of an accepted quantity", _perturbation),
 )
 COMPLETENESS = tuple(Rule(code=c, title=t, check=of_snapshot(c, f)) for c, t, f in _TITLES)

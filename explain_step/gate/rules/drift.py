@@ -16,6 +16,7 @@ from explain_step.gate.rules.tables import (
     as_mapping,
     effects,
     effects_of,
+    perturbation,
     quantity,
 )
 from explain_step.types import Finding
@@ -61,7 +62,8 @@ def _unlike(evidence: Evidence, champion: Reference) -> str | None:
     for key in SAME:
         if ours.get(key) != theirs.get(key) or ours.get(key) is None:
             return f"its {key} is {named(theirs.get(key))}, this version's is {named(ours.get(key))}"
-    return None
+    before, now = perturbation(theirs), perturbation(ours)
+    return None if before == now else f"its values are {named(before)}, this version's are {named(now)}"
 
 
 def _changes(

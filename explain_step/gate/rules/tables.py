@@ -85,6 +85,11 @@ def quantity(evidence: Evidence) -> Mapping[str, Any]:
     return as_mapping(evidence.manifest.get("quantity"))
 
 
+def perturbation(said: Mapping[str, Any]) -> object:
+    """Return which Shapley values a quantity has; snapshots that do not say are older than any but interventional ones."""
+    return said.get("feature_perturbation", "interventional")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effect:
     """What the importance table says of one feature for one output."""
