@@ -57,6 +57,8 @@ RULES: dict[str, tuple[str, str]] = {
     "top_features": ("be a whole number from 1 to 50", DEFAULT),
 }
 """The rule of each option and the remedy, for messages."""
+LATER = {"feature_perturbation": "interventional"}
+"""Options that came after the first snapshots, and their defaults: those have the digests that they always had."""
 
 
 class Config(BaseModel):
@@ -186,9 +188,9 @@ class Config(BaseModel):
         return cls(**options)
 
     def canonical(self) -> dict[str, Any]:
-        """Return the options as plain JSON values, for the manifest and its digest."""
+        """Return the options as plain JSON values, for manifest and digest; without `LATER` ones at their defaults."""
         plain: dict[str, Any] = self.model_dump(mode="json")
-        return plain
+        return {key: value for key, value in plain.items() if key not in LATER or value != LATER[key]}
 
 
 def _check_keys(options: Mapping[Any, Any]) -> None:

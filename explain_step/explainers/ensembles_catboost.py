@@ -1,26 +1,30 @@
 """CatBoost models as sums of trees, read from the JSON that ``save_model(format="json")`` writes.
 
 CatBoost compares in single precision: ``value > border`` goes right. Missing values are below all borders, or above them
-(``nan_mode="Max"``). Its codes of categories, texts and embeddings are not read.
+(``nan_mode="Max"``). Categories are compared by codes (`ensembles_catboost_codes`); those of texts and embeddings are not
+read.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from explain_step.errors import NotApplicable
-from explain_step.explainers import ensembles
+from explain_step.explainers import ensembles, ensembles_catboost_codes
 from explain_step.explainers.ensembles import Ensemble, Tree
+from explain_step.explainers.ensembles_catboost_codes import Codes
 from explain_step.model_boosters import catboost_answer
 from explain_step.types import FittedModel, FloatArray
 
 Node = Mapping[str, Any]
+CODES = 10_000_000
+"""Where the numbers of codes begin, behind those of columns, until both are counted through."""
 ABOVE = "AsTrue"
 """How CatBoost's format says that missing values are above all borders."""
 
@@ -28,16 +32,15 @@ ABOVE = "AsTrue"
 def why_not(model: FittedModel) -> str | None:
     """Return why the model is not a sum of readable trees in its output space; None when it is."""
     native = model.native
-    coded = (
-        native.get_cat_feature_indices,
-        native.get_text_feature_indices,
-        native.get_embedding_feature_indices,
-    )
-    if any(len(indices()) for indices in coded):
+    if len(native.get_text_feature_indices()) or len(native.get_embedding_feature_indices()):
         return (
-            "CatBoost's trees split on codes that it makes of categories, texts or embeddings, "
-            "which the exact explainer does not read"
+            "CatBoost's trees split on codes of texts or embeddings, which the exact explainer does not read"
         )
+    if len(native.get_cat_feature_indices()):
+        try:
+            ensembles_catboost_codes.read(_dump(native))
+        except NotApplicable as error:
+            return str(error)
     if model.output_space == "probability":
         return ensembles.BOOSTED_PROBABILITY
     loss, answer = catboost_answer(native)
@@ -50,16 +53,25 @@ def parse(native: Any) -> Ensemble:
     Raises
     ------
     NotApplicable
-        A tree splits on something else than numbers.
+        A tree splits on something else than a number or the category of one column.
     """
     dump = _dump(native)
     numbers = dump["features_info"].get("float_features", [])
     scale, bias = dump["scale_and_bias"]
     offset = np.atleast_1d(np.asarray(bias, dtype=np.float64))
     roots: list[Node] = [_unfolded(tree) for tree in dump.get("oblivious_trees", [])] or dump.get("trees", [])
-    trees = [_tree(root, numbers, outputs=len(offset), scale=float(scale)) for root in roots]
-    compacted, columns = ensembles.compact(trees)
-    return Ensemble(trees=compacted, offset=offset, encode=_encoder(columns), columns=columns)
+    codes = ensembles_catboost_codes.read(dump)
+    trees = [_tree(root, numbers, codes, outputs=len(offset), scale=float(scale)) for root in roots]
+    compacted, compared = ensembles.compact(trees)
+    plain = tuple(c for c in compared if c < CODES)
+    coded = tuple(c - CODES for c in compared if c >= CODES)  # they come last
+
+    def encode(inputs: Any) -> FloatArray:
+        found = ensembles.as_float32(ensembles.numeric_columns(inputs, plain))
+        return np.concatenate([found, codes.encode(native, inputs, wanted=coded)]) if coded else found
+
+    columns = (*plain, *(codes.codes[c].column for c in coded))
+    return Ensemble(trees=compacted, offset=offset, encode=encode, columns=columns)
 
 
 def _dump(native: Any) -> dict[str, Any]:
@@ -85,7 +97,9 @@ def _unfolded(tree: Mapping[str, Any]) -> Node:
     return level[0]
 
 
-def _tree(root: Node, numbers: Sequence[Mapping[str, Any]], *, outputs: int, scale: float) -> Tree:
+def _tree(
+    root: Node, numbers: Sequence[Mapping[str, Any]], codes: Codes, *, outputs: int, scale: float
+) -> Tree:
     nodes = [root]
     children = []
     for node in nodes:  # which grows
@@ -103,9 +117,14 @@ def _tree(root: Node, numbers: Sequence[Mapping[str, Any]], *, outputs: int, sca
         if left < 0:
             values[i], cover[i] = np.asarray(node["value"]) * scale, node.get("weight", 0)
             continue
-        feature = _feature(node["split"], numbers)
-        column[i], threshold[i] = feature["flat_feature_index"], node["split"]["border"]
-        missing_left[i] = feature["nan_value_treatment"] != ABOVE
+        split = node["split"]
+        if split["split_type"] == "FloatFeature":
+            feature = numbers[split["float_feature_index"]]
+            column[i], threshold[i] = feature["flat_feature_index"], split["border"]
+            missing_left[i] = feature["nan_value_treatment"] != ABOVE
+        else:
+            code, threshold[i] = codes.questions[split["split_index"]]
+            column[i] = CODES + code
         cover[i] = cover[left] + cover[right]
     return ensembles.frozen_tree(
         left=[left for left, _ in children],
@@ -117,15 +136,3 @@ def _tree(root: Node, numbers: Sequence[Mapping[str, Any]], *, outputs: int, sca
         cover=cover,
         outputs=tuple(range(outputs)),
     )
-
-
-def _feature(split: Mapping[str, Any], numbers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if split["split_type"] != "FloatFeature":
-        msg = f"a CatBoost tree has a split of type {split['split_type']!r}, which the exact explainer does not read"
-        raise NotApplicable(msg)
-    found: Mapping[str, Any] = numbers[split["float_feature_index"]]
-    return found
-
-
-def _encoder(columns: tuple[int, ...]) -> Callable[[Any], FloatArray]:
-    return lambda inputs: ensembles.as_float32(ensembles.numeric_columns(inputs, columns))

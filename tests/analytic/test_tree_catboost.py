@@ -11,7 +11,13 @@ from tree_kit import attributions, both_engines, enumerated, make_subject
 
 from explain_step import explainers
 from explain_step.config import Config
-from explain_step.explainers import ensembles, ensembles_catboost, tree_path_dependent
+from explain_step.errors import NotApplicable
+from explain_step.explainers import (
+    ensembles,
+    ensembles_catboost,
+    ensembles_catboost_codes,
+    tree_path_dependent,
+)
 from explain_step.explainers.tree import TREE
 from explain_step.seeds import Seeds
 
@@ -130,15 +136,104 @@ def test_path_dependent_values_are_catboosts_own() -> None:
     assert np.isclose(base[0], own[0, -1])
 
 
-def test_codes_of_categories_are_not_read_and_it_is_said() -> None:
-    rows = X.assign(e=np.where(A[:, 0] > 0, "u", "v"))
-    model = grown("CatBoostClassifier", FLAG, rows, cat_features=["e"])
-    subject = make_subject(model, rows[EXPLAINED], rows[BACKGROUND], output="margin")
-    assert "codes that it makes of categories" in str(TREE.why_not(subject))
-    found, caveats = explainers.explain(subject, config=Config(output="margin"), seeds=Seeds(0))
+# --- categories
+
+NAMES = np.array(["north", "east", "south", "west", "far"])
+CODED = X.assign(
+    e=NAMES[np.digitize(A[:, 1], [-1.0, -0.2, 0.2, 1.0])],
+    f=np.where(A[:, 0] > 0, "u", "v"),
+    g=np.digitize(A[:, 2], np.linspace(-1.5, 1.5, 9)),
+)
+CATEGORIES = ["e", "f", "g"]
+OF_CATEGORIES = AMOUNT + 2 * (CODED["e"] == "east") * (CODED["f"] == "u") + CODED["g"] % 3
+
+
+def coded(kind: str, y: Any, **given: Any) -> Any:
+    options = {"cat_features": CATEGORIES, "max_ctr_complexity": 1, "iterations": 30}
+    return grown(kind, y, CODED, **options | given)
+
+
+CODED_MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "statistics and one question for two levels": (lambda: coded("CatBoostRegressor", OF_CATEGORIES), {}),
+    "one question for each level": (
+        lambda: coded("CatBoostRegressor", OF_CATEGORIES, one_hot_max_size=20),
+        {},
+    ),
+    "counts and averages": (
+        lambda: coded(
+            "CatBoostRegressor",
+            OF_CATEGORIES,
+            simple_ctr=[
+                "Counter",
+                "BinarizedTargetMeanValue:TargetBorderCount=3",
+                "Buckets:TargetBorderCount=2",
+            ],
+        ),
+        {},
+    ),
+    "two classes": (lambda: coded("CatBoostClassifier", FLAG), {"output": "margin"}),
+    "three classes": (lambda: coded("CatBoostClassifier", LEVEL), {"output": "margin"}),
+    "one column of many levels": (
+        lambda: grown("CatBoostRegressor", OF_CATEGORIES, CODED[["a", "b", "g"]], cat_features=["g"]),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CODED_MODELS)
+def test_values_of_categories_are_those_of_all_coalitions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensembles_catboost_codes, "ROWS", 7)
+    make, options = CODED_MODELS[name]
+    model = make()
+    rows = CODED[model.feature_names_]
+    explained = rows[EXPLAINED].copy()
+    if "e" in explained:
+        explained.loc[explained.index[:2], "e"] = "nowhere"  # a level that training did not have
+    subject = make_subject(model, explained, rows[BACKGROUND], **options)
+    found = attributions(subject)
+    values, base = enumerated(subject.model.predict, subject.X, subject.background)
+    scale = np.abs(subject.response.output).max()
+    assert found.method.name == "tree_interventional"
+    assert np.abs(found.values - values).max() <= 1e-12 * scale
+    assert np.abs(found.base_values - base).max() <= 1e-12 * scale
+    last = rows.columns.get_loc("g")
+    assert np.abs(found.values[:, last]).max() > 0.01 * scale
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_ctr_complexity": 3}, "combinations of columns, which no single column answers"),
+        ({"grow_policy": "Lossguide"}, "from symmetric trees alone"),
+    ],
+)
+def test_codes_that_no_column_answers_are_estimated_and_it_is_said(
+    options: dict[str, Any], said: str
+) -> None:
+    names = ["e", "g", "h"]
+    rows = CODED[["a", "b", "e", "g"]].assign(h=NAMES[np.digitize(A[:, 3], [0.5, 1.5, 2.5])])
+    both = OF_CATEGORIES + 3 * (rows["e"] == "east") * (rows["h"] == "east")
+    model = grown("CatBoostRegressor", both, rows, iterations=60, cat_features=names, **options)
+    subject = make_subject(model, rows[EXPLAINED], rows[BACKGROUND])
+    assert said in str(TREE.why_not(subject))
+    found, caveats = explainers.explain(subject, config=Config(), seeds=Seeds(0))
     assert found.method.name in {"enumeration", "permutation"}
-    if not found.method.exact:
-        assert any("codes that it makes of categories" in caveat.message for caveat in caveats)
+    assert found.method.exact or any(said in caveat.message for caveat in caveats)
+
+
+def test_splits_that_are_numbered_in_another_way_are_not_guessed() -> None:
+    dump = ensembles_catboost._dump(coded("CatBoostRegressor", OF_CATEGORIES))
+    assert ensembles_catboost_codes.read(dump).codes
+    dump["features_info"]["ctrs"][0]["borders"].append(99.0)
+    with pytest.raises(NotApplicable, match="numbers its splits in another way"):
+        ensembles_catboost_codes.read(dump)
+
+
+def test_texts_are_not_read_and_it_is_said() -> None:
+    rows = CODED[["a"]].assign(t=np.where(A[:, 0] > 0, "good roof", "bad roof damp"))
+    model = grown("CatBoostClassifier", FLAG, rows, text_features=["t"])
+    subject = make_subject(model, rows[EXPLAINED], rows[BACKGROUND], output="margin")
+    assert "texts or embeddings" in str(TREE.why_not(subject))
 
 
 def test_predictions_through_a_link_are_not_taken_for_a_sum() -> None:

@@ -120,6 +120,24 @@ def test_importance_and_segments_are_those_of_one_machine(explained, rows, model
         )
 
 
+def test_executors_have_the_quantity_that_was_asked_for(session, rows, place) -> None:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(SimpleImputer(), LinearRegression()).fit(rows[FEATURES], rows["deny"])
+    config = Config(feature_perturbation="correlation_dependent", task="regression")
+    given = {"config": config, "background": rows[FEATURES].iloc[:300]}
+    here = compute(model, rows[FEATURES], rows["deny"], **given)
+    frame = session.read.parquet(str(place)).select(*FEATURES, "deny")
+    there = spark.compute(model, frame, "deny", sample_rows=SAMPLE, **given)
+    assert there.counted == N
+    ours, theirs = (table(e, "importance").set_index("feature")["mean_abs_shap"] for e in (there, here))
+    np.testing.assert_allclose(ours, theirs.reindex(ours.index), rtol=1e-9)
+    usual = compute(model, rows[FEATURES], rows["deny"], **(given | {"config": Config(task="regression")}))
+    assert (table(usual, "importance").set_index("feature")["mean_abs_shap"] - theirs).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_totals_and_sample_do_not_depend_on_partitions(session, explained, rows, model, place, parts) -> None:
     found, _ = explained

@@ -121,3 +121,9 @@ def test_a_quantity_that_there_is_not_is_named() -> None:
         InvalidInput, match="feature_perturbation must be 'interventional' or 'correlation_dependent'"
     ):
         Config(feature_perturbation="path_dependent")
+
+
+def test_options_from_before_keep_their_digest() -> None:
+    assert "feature_perturbation" not in Config().canonical()
+    assert Config(**OTHER).canonical()["feature_perturbation"] == "correlation_dependent"
+    assert Config.parse(Config(**OTHER).canonical()) == Config(**OTHER)
