@@ -29,8 +29,8 @@ VERSION = "1"
 CONSTANT = 1e-12
 """Spread of a column, relative to its size, that is rounding."""
 MOST_DERIVED = 500
-MOST_CELLS = 1_200_000_000
-"""Twenty seconds or so: 24 numbers, or 17 categories of four levels."""
+MOST_CELLS = 1_300_000_000
+"""Twenty seconds or so: 24 numbers, or 19 categories of four levels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +96,7 @@ class LinearCorrelation:
         if cost > MOST_CELLS:
             msg = (
                 f"all coalitions of {len(known.game.playing)} columns ({len(known.game.correlation)} derived ones) are too "
-                "many; about 24 columns of numbers can be done"
+                "many; 24 columns of numbers can be done"
             )
             raise NotApplicable(msg)
         coefficients = shapley(known.game)
