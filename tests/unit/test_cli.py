@@ -248,6 +248,20 @@ def test_run_explains_a_model_directory(capsys, model_directory, data, tmp_path)
     assert _run(capsys, "show", out_dir)[0] == 0
 
 
+def test_run_asks_for_the_other_quantity_and_passes_on_why_there_is_none(
+    capsys, model_directory, data, tmp_path
+) -> None:
+    command = ["run", model_directory, data, "--output-dir", tmp_path, "--feature-perturbation"]
+    code, _, err = _run(capsys, *command, "correlation_dependent")
+    assert code == 2
+    assert "feature_perturbation must be 'interventional' for this model" in err
+    code, out, err = _run(capsys, *command, "correlation_dependent", "--output", "margin", "--target", "deny")
+    assert code == 0, err
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    said = read_directory(facts["directory"]).manifest["quantity"]
+    assert said["feature_perturbation"] == "correlation_dependent"
+
+
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_stored(
     capsys, active_store: Store, data, tmp_path
 ) -> None:
