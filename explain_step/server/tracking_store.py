@@ -214,19 +214,14 @@ class TrackingGuards:
         return held
 
     def _experiments_of(self, version: Any) -> set[str]:
-        from mlflow.exceptions import MlflowException
-
-        found = set()
+        """Return the experiments of a version's run and logged model, as far as they are still there."""
+        run, model = super().get_run, super().get_logged_model  # type: ignore[misc]
+        found = []
         if version.run_id:
-            try:
-                found.add(str(super().get_run(version.run_id).info.experiment_id))  # type: ignore[misc]
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+            found.append(_unless_gone(lambda: run(version.run_id).info.experiment_id))
         if version.model_id is not None:
-            model = super().get_logged_model(version.model_id, allow_deleted=True)  # type: ignore[misc]
-            found.add(str(model.experiment_id))
-        return found
+            found.append(_unless_gone(lambda: model(version.model_id, allow_deleted=True).experiment_id))
+        return {str(number) for number in found if number is not None}
 
     def _keep_author(self, run_id: str, tags: Any) -> None:
         self._no_claim(tags)
@@ -245,3 +240,15 @@ class TrackingGuards:
     def _no_claim_of(self, key: str) -> None:
         if folded(key) == AUTHOR_TAG:
             self.judge.refuse("set tag", f"the tag {key!r} is written by the server alone.")
+
+
+def _unless_gone(ask: Callable[[], Any]) -> Any:
+    """Return an answer of MLflow's store; None where what was asked about is not there (``mlflow gc``)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None

@@ -17,6 +17,8 @@ from urllib.parse import urlparse
 
 import pytest
 
+from explain_step.snapshot.manifest import MAX_MANIFEST_BYTES, dump, seal
+
 pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
@@ -184,6 +186,14 @@ def test_a_version_inside_a_prompt(world: World, bad: Version) -> None:
     assert world.server.alias(name, "2").status_code in (403, 404)
 
 
+def test_a_prompt_inside_a_model(world: World, bad: Version) -> None:
+    """A prompt is judged by nobody; it may not become the champion of those who load a model."""
+    body = {"name": bad.name, "source": "dummy-source", "tags": [{"key": PROMPT, "value": "true"}]}
+    answer = world.server.api("POST", "model-versions/create", **body)
+    assert (answer.status_code, "it holds models, not prompts" in answer.text) == (403, True), answer.text
+    assert len(world.client.search_model_versions(f"name = '{bad.name}'")) == 1
+
+
 def test_the_prompt_tag_taken_off_again(world: World, bad: Version) -> None:
     name = fresh("prompt")
     world.client.register_prompt(name=name, template="x")
@@ -225,8 +235,11 @@ def test_hand_set_tags(world: World, bad: Version, key: str, value: str) -> None
     assert tag(world, bad, key, value) == 403
     body = {"name": bad.name, "key": key, "value": value}
     assert world.server.api("POST", "registered-models/set-tag", **body).status_code == 403
+    taken_off = world.server.api("DELETE", "registered-models/delete-tag", name=bad.name, key=key)
+    assert taken_off.status_code == 403
     source = {"source": f"models:/{bad.model_id}", "model_id": bad.model_id, "run_id": bad.run_id}
     tags = [{"key": key, "value": value}]
+    assert world.server.api("POST", "registered-models/create", name=fresh(), tags=tags).status_code == 403
     answer = world.server.api("POST", "model-versions/create", name=bad.name, tags=tags, **source)
     assert answer.status_code == 403
 
@@ -346,6 +359,10 @@ def test_a_finished_model_is_not_opened_again(world: World) -> None:
         )
         assert answer.status_code in (400, 403)
     assert str(world.client.get_logged_model(world.good.model_id).status) == "READY"
+    pending = world.unexplained(fresh(), ready=False)
+    for version, status in ((world.good, "READY"), (pending, "FAILED"), (pending, "READY")):
+        world.client.finalize_logged_model(version.model_id, status)
+        assert str(world.client.get_logged_model(version.model_id).status) == status
 
 
 def test_an_upload_that_ends_after_the_model_is_finished(world: World) -> None:
@@ -429,8 +446,10 @@ def test_a_manifest_of_another_snapshot_finishes_nothing(world: World, bad: Vers
     for content in (manifest, b"{}", b"not json", b"\xff", b"[" * 100_000):
         path = f"{bad.path}/explanations/{'0' * 64}/manifest.json"
         assert world.server.put(path, content).status_code == 403
+    later = dump(seal({**json.loads(manifest), "schema_version": 99}))
     path = f"{bad.path}/explanations/{world.good.snapshot_id}/manifest.json"
-    assert world.server.put(path, changed).status_code == 403
+    for content in (changed, later, manifest + b" " * MAX_MANIFEST_BYTES):
+        assert world.server.put(path, content).status_code == 403
 
 
 def test_evidence_of_another_model(world: World) -> None:
@@ -450,8 +469,6 @@ def tree_of_model(version: Version) -> dict[str, bytes]:
 
 
 def _manifest_with(evidence: Path, **changes: Any) -> None:
-    from explain_step.snapshot.manifest import dump, seal
-
     manifest = json.loads((evidence / "manifest.json").read_bytes())
     (evidence / "manifest.json").write_bytes(dump(seal({**manifest, **changes})))
 
@@ -619,6 +636,10 @@ def test_who_made_a_run_stays(world: World) -> None:
     batch = {"run_id": run_id, "tags": [{"key": "mlflow.user", "value": "bob"}]}
     assert world.server.api("POST", "runs/log-batch", **batch).status_code == 403
     assert world.server.api("POST", "runs/delete-tag", run_id=run_id, key="mlflow.user").status_code == 403
+    assert world.server.api("POST", "runs/set-tag", **{**body, "value": "ann"}).status_code == 200
+    for path in ("runs/set-tag", "runs/delete-tag"):  # other tags come and go
+        other = {"run_id": run_id, "key": "note", "value": "x"}
+        assert world.server.api("POST", path, **other).status_code == 200
     for key in ("MLFLOW.user", "mlflow.us\u00e9r"):  # one row with mlflow.user for databases that fold keys
         spelled = {"run_id": run_id, "key": key, "value": "bob"}
         assert world.server.api("POST", "runs/set-tag", **spelled).status_code == 403

@@ -25,6 +25,7 @@ from explain_step.server import (
     registry_store,
     tracking_store,
 )
+from explain_step.server.seal import Sealer
 
 if TYPE_CHECKING:
     from gate_kit import Version, World
@@ -270,6 +271,25 @@ def test_a_stage_move_that_is_taken_back_brings_the_archived_version_back(
     assert stages == {"1": "Production", str(second.version): "None"}
 
 
+def test_an_alias_that_is_taken_back_points_to_the_champion_before(
+    store: Any, of_a_run: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also to one that would not be promoted now, and so with the other aliases: only what was asked is taken back."""
+    name = of_a_run.name
+    first = store.get_model_version(name, "1")
+    second = store.create_model_version(name, first.source, run_id=first.run_id, tags=[])
+    for alias in ("champion", "live-eu"):
+        store.set_registered_model_alias(name, alias, "1")
+    MLmodel = tmp_path / "artifacts" / of_a_run.path / "model" / "MLmodel"
+
+    def change() -> None:
+        MLmodel.write_bytes(MLmodel.read_bytes() + b"\n")
+
+    with meanwhile(monkeypatch, change, after=3), pytest.raises(MlflowException, match="GATE004"):
+        store.set_registered_model_alias(name, "champion", second.version)
+    assert store.get_registered_model(name).aliases == {"champion": 1, "live-eu": 1}
+
+
 def test_files_of_a_run_that_change_while_they_are_judged(
     store: Any, of_a_run: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +432,15 @@ def test_a_deletion_that_has_begun_is_seen_by_a_promotion(
         guarded.restore_run(good.run_id)
         plain.delete_model_version_tag(store, name, "1", racing.DELETING_TAG)
         plain.delete_registered_model_tag(store, name, racing.DELETING_TAG)
+    with (
+        right_after(monkeypatch, registry_store, "version_behind", lambda: guarded.delete_run(good.run_id)),
+        pytest.raises(
+            MlflowException, match="which logged it, is deleted"
+        ),  # it was there when it was judged
+    ):
+        store.set_registered_model_alias(name, "champion", "1")
+    assert store.get_registered_model(name).aliases == {}
+    guarded.restore_run(good.run_id)
     for tag in ("explain_step.deleting", "EXPLAIN_STEP.deleting"):  # nobody else marks
         with pytest.raises(MlflowException, match="refused"):
             store.set_model_version_tag(name, "1", ModelVersionTag(tag, "2026-01-01T00:00:00+00:00"))
@@ -428,6 +457,32 @@ class _Plain:
         if self._stop and name.startswith("delete_"):
             return lambda *args: None
         return lambda *args: getattr(self._base, name)(self._store, *args)
+
+
+def test_an_experiment_is_held_by_the_run_or_the_model_of_a_protected_version(
+    store: Any, guarded: Any, world: World, tmp_path: Path
+) -> None:
+    """A logged model that MLflow has removed for good holds nothing, and is in nobody's way."""
+    first, second, free = (guarded.create_experiment(fresh()) for _ in range(3))
+    run = guarded.create_run(first, "ann", 0, [], "trained").info
+    model = guarded.create_logged_model(second)
+    of_run, of_model = fresh("run"), fresh("model")
+    for name, source, run_id in (
+        (of_run, f"{run.artifact_uri}/model", run.run_id),
+        (of_model, model.artifact_location, None),
+    ):
+        store.create_registered_model(name)
+        store.create_model_version(name, source, run_id)
+    for name, experiment in ((of_run, first), (of_model, second)):
+        with protecting(world, name):
+            with pytest.raises(MlflowException, match="Delete that version first"):
+                guarded.delete_experiment(experiment)
+            guarded.delete_experiment(free)
+            guarded.restore_experiment(free)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as direct, direct:
+        direct.execute("DELETE FROM logged_models WHERE model_id = ?", (model.model_id,))
+    with protecting(world, of_model):
+        guarded.delete_experiment(free)
 
 
 @pytest.mark.parametrize("owner", ["model", "run"])
@@ -468,3 +523,74 @@ def test_a_file_that_is_published_after_the_promotion_is_taken_away(
     assert not stored.exists()
     with pytest.raises(MlflowException, match="GATE00"):
         store.set_registered_model_alias(name, "champion", "1")
+
+
+# -- what no route of the server asks for -------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(store: Any, guarded: Any, tmp_path: Path) -> Any:
+    """Return the guarded repository of the copied artifacts."""
+    return artifact_repository.open_repository(f"explain-gate+{(tmp_path / 'artifacts').as_uri()}")
+
+
+def test_a_folder_is_judged_file_by_file(
+    repository: Any, own: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own client uploads folders, also inside the server."""
+    run, model = own.client.create_run(own.experiment_id).info.artifact_uri, own.good.path
+    free = f"{run.removeprefix('mlflow-artifacts:/')}/kept"
+    folder, stored = tmp_path / "folder", tmp_path / "artifacts"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.txt").write_text("x")
+    repository.log_artifacts(str(folder), free)
+    assert (stored / free / "deep" / "a.txt").read_text() == "x"
+    for place in (model, f"{model}/explanations/{own.good.snapshot_id}"):
+        with pytest.raises(MlflowException, match="write refused"):
+            repository.log_artifacts(str(folder), place)
+        assert not (stored / place / "deep").exists()
+    (folder / "explanations" / "decisions").mkdir(parents=True)
+    (folder / "explanations" / "decisions" / "note.json").write_text("{}")
+    with pytest.raises(MlflowException, match="named after its time and digest"):
+        repository.log_artifacts(str(folder), f"{free}/again")
+    assert not (stored / free / "again").exists()
+    shutil.rmtree(folder / "explanations")
+    monkeypatch.setattr(Sealer, "overtaken", lambda self, path: f"{path} is proven")
+    with pytest.raises(MlflowException, match="taken away"):
+        repository.log_artifacts(str(folder), free)
+    assert not (stored / free / "deep" / "a.txt").exists()
+
+
+def test_what_a_repository_does_by_itself_or_newly_is_refused(repository: Any, own: World) -> None:
+    with pytest.raises(MlflowException, match="uploads go through this server"):
+        repository.create_presigned_upload_url(f"{own.good.path}/new.bin")
+
+    class Newer:
+        def publish_everything(self) -> str:
+            return "published"
+
+    assert artifact_repository.unclassified(Newer) == ["publish_everything"]
+    type(repository).publish_everything = artifact_repository._refusing("publish_everything")
+    with pytest.raises(MlflowException, match="does not know publish_everything"):
+        repository.publish_everything()
+
+
+def test_files_of_a_run_that_is_gone_are_held_by_its_versions(
+    store: Any, repository: Any, of_a_run: Version, tmp_path: Path
+) -> None:
+    """A run that MLflow has removed, while a version that was promoted has its files."""
+    path, evil = f"{of_a_run.path}/model", tmp_path / "new.bin"
+    evil.write_bytes(b"x")
+    store.set_registered_model_alias(of_a_run.name, "champion", "1")
+    for lost in (False, True):
+        if lost:
+            with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as direct, direct:
+                direct.execute("DELETE FROM runs WHERE run_uuid = ?", (of_a_run.run_id,))
+        for act in (
+            lambda: repository.log_artifact(str(evil), path),
+            lambda: repository.delete_artifacts(path),
+        ):
+            with pytest.raises(MlflowException, match="has the protected alias 'champion'"):
+                act()
+    store.delete_registered_model_alias(of_a_run.name, "champion")
+    repository.log_artifact(str(evil), path)

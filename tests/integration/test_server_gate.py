@@ -150,11 +150,13 @@ def test_a_version_that_leaves_a_protected_stage_is_recorded(world: World) -> No
         return world.server.api("POST", "model-versions/transition-stage", **body).status_code
 
     assert move(first, "Production") == 200
-    assert move(second, "Production", archive=True) == 200
+    assert move(second, "Production") == 200
+    assert move(second, "Production", archive=True) == 200  # it stays itself
     assert move(second, "Staging") == 200
     assert move(second, "None") == 200  # it had left already
     assert records_of(world, name) == [
         ("stage 'Production'", first),
+        ("stage 'Production'", second),
         ("stage 'Production'", second),
         ("leave stage 'Production'", first),
         ("leave stage 'Production'", second),
