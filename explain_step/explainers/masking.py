@@ -140,6 +140,8 @@ def value_codes(column: Any) -> IntArray:
     --------
     >>> value_codes(np.array([1, True, "a", 1, None], dtype=object)).tolist()
     [0, 1, 2, 0, 3]
+    >>> value_codes(np.array([0.0, -0.0, 1.0])).tolist()
+    [0, 1, 2]
     """
     try:
         codes = pd.factorize(column, use_na_sentinel=False)[0]
@@ -148,6 +150,12 @@ def value_codes(column: Any) -> IntArray:
     if column.dtype == object:  # 1, 1.0 and True are equal, but a model may tell them apart
         types = pd.factorize(np.fromiter(map(type, column), dtype=object, count=len(column)))[0]
         codes = pd.factorize(codes * (types.max(initial=0) + 1) + types)[0]
+    if (
+        isinstance(column, np.ndarray) and column.dtype.kind == "f"
+    ):  # so are the zeros: 1 / x tells them apart
+        negative = (column == 0) & np.signbit(column)
+        if negative.any():
+            codes = pd.factorize(codes * 2 + negative)[0]
     return np.asarray(codes, dtype=np.int64)
 
 

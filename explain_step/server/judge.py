@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -24,12 +24,12 @@ from explain_step.gate import (
     person,
 )
 from explain_step.secret_masking import told
-from explain_step.server import places, settings
+from explain_step.server import places, rows, settings
 from explain_step.server.audit_log import AuditLog
 from explain_step.server.client import Candidate, StoreClient
 from explain_step.server.settings import Deployment
 from explain_step.server.user import User, current_user
-from explain_step.tracking.evidence import gather
+from explain_step.tracking.evidence import gather, parse_review
 from explain_step.tracking.marks import PREFIX
 from explain_step.types import Finding
 
@@ -135,7 +135,9 @@ class Judge:
         try:
             asked = executor.submit(
                 context.run,
-                lambda: gather(name, version, client=client, policy=policy, open_at=self.open_at),
+                lambda: self._with_rejections(
+                    gather(name, version, client=client, policy=policy, open_at=self.open_at)
+                ),
             )
             return asked.result(timeout=settings.timeout())
         except TimeoutError as error:
@@ -143,6 +145,14 @@ class Judge:
             raise TimeoutError(msg) from error
         finally:
             executor.shutdown(wait=False)
+
+    def _with_rejections(self, evidence: Evidence) -> Evidence:
+        """Add who rejects the same snapshot at another version: a copy may have been made before, or without it."""
+        if evidence.snapshot_id is None:
+            return evidence
+        known = map(parse_review, rows.reviews_of_snapshot(self.registry, evidence.snapshot_id))
+        against = [r for r in known if r is not None and r.decision == "reject" and r not in evidence.reviews]
+        return replace(evidence, reviews=(*evidence.reviews, *against))
 
     def open_at(self, location: str) -> Any:
         """Open an artifact location in the server's own store."""

@@ -384,7 +384,10 @@ class RegistryGuards:
             )
 
     def _tags_of_new_version(self, name: str, source: str, given: Any) -> list[Any]:
-        """Return the tags of a new version: a copy keeps the gate's own tags of its origin, nothing else does."""
+        """Return the tags of a new version: a copy keeps the gate's own tags of its origin, nothing else does.
+
+        It keeps every review: approvals alone would leave a rejection behind.
+        """
         origin = self._origin_tags(source)
         kept = []
         for tag in given or []:
@@ -392,7 +395,7 @@ class RegistryGuards:
                 kept.append(tag)
             elif origin.get(tag.key) != tag.value:
                 self._refuse("create version", name, f"tags {tag.key!r} belong to explain_step")
-        return kept
+        return [*kept, *tags.reviews_left_out(origin, kept)]
 
     def _origin_tags(self, source: str) -> dict[str, str]:
         named = copied_from(source)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from explain_step.server.protection import DELETED, query_of
+from explain_step.tracking.evidence import REVIEW_TAG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,18 @@ def version_now(registry: Any, name: str, version: str, *, tag: str) -> VersionN
         tag=marks[0],
         tag_of_name=marks[1],
     )
+
+
+def reviews_of_snapshot(registry: Any, snapshot_id: str) -> list[str]:
+    """Return the values of all review tags that name a snapshot, of deleted versions too: MLflow keeps their tags."""
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag as VersionTag
+
+    with registry.ManagedSessionMaker() as session:
+        reviews = query_of(registry, session, VersionTag).filter(
+            VersionTag.key.startswith(REVIEW_TAG, autoescape=True),
+            VersionTag.value.contains(snapshot_id, autoescape=True),
+        )
+        return [str(row[0]) for row in reviews.with_entities(VersionTag.value).all()]
 
 
 def run_row(tracking: Any, run_id: str) -> RunRow:

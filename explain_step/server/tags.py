@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from explain_step.tracking.decision_log import DECISION_TAG, PROMOTED_TAG, parse
 from explain_step.tracking.evidence import REVIEW_TAG, located_place, parse_review
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST
+from explain_step.tracking.reviews import review_tag
 
 SNAPSHOT_ID = re.compile(r"[0-9a-f]{64}")
 OPEN_STATUS = ("pending", "failed", "incomplete")
@@ -42,6 +43,15 @@ def travels(key: str) -> bool:
     """Tell whether a tag goes with a copy: facts and reviews do, not so what was done with the one version."""
     stays = (BREAK_GLASS_TAG, DELETING_TAG)
     return is_reserved(key) and key not in stays and not key.startswith(PROMOTED_TAG)
+
+
+def reviews_left_out(origin: Mapping[str, str], kept: Iterable[Any]) -> list[Any]:
+    """Return the reviews of a version that are not among the tags of its copy."""
+    from mlflow.entities.model_registry import ModelVersionTag
+
+    there = {str(tag.key) for tag in kept}
+    reviews = (item for item in origin.items() if item[0].startswith(REVIEW_TAG) and item[0] not in there)
+    return [ModelVersionTag(key, value) for key, value in reviews]
 
 
 def may_not_delete(key: str) -> str | None:
@@ -135,6 +145,8 @@ def _review(judge: Judge, name: str, version: str, key: str, value: str) -> tupl
         return f"the reviewer {review.reviewer!r} is not the user {user.name!r}", value
     if review.authenticated and not user.authenticated:
         return "only the server says that a reviewer is authenticated", value
+    if user.authenticated:
+        return _review_of(user.name, key), _stamped(value, authenticated=True, reviewer=user.name)
     there = judge.registry.get_model_version(name, version).tags or {}
     for like in (
         text for known, text in there.items() if folded(known) == folded(key)
@@ -142,9 +154,17 @@ def _review(judge: Judge, name: str, version: str, key: str, value: str) -> tupl
         before = parse_review(like)
         if before is not None and person(before.reviewer) != person(review.reviewer):
             return f"it would replace the review of {before.reviewer!r}", value
-    who = user.name if user.authenticated else review.reviewer
-    stamped = {**json.loads(value), "authenticated": user.authenticated, "reviewer": who}
-    return None, json.dumps(stamped, sort_keys=True)
+    return None, _stamped(value, authenticated=False, reviewer=review.reviewer)
+
+
+def _review_of(reviewer: str, key: str) -> str | None:
+    """Refuse a review under any key but the reviewer's: under somebody else's it would keep that one's out."""
+    own = review_tag(reviewer)
+    return None if key == own else f"reviews of {reviewer!r} are the tag {own!r}"
+
+
+def _stamped(value: str, **facts: Any) -> str:
+    return json.dumps({**json.loads(value), **facts}, sort_keys=True)
 
 
 def _decision_problem(judge: Judge, name: str, version: str, value: str) -> str | None:

@@ -13,9 +13,12 @@ Schema version
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +41,8 @@ TRUST_LEVEL = (
 ALGORITHMS = {"files": "sha256", "frames": "frame-v1", "tables": "table-v1", "directory": "directory-v1"}
 MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_FILES = 10_000
+MAX_BYTES = 2**34
+"""Of all files together: a file without content takes no room on the disk, whatever its size."""
 MAX_DEPTH = 60
 """Of lists and objects in each other; a manifest has about ten."""
 SAFE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,150}[a-z0-9_-])?")
@@ -197,8 +202,25 @@ def dump(value: Any) -> bytes:
 
 def read_bounded(place: Path) -> bytes:
     """Return the bytes of a manifest, of a larger file one byte more than `parse` takes: a file may have any size."""
-    with place.open("rb") as file:
-        return file.read(MAX_MANIFEST_BYTES + 1)
+    return read_regular(place, most=MAX_MANIFEST_BYTES + 1)
+
+
+def read_regular(place: Path, *, most: int) -> bytes:
+    """Return the first bytes of a regular file, or of one that a link leads to.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, or is something else: a pipe would be waited for, and a device has no end.
+    """
+    with open(place, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(place))
+        return file.read(most)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -290,6 +312,9 @@ def _check_files(files: Sequence[Any]) -> None:
             msg = f"{MANIFEST} names {entry['path']!r} twice."
             raise SnapshotError(msg)
         seen.add(entry["path"])
+    if sum(entry["size"] for entry in files) > MAX_BYTES:
+        msg = f"{MANIFEST} must name files of at most {MAX_BYTES:,} bytes together, it names more."
+        raise SnapshotError(msg)
 
 
 def _check_entry(entry: Any) -> None:

@@ -20,9 +20,10 @@ from explain_step.snapshot.manifest import (
     is_sealed,
     parse,
     read_bounded,
+    read_regular,
     score_from,
 )
-from explain_step.snapshot.tables import ERROR_PREFIX, MAX_CELLS, VALUE_PREFIX, read_parquet
+from explain_step.snapshot.tables import ERROR_PREFIX, MAX_CELLS, VALUE_PREFIX, read_parquet, size_of
 from explain_step.types import Artifact, Caveat, Score, Status
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 ATTRIBUTIONS = "attributions"
 TABLE_CELLS = 20_000_000
 """Of every other table, where somebody else's snapshot is judged."""
+READ_CELLS = 2 * MAX_CELLS
+"""Of all tables together, where a snapshot is read as a whole."""
+MAX_TABLE_BYTES = 8 * MAX_CELLS
+"""Of a table's file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
@@ -154,8 +159,7 @@ def read_directory(path: str | Path) -> Snapshot:
     """
     root = Path(path)
     manifest = read_manifest(root)
-    digests = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    tables = {name: _table(root, f"tables/{name}.parquet", digests=digests) for name in manifest["tables"]}
+    tables = _tables(root, manifest)
     try:
         return _assemble(manifest, root=root, tables=tables)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -163,13 +167,23 @@ def read_directory(path: str | Path) -> Snapshot:
         raise SnapshotError(msg) from error
 
 
-def _table(root: Path, name: str, *, digests: Mapping[str, str]) -> pd.DataFrame:
-    data = _checked_bytes(root, name, digests=digests)
-    try:
-        return read_parquet(data)
-    except Exception as error:  # a forger's bytes raise anything in a parser
-        msg = f"{name} of snapshot {str(root)!r} cannot be read as a table: {error}"
-        raise SnapshotError(msg) from error
+def _tables(root: Path, manifest: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return every table; many small files may not stand for more than a machine holds either."""
+    files, left, found = _named(manifest), READ_CELLS, {}
+    for name in manifest["tables"]:
+        path = f"tables/{name}.parquet"
+        data = _checked_bytes(root, files[path])
+        try:
+            found[name] = read_parquet(data, most_cells=min(left, MAX_CELLS))
+            left -= size_of(data)
+        except Exception as error:  # a forger's bytes raise anything in a parser
+            msg = f"{path} of snapshot {str(root)!r} cannot be read as a table: {error}"
+            raise SnapshotError(msg) from error
+    return found
+
+
+def _named(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {entry["path"]: entry for entry in manifest["files"]}
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -193,13 +207,17 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def _checked_bytes(root: Path, name: str, *, digests: Mapping[str, str]) -> bytes:
+def _checked_bytes(root: Path, entry: Mapping[str, Any]) -> bytes:
+    name = entry["path"]
     try:
-        data = (root / name).read_bytes()
+        data = read_regular(root / name, most=min(entry["size"], MAX_TABLE_BYTES) + 1)
     except OSError as error:
         msg = f"Snapshot {str(root)!r} is not whole: {name} cannot be read ({error.strerror})."
         raise SnapshotError(msg) from error
-    if sha256_bytes(data) != digests[name]:
+    if len(data) > MAX_TABLE_BYTES:
+        msg = f"{name} of snapshot {str(root)!r} must have at most {MAX_TABLE_BYTES:,} bytes, it has more."
+        raise SnapshotError(msg)
+    if sha256_bytes(data) != entry["sha256"]:
         msg = f"{name} of snapshot {str(root)!r} was changed after it was written; verify tells more."
         raise SnapshotError(msg)
     return data
@@ -242,10 +260,9 @@ class StoredTables(Mapping[str, pd.DataFrame]):
     """
 
     def __init__(self, root: Path, manifest: Mapping[str, Any]) -> None:
-        digests = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+        files = _named(manifest)
         self._bytes = {
-            name: _checked_bytes(root, f"tables/{name}.parquet", digests=digests)
-            for name in manifest["tables"]
+            name: _checked_bytes(root, files[f"tables/{name}.parquet"]) for name in manifest["tables"]
         }
 
     def __getitem__(self, name: str) -> pd.DataFrame:

@@ -21,6 +21,8 @@ ATTRIBUTION_ROWS = 2_000
 MAX_CELLS = 2**28
 """Rows times columns of a table that is read; the attributions of 2,000 rows, ten outputs and 10,000 columns fit."""
 MAX_TEXT_BYTES = 2**30
+PLAIN = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY")
+"""Physical types of Parquet. A dictionary of the one that is left out may stand for any number of bytes."""
 VALUE_PREFIX = "shap:"
 ERROR_PREFIX = "standard_error:"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
@@ -104,23 +106,44 @@ def read_parquet(data: bytes, *, most_cells: int = MAX_CELLS) -> pd.DataFrame:
     Raises
     ------
     InvalidInput
-        More cells, more than a gibibyte of text, or columns that are not plain.
+        More cells (text counts as it is stored, one for each byte), more than a gibibyte of text, or columns that are
+        not plain.
     ValueError
         The bytes are not Parquet.
     """
     facts = _parquet_file(data).metadata
-    rows = max(facts.num_rows, sum(facts.row_group(i).num_rows for i in range(facts.num_row_groups)))
-    if rows * facts.num_columns > most_cells:
-        msg = f"A table must have at most {most_cells:,} cells; this has {rows:,} rows of {facts.num_columns:,}."
+    size = _size(facts)
+    if size > most_cells:
+        rows, wide = _rows(facts), facts.num_columns
+        counted = "" if size == rows * wide else f", or {size:,} of its bytes"
+        msg = f"A table must have at most {most_cells:,} cells; this has {rows:,} rows of {wide:,}{counted}."
         raise InvalidInput(msg)
     columns = [facts.schema.column(i) for i in range(facts.num_columns)]
-    if any(c.path != c.name or c.max_repetition_level for c in columns):
-        msg = "A table must have plain columns; this has lists or records."
+    if any(c.path != c.name or c.max_repetition_level or c.physical_type not in PLAIN for c in columns):
+        msg = "A table must have plain columns; this has lists, records, or values of a fixed length."
         raise InvalidInput(msg)
     texts = [c.name for c in columns if c.physical_type == "BYTE_ARRAY"]
     table = _parquet_file(data, read_dictionary=texts).read(use_threads=False)
     frame: pd.DataFrame = _unfolded(table).to_pandas(use_threads=False)
     return frame
+
+
+def size_of(data: bytes) -> int:
+    """Return how many cells the table in Parquet bytes takes; text that is stored counts one for each byte."""
+    return _size(_parquet_file(data).metadata)
+
+
+def _size(facts: Any) -> int:
+    groups = [facts.row_group(i) for i in range(facts.num_row_groups)]
+    columns = [g.column(k) for g in groups for k in range(g.num_columns)]
+    text = sum(c.total_uncompressed_size for c in columns if c.physical_type == "BYTE_ARRAY")
+    numbers = sum(c.total_uncompressed_size for c in columns if c.physical_type != "BYTE_ARRAY")
+    return max(_rows(facts) * int(facts.num_columns), int(numbers) // 8 + int(text))
+
+
+def _rows(facts: Any) -> int:
+    counted = sum(facts.row_group(i).num_rows for i in range(facts.num_row_groups))
+    return int(max(facts.num_rows, counted))
 
 
 def _parquet_file(data: bytes, *, read_dictionary: list[str] | None = None) -> Any:
@@ -140,7 +163,7 @@ def _unfolded(table: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    types = pa.types
+    types, text = pa.types, 0
     for i, field in enumerate(table.schema):
         if not types.is_dictionary(field.type):
             continue
@@ -149,8 +172,9 @@ def _unfolded(table: Any) -> Any:
             lengths = (
                 pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in column.chunks
             )
-            if sum(length or 0 for length in lengths) > MAX_TEXT_BYTES:
-                msg = f"Text of a table must have at most {MAX_TEXT_BYTES:,} bytes; column {i} has more."
+            text += sum(length or 0 for length in lengths)
+            if text > MAX_TEXT_BYTES:
+                msg = f"Text of a table must have at most {MAX_TEXT_BYTES:,} bytes; with column {i} it has more."
                 raise InvalidInput(msg)
         table = table.set_column(i, pa.field(field.name, kind), column.cast(kind))
     return table

@@ -49,6 +49,7 @@ from explain_step.snapshot.manifest import (
     is_sealed,
     parse,
     read_bounded,
+    read_regular,
 )
 from explain_step.snapshot.signing import SIGNATURES, AllowedKey, signatures_of, trusted
 from explain_step.snapshot.timestamps import TimestampFound
@@ -353,11 +354,11 @@ def _config(manifest: Mapping[str, Any]) -> Iterator[Finding]:
 def _identity(root: Path, manifest: Mapping[str, Any], *, compute: bool) -> Iterator[Finding]:
     """Compare the snapshot id with that of the tables' digests, which are computed from their values if ``compute``."""
     digests = {name: str(entry["digest"]) for name, entry in manifest["tables"].items()}
-    files = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    files = {entry["path"]: entry for entry in manifest["files"]}
     for name, named in sorted(digests.items()) if compute else ():
         path = f"tables/{name}.parquet"
         try:
-            digests[name] = _table_digest(root / path, sha256=files[path])
+            digests[name] = _table_digest(root, files[path])
         except Exception as error:  # noqa: BLE001 - a forger's bytes raise anything in a parser
             yield _fail("VER009", f"{path} cannot be read as a table: {error}", path=path)
             return
@@ -394,12 +395,12 @@ def _lacking(lacking: Mapping[str, str], wanted: list[str]) -> str:
     return "; ".join(f"{level} was asked for: {lacking[level]}" for level in wanted if level in lacking)
 
 
-def _table_digest(place: Path, *, sha256: str) -> str:
+def _table_digest(root: Path, entry: Mapping[str, Any]) -> str:
     from explain_step.digests import table_digest
     from explain_step.snapshot.tables import read_parquet
 
-    data = place.read_bytes()
-    if sha256_bytes(data) != sha256:
+    data = read_regular(root / entry["path"], most=entry["size"] + 1)
+    if sha256_bytes(data) != entry["sha256"]:
         msg = "it was changed while it was verified"
         raise SnapshotError(msg)
     return table_digest(read_parquet(data))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from explain_step.errors import SnapshotError
+from explain_step.errors import InvalidInput, SnapshotError
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST, Place, open_place
 from explain_step.tracking.target import RUN_ID, names_run, resolve_source, shown_model
@@ -84,8 +84,16 @@ def locate(source: str, *, tracking_uri: str | None = None) -> tuple[Place, str]
     raise SnapshotError(_nothing(source, target))
 
 
+def check_source(source: str | Path) -> None:
+    """Refuse a blank source, as an unset variable of a script gives it: as a path it is the current folder."""
+    if isinstance(source, str) and not source.strip():
+        msg = f"Argument source must be a snapshot directory, runs:/<id> or models:/…; it is {source!r}."
+        raise InvalidInput(msg)
+
+
 def local_directory(source: str | Path) -> Path | None:
     """Return the source where it is a directory with a manifest; None where it is a URI or a run id."""
+    check_source(source)
     text = str(source)
     if isinstance(source, str) and (text.startswith(("models:/", "runs:/")) or RUN_ID.fullmatch(text)):
         return None

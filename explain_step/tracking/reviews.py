@@ -10,6 +10,7 @@ from typing import Literal
 
 from explain_step.errors import ExplainStepError, InvalidInput, SnapshotError
 from explain_step.gate import Evidence, Review, folded
+from explain_step.gate import person as person_of
 from explain_step.tracking import decision_log
 from explain_step.tracking.evidence import REVIEW_TAG, gather
 from explain_step.tracking.place import FOLDER
@@ -120,14 +121,18 @@ def _check_page(evidence: Evidence, model_uri: str, *, tracking_uri: str | None)
 def review_tag(reviewer: str) -> str:
     """Return the key of a reviewer's tag: readable, and one for each person whatever the spelling of case.
 
+    Somebody with a like name (``ánn``) has another, so that the one does not keep out the reviews of the other.
+
     Examples
     --------
     >>> review_tag("Ann Lee") == review_tag("ANN LEE"), review_tag("Ann Lee")[:28]
     (True, 'explain_step.review.ann_lee-')
+    >>> review_tag("ánn") == review_tag("ann")
+    False
     """
-    name = folded(reviewer)
-    slug = re.sub(r"[^a-z0-9]+", "_", name).strip("_")[:40] or "reviewer"
-    return f"{REVIEW_TAG}{slug}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:12]}"
+    slug = re.sub(r"[^a-z0-9]+", "_", folded(reviewer)).strip("_")[:40] or "reviewer"
+    name = person_of(reviewer).encode("utf-8", "replace")
+    return f"{REVIEW_TAG}{slug}-{hashlib.sha256(name).hexdigest()[:12]}"
 
 
 def as_tag(review: Review) -> str:

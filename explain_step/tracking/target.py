@@ -221,20 +221,20 @@ def _from_models_uri(client: MlflowClient, uri: str, *, run_id: str | None) -> T
     if MODEL_ID.fullmatch(rest):
         model = client.get_logged_model(rest)
         _check_answer(rest, str(model.model_id))
-        return _target(client, run=_run_or_none(client, run_id or model.source_run_id), model=model, uri=None)
+        run = _run_for(client, run_id, otherwise=model.source_run_id)
+        return _target(client, run=run, model=model, uri=None)
     version = _named_version(client, rest, uri=uri)
     asked = (str(version.name), str(version.version))
     model_id = model_id_of(client, version)
-    owner = run_id or version.run_id
     if model_id is not None:
         model = _logged_model_or_none(client, model_id)
         if model is not None:
-            run = _run_or_none(client, owner or model.source_run_id)
+            run = _run_for(client, run_id, otherwise=version.run_id or model.source_run_id)
             return _target(client, run=run, model=model, uri=None, asked=asked)
     location = client.get_model_version_download_uri(*asked)
     return _target(
         client,
-        run=_run_or_none(client, owner),
+        run=_run_for(client, run_id, otherwise=version.run_id),
         model=None,
         uri=f"models:/{asked[0]}/{asked[1]}",
         asked=asked,
@@ -320,6 +320,17 @@ def _versions_of(client: MlflowClient, root: str) -> Iterator[Version]:
             if copy not in seen:
                 seen.add(copy)
                 waiting.append(copy)
+
+
+def _run_for(client: MlflowClient, run_id: str | None, *, otherwise: str | None) -> Any:
+    """Return the run that was named, which has to be there; else the model's own, where it still is."""
+    if run_id is None:
+        return _run_or_none(client, otherwise)
+    run = _run_or_none(client, run_id)
+    if run is None:
+        msg = f"Argument run_id {run_id!r} names no run at {client.tracking_uri}."
+        raise InvalidInput(msg)
+    return run
 
 
 def _run_or_none(client: MlflowClient, run_id: str | None) -> Any:

@@ -18,7 +18,7 @@ from explain_step.snapshot.signing import SIGNATURES
 from explain_step.snapshot.trust import Noted
 from explain_step.snapshot.verify import examine
 from explain_step.tracking.binding import model_digest
-from explain_step.tracking.fetch import local_directory, locate
+from explain_step.tracking.fetch import check_source, local_directory, locate
 from explain_step.tracking.loading import model_files
 from explain_step.tracking.marks import PREFIX
 from explain_step.tracking.place import FOLDER, MANIFEST, PAGES, Place, run_place
@@ -134,6 +134,7 @@ def _not_signed(signed: OpenSSFFound) -> Finding:
 
 @contextmanager
 def _stored(source: str | Path, *, tracking_uri: str | None) -> Iterator[_Stored]:
+    check_source(source)
     path = Path(source)
     plain = path.is_dir() and not list(
         path.glob(f"*/{MANIFEST}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from server_kit import Gated
 
 import explain_step
 from explain_step.tracking.decision_log import decisions_of
+from explain_step.tracking.reviews import review_tag
 
 pytestmark = pytest.mark.slow
 
@@ -90,13 +92,15 @@ def test_reviews_and_break_glass_are_of_the_user_who_signed_in(with_auth: tuple[
     at = datetime.now(UTC).isoformat()
     review = {"decision": "approve", "snapshot_id": "0" * 64, "manifest_sha256": "0" * 64, "at": at}
     assert tag("review.bob", {**review, "reviewer": "bob", "authenticated": True}, "mortgage") == 403
+    own = review_tag("admin")
     for like in ("ádmin", "admin\u200b", "\uff41dmin"):
-        assert tag("review.like", {**review, "reviewer": like}, "mortgage") == 403
-    assert tag("review.admin", {**review, "reviewer": "Admin"}, "mortgage") == 200
+        assert tag(own.removeprefix("explain_step."), {**review, "reviewer": like}, "mortgage") == 403
+    assert tag("review.admin", {**review, "reviewer": "admin"}, "mortgage") == 403
+    assert tag(own.removeprefix("explain_step."), {**review, "reviewer": "Admin"}, "mortgage") == 200
     found = server.api("GET", "model-versions/get", name="mortgage", version="1").json()["model_version"][
         "tags"
     ]
-    stored = {entry["key"]: entry["value"] for entry in found}["explain_step.review.admin"]
+    stored = {entry["key"]: entry["value"] for entry in found}[own]
     assert (json.loads(stored)["authenticated"], json.loads(stored)["reviewer"]) == (True, "admin")
 
     expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
@@ -174,6 +178,87 @@ def test_no_permission_of_mlflow_opens_the_gate(with_auth: tuple[Gated, str]) ->
     refused("users/update-admin", method="PATCH", username=READER[0], is_admin=True)
     refused("users/update-password", method="PATCH", username=ADMIN[0], password="a long password 3")
     refused("users/create", username="admin ", password="a long password 3")
+
+
+REVIEWED = "version: 1\nreviews: {approvals: 1, reviewers: [ann, bea], authenticated: true}\n"
+
+
+@contextlib.contextmanager
+def reviewed(server: Gated, world: World) -> Iterator[Callable[..., int]]:
+    """Let ann, bea and mallory sign in, each with all permissions on a new model; yield what sends a review.
+
+    The snapshot is that of the shared world, since reviews of one count wherever it is.
+    """
+    for who in ("ann", "bea", "mallory"):
+        server.api("POST", "users/create", username=who, password=READER[1])
+    manifest = (world.good.evidence / "manifest.json").read_bytes()
+    facts = {"snapshot_id": world.good.snapshot_id, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
+
+    def review(who: str, decision: str, *, name: str, key: str | None = None) -> int:
+        at = datetime.now(UTC).isoformat()
+        value = json.dumps({**facts, "reviewer": who, "decision": decision, "at": at, "note": "seen"})
+        body = {"name": name, "version": "1", "key": key or review_tag(who), "value": value}
+        return call(server, who, "model-versions/set-tag", **body).status_code
+
+    server.policy.write_text(REVIEWED)
+    try:
+        yield review
+    finally:
+        server.policy.write_text(POLICY)
+
+
+def call(server: Gated, who: str, path: str, **body: Any) -> Any:
+    return server.request("POST", f"/api/2.0/mlflow/{path}", json=body, auth=(who, READER[1]))
+
+
+def owned(server: Gated, world: World, name: str) -> None:
+    """Register the explained model under a name on which everybody has all permissions."""
+    source = {"source": f"models:/{world.good.model_id}", "model_id": world.good.model_id}
+    assert server.api("POST", "registered-models/create", name=name).status_code == 200
+    assert server.api("POST", "model-versions/create", name=name, **source).status_code == 200
+    for who in ("ann", "bea", "mallory"):
+        grant = {"username": who, "resource_type": "registered_model", "resource_id": name}
+        path = "/api/3.0/mlflow/users/permissions/grant"
+        assert server.request("POST", path, json={**grant, "permission": "MANAGE"}).status_code == 200
+
+
+def champion(server: Gated, name: str, version: str) -> str:
+    body = {"name": name, "alias": "champion", "version": version}
+    answer = call(server, "mallory", "registered-models/alias", **body)
+    return "" if answer.status_code == 200 else str(answer.json()["message"])
+
+
+def test_nobody_keeps_out_the_review_of_somebody_else(with_auth: tuple[Gated, str], world: World) -> None:
+    server, _ = with_auth
+    with reviewed(server, world) as review:
+        owned(server, world, "squatted")
+        assert review("mallory", "approve", name="squatted", key=review_tag("ann")) == 403
+        assert review("bea", "approve", name="squatted") == 200
+        assert review("ann", "reject", name="squatted") == 200
+        assert "`ann` rejects" in champion(server, "squatted", "1")
+        assert review("ann", "approve", name="squatted") == 200
+        assert champion(server, "squatted", "1") == ""
+
+
+def test_a_copy_does_not_leave_a_rejection_behind(with_auth: tuple[Gated, str], world: World) -> None:
+    server, _ = with_auth
+
+    def copy(tags: list[dict[str, str]]) -> tuple[str, dict[str, str]]:
+        body = {"name": "copied", "source": "models:/copied/1", "tags": tags}
+        made = call(server, "mallory", "model-versions/create", **body)
+        version = made.json()["model_version"]
+        return str(version["version"]), {tag["key"]: tag["value"] for tag in version.get("tags", ())}
+
+    with reviewed(server, world) as review:
+        owned(server, world, "copied")
+        assert review("bea", "approve", name="copied") == 200
+        before, tags = copy([])
+        assert "bea" in tags[review_tag("bea")]
+        assert review("ann", "reject", name="copied") == 200
+        after, tags = copy([{"key": key, "value": value} for key, value in tags.items()])
+        assert "reject" in tags[review_tag("ann")]
+        for version in (before, after):
+            assert "`ann` rejects" in champion(server, "copied", version)
 
 
 def test_gunicorn_with_two_workers(world: World, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import requests
 from snapshot_kit import copied, frame, importance, parts, subject
 from tracking_kit import REQUIREMENTS, Store, fitted, log, rows
 
+import explain_step
 from explain_step import cli, errors
 from explain_step.snapshot import read_directory, write
 from explain_step.terminal import summary
@@ -151,6 +152,17 @@ def test_verify_of_a_directory_without_a_manifest(capsys, place) -> None:
 
 
 # --- show
+
+
+@pytest.mark.parametrize("command", ["verify", "show", "replay", "export"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_source_is_not_the_current_folder(capsys, place, monkeypatch, command, blank) -> None:
+    monkeypatch.chdir(place)
+    needed = ["--to", "x.zip"] if command == "export" else []
+    assert cli.invoke([command, blank, *needed]) == 2
+    assert "Argument source must be a snapshot directory" in capsys.readouterr().err
+    with pytest.raises(errors.InvalidInput, match="Argument source"):
+        explain_step.read(blank)
 
 
 def test_show_is_a_readable_summary(capsys, place) -> None:

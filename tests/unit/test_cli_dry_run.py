@@ -102,6 +102,21 @@ def test_of_a_model_in_mlflow_and_of_its_signature(
     assert everything(store) != before
 
 
+@pytest.mark.parametrize("run_id", ["0" * 32, "nope", ""])
+def test_a_run_that_is_not_there_is_told_by_both(
+    active_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], run_id: str
+) -> None:
+    X, y = rows(60)
+    with mlflow.start_run():
+        log(fitted(), registered="mortgage")
+    data = tmp_path / "rows.parquet"
+    X.assign(label=y).to_parquet(data)
+    asked = ["run", "models:/mortgage/1", str(data), "--target", "label", "--run-id", run_id]
+    for more in ([], ["--dry-run"]):
+        assert invoke([*asked, *more]) == 2
+        assert f"run_id {run_id!r} names no run" in capsys.readouterr().err
+
+
 def test_of_keys_and_signatures_of_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shot, key = copied(tmp_path / "shots"), tmp_path / "key.pem"
     assert dry(capsys, "keygen", str(key))["dry_run"]

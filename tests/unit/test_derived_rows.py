@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
+import explain_step
 from explain_step import models
 from explain_step.config import Config
 from explain_step.explainers import masking
@@ -154,3 +155,16 @@ def test_without_steps_nothing_is_derived() -> None:
     fitted = models.wrap(KNeighborsClassifier().fit(numbers, Y), frame=numbers, config=Config())
     raw = masking.pool(fitted, numbers[:N], numbers[N:].reset_index(drop=True))
     assert masking.with_derived(raw) is raw
+
+
+def test_a_zero_with_a_sign_is_another_value(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"zero": np.where(rng.random(60) < 0.5, 0.0, -0.0), "other": rng.normal(size=60)})
+
+    def signs(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+        return np.signbit(rows["zero"].to_numpy()) + 0.0
+
+    shot = explain_step.explain(signs, X, task="regression", background=X, directory=tmp_path)
+    means = shot.tables["importance"].set_index("feature")["mean_abs_shap"]
+    assert means["zero"] > 0.4
+    assert means["other"] == pytest.approx(0, abs=1e-9)

@@ -11,13 +11,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from snapshot_kit import SPEC, attributions, frame, importance, parts, subject
+from snapshot_kit import SPEC, attributions, copied, frame, importance, parts, subject
 
 from explain_step.canonical import canonical_json
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, SnapshotError
-from explain_step.snapshot import ModelRef, identify, read_directory, snapshot_id, verify_directory, write
-from explain_step.snapshot.manifest import dump, seal
+from explain_step.snapshot import (
+    ModelRef,
+    identify,
+    read_directory,
+    read_manifest,
+    snapshot_id,
+    verify_directory,
+    write,
+)
+from explain_step.snapshot.manifest import check_schema, dump, seal
 from explain_step.snapshot.tables import (
     attributions_table,
     csv_bytes,
@@ -246,6 +254,36 @@ def test_reading_refuses_changed_tables_and_manifests(tmp_path) -> None:
 
 
 # --- attributions and shap
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in folders are of POSIX systems")
+@pytest.mark.parametrize("name", ["manifest.json", "tables/importance.parquet"])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path, name: str) -> None:
+    shot = copied(tmp_path / "shot")
+    (shot / name).unlink()
+    os.mkfifo(shot / name)
+    with pytest.raises(SnapshotError, match=r"cannot be read \(not a regular file\)"):
+        read_directory(shot)
+    (shot / name).unlink()
+    (shot / name).symlink_to("/dev/zero")
+    with pytest.raises(SnapshotError, match=r"cannot be read \(not a regular file\)"):
+        read_directory(shot)
+
+
+def test_what_grows_without_end_is_read_to_its_size(tmp_path) -> None:
+    shot = copied(tmp_path / "shot")
+    with (shot / "tables" / "importance.parquet").open("r+b") as table:
+        table.truncate(2**40)  # takes no room on the disk
+    with pytest.raises(SnapshotError, match="was changed"):
+        read_directory(shot)
+
+
+def test_a_manifest_that_names_more_than_a_disk_holds_is_refused(tmp_path) -> None:
+    shot = copied(tmp_path / "shot")
+    manifest = read_manifest(shot)
+    manifest["files"][0]["size"] = 2**40
+    with pytest.raises(SnapshotError, match="bytes together"):
+        check_schema(manifest)
 
 
 @SHAP_IMPORT
