@@ -327,14 +327,14 @@ def _numbers_as_text(values: pd.Series[Any]) -> bool:
 
 
 def _constant_columns(X: pd.DataFrame) -> list[str]:
-    """Return the columns with a single value and none missing."""
+    """Return the columns with a single value and none missing; zeros with and without a sign are two."""
     return [name for name in X.columns if _is_constant(X[name])]
 
 
 def _is_constant(column: pd.Series[Any]) -> bool:
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        if not (values == values[0]).all():
+        if not (values == values[0]).all() or np.signbit(values).any() != np.signbit(values).all():
             return False  # else whole numbers above 2**53 may still differ
     return bool(not column.isna().any() and (column == column.iloc[0]).all())
 

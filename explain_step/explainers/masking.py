@@ -150,9 +150,8 @@ def value_codes(column: Any) -> IntArray:
     if column.dtype == object:  # 1, 1.0 and True are equal, but a model may tell them apart
         types = pd.factorize(np.fromiter(map(type, column), dtype=object, count=len(column)))[0]
         codes = pd.factorize(codes * (types.max(initial=0) + 1) + types)[0]
-    if (
-        isinstance(column, np.ndarray) and column.dtype.kind == "f"
-    ):  # so are the zeros: 1 / x tells them apart
+    # so are the zeros with and without a sign: 1 / x tells them apart
+    if isinstance(column, np.ndarray) and column.dtype.kind == "f":
         negative = (column == 0) & np.signbit(column)
         if negative.any():
             codes = pd.factorize(codes * 2 + negative)[0]

@@ -168,3 +168,4 @@ def test_a_zero_with_a_sign_is_another_value(tmp_path) -> None:
     means = shot.tables["importance"].set_index("feature")["mean_abs_shap"]
     assert means["zero"] > 0.4
     assert means["other"] == pytest.approx(0, abs=1e-9)
+    assert "constant_columns" not in {caveat["code"] for caveat in shot.manifest["caveats"]}
