@@ -53,7 +53,7 @@ def parse(native: Any) -> Ensemble:
     Raises
     ------
     NotApplicable
-        A tree splits on something else than a number or the category of one column.
+        A tree splits on something else than a number or the category of one column, or CatBoost does not tell.
     """
     dump = _dump(native)
     numbers = dump["features_info"].get("float_features", [])
@@ -75,9 +75,16 @@ def parse(native: Any) -> Ensemble:
 
 
 def _dump(native: Any) -> dict[str, Any]:
+    """Return the model in CatBoost's JSON format; versions differ in what they write so."""
+    from catboost import CatBoostError
+
     with tempfile.TemporaryDirectory(prefix="explain_step_") as folder:
         path = Path(folder, "model.json")
-        native.save_model(str(path), format="json")
+        try:
+            native.save_model(str(path), format="json")
+        except CatBoostError as error:
+            msg = f"CatBoost does not write this model as JSON: {error}"
+            raise NotApplicable(msg) from error
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
