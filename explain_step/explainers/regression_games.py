@@ -146,8 +146,12 @@ def _sweep(tableau: FloatArray, *, row: int, column: int) -> None:
 
 
 def _expected(game: RegressionGame, tableau: FloatArray, member: BoolArray) -> FloatArray:
-    """Return ``gamma`` (coalitions, r, k): the regression of the whole sum, without the members' own terms."""
+    """Return ``gamma`` (coalitions, r, k): the regression of the whole sum, without the members' own terms.
+
+    Of all columns nothing is left to expect, also where some coordinates tell nothing beyond others.
+    """
     known = np.repeat(member, [block.stop - block.start for block in game.blocks], axis=1)
+    known &= ~member.all(axis=1)[:, None]
     return np.where(known[:, :, None], tableau - game.own, 0.0)
 
 

@@ -195,6 +195,16 @@ def test_a_level_that_no_background_row_has_still_sums_to_the_output() -> None:
     assert np.allclose(found.base_values[:, 0] + found.values.sum(axis=1)[:, 0], model.predict(odd))
 
 
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 2.0], [2.0, 0.0, 0.0], [0.0, 2.0, 1.0]])
+def test_a_row_that_breaks_what_holds_in_all_background_rows_still_sums_to_the_output(weights: Any) -> None:
+    B = correlated([[1.0, 0.3], [0.3, 1.0]]).assign(copy=lambda frame: frame["x0"])
+    model = linear(B, weights)
+    model.coef_[:], model.intercept_ = weights, 0.0
+    odd = B.iloc[:3].assign(copy=lambda frame: frame["x0"] + 5)
+    found = found_in(wrapped(model, odd, B))
+    assert np.allclose(found.base_values[:, 0] + found.values.sum(axis=1)[:, 0], model.predict(odd))
+
+
 def test_uncorrelated_columns_have_their_interventional_values() -> None:
     B = correlated(np.diag([1.0, 4.0, 9.0]))
     subject = wrapped(linear(B, [1.0, -1.0, 2.0]), B.iloc[:10], B)
