@@ -97,8 +97,8 @@ def explain(
     Notes
     -----
     Attributions are interventional Shapley values (Lundberg and Lee 2017, arXiv:1705.07874; Janzing et al. 2020,
-    arXiv:1910.13413) on the raw input columns. Everything random descends from ``seed``; the global NumPy generator is
-    left as found. The same inputs give the same snapshot id.
+    arXiv:1910.13413) on the raw input columns, unless ``feature_perturbation`` asks for others. Everything random
+    descends from ``seed``; the global NumPy generator is left as found. The same inputs give the same snapshot id.
 
     Examples
     --------

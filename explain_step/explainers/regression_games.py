@@ -151,7 +151,7 @@ def _expected(game: RegressionGame, tableau: FloatArray, member: BoolArray) -> F
     Of all columns nothing is left to expect, also where some coordinates tell nothing beyond others.
     """
     known = np.repeat(member, [block.stop - block.start for block in game.blocks], axis=1)
-    known &= ~member.all(axis=1)[:, None]
+    known &= ~np.all(member, axis=1, keepdims=True)
     return np.where(known[:, :, None], tableau - game.own, 0.0)
 
 
