@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from explain_step.config import Config
 from explain_step.errors import InvalidInput, NotApplicable
@@ -280,7 +281,7 @@ def _correlation(attributions: Attributions) -> tuple[Caveat, ...]:
         "linear regression of the background rows. A column that the model does not use can have credit for what it tells "
         "of others."
     )
-    said = (Caveat(code="correlation_dependent", section=SECTION, message=message),)
+    said = (Caveat(code="correlation_dependent", section=SECTION, message=message), *_outside(facts))
     if rows >= ROWS_PER_COORDINATE * width:
         return said
     text = (
@@ -288,6 +289,19 @@ def _correlation(attributions: Attributions) -> tuple[Caveat, ...]:
         f"{ROWS_PER_COORDINATE} for each: part of the credit between columns is chance. More background rows help."
     )
     return (*said, Caveat(code="thin_background", section=SECTION, message=text, degrades=True))
+
+
+def _outside(facts: Mapping[str, Any]) -> tuple[Caveat, ...]:
+    """Return that some rows are explained by regressions that know nothing like them."""
+    rows = int(facts.get("rows_outside", 0))
+    if not rows:
+        return ()
+    message = (
+        f"{rows:,} of the {int(facts['rows']):,} explained rows lie where the background rows do not say how columns go "
+        "together; what their columns tell of each other is extrapolated, and their values may be large and cancel. Give "
+        "background rows that are like them."
+    )
+    return (Caveat(code="rows_outside_background", section=SECTION, message=message, degrades=True),)
 
 
 def _part_of_background(attributions: Attributions) -> Caveat | None:

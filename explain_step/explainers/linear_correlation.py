@@ -28,6 +28,9 @@ from explain_step.types import Attributions, FittedModel, FloatArray, MethodSpec
 VERSION = "1"
 CONSTANT = 1e-12
 """Spread of a column, relative to its size, that is rounding."""
+FAR = 2.0
+BROKEN = 1e-6
+"""Square of a deviation, in standard deviations, from what holds exactly in all background rows."""
 MOST_DERIVED = 500
 MOST_CELLS = 1_300_000_000
 """Twenty seconds or so: 24 numbers, or 19 categories of four levels."""
@@ -84,7 +87,10 @@ class LinearCorrelation:
             output_names=model.output_names,
             output_space=model.output_space,
             rows=np.arange(len(values), dtype=np.int64),
-            method=replace(ready.method, params={**ready.method.params, "rows": len(values)}),
+            method=replace(
+                ready.method,
+                params={**ready.method.params, "rows": len(values), "rows_outside": _outside(subject)},
+            ),
         )
 
     def prepare(self, subject: Subject, *, rows: int, budget: float) -> Prepared:
@@ -116,6 +122,24 @@ class LinearCorrelation:
             base=known.base,
             method=MethodSpec(name=self.name, version=VERSION, params=params),
         )
+
+
+def _outside(subject: Subject) -> int:
+    """Return how many explained rows lie where the background rows do not say how columns go together.
+
+    Their distance from the mean, in units of the background's own spread in every direction (Mahalanobis), is more than
+    `FAR` times that of any background row, or they break what holds in all of these, such as the equality of two columns.
+    """
+    known = regression(subject.model, subject.background)
+    variance, axes = np.linalg.eigh(known.game.correlation)
+    told = variance > COLLINEAR
+
+    def far(X: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+        along = known.terms(subject.model, X)[1] @ axes
+        return (along[:, told] ** 2 / variance[told]).sum(axis=1), (along[:, ~told] ** 2).sum(axis=1)
+
+    (distance, broken), (usual, _) = far(subject.X), far(subject.background)
+    return int(((distance > FAR**2 * usual.max(initial=0.0)) | (broken > BROKEN)).sum())
 
 
 def _too_thin(subject: Subject) -> str | None:

@@ -18,7 +18,8 @@ WHOLE = "(all rows)"
 CORRELATED = {
     "interventional": "Inputs are replaced without regard to the others, so also into combinations that may never occur.",
     "correlation_dependent": "Inputs that are not known are expected from the known ones by linear regression, so that "
-    "an input has credit also for what it tells of others, even one that the model does not use.",
+    "an input has credit also for what it tells of others, even one that the model does not use. Partial dependence, "
+    "interactions and the loss when an input is shuffled ask what the model does with it instead.",
 }
 
 

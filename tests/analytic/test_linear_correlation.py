@@ -308,3 +308,21 @@ def test_few_background_rows_for_the_columns_are_told() -> None:
     assert [c.code for c in few] == ["correlation_dependent", "thin_background"]
     assert [c.degrades for c in few] == [False, True]
     assert [c.code for c in many] == ["correlation_dependent"]
+
+
+def test_rows_unlike_all_background_rows_are_told() -> None:
+    rng = np.random.default_rng(0)
+    B = pd.DataFrame(rng.normal(size=(400, 3)), columns=list("abc"))
+    B["b"] = B["a"] + 1e-3 * B["b"]
+    B["copy"] = B["c"]
+    model = linear(B, [1.0, 1.0, 1.0, 1.0])
+    usual = B.iloc[:20]
+    apart = usual.copy()
+    apart.iloc[0, 1] += 5  # far from the line of a and b
+    apart.iloc[1, 3] += 5  # no copy any more
+    for rows, found in ((usual, 0), (apart, 2)):
+        values, caveats = explainers.explain(wrapped(model, rows, B), config=CONFIG, seeds=SEEDS)
+        assert values.method.params["rows_outside"] == found
+        said = [c for c in caveats if c.code == "rows_outside_background"]
+        assert [c.degrades for c in said] == [True] * bool(found)
+        assert all(f"{found} of the 20 explained rows" in c.message for c in said)

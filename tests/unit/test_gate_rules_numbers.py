@@ -583,11 +583,9 @@ def test_values_that_do_not_say_what_they_are_are_interventional_ones() -> None:
 
 
 def test_another_quantity_is_accepted_by_name_only() -> None:
-    other = evidence(
-        manifest=manifest(
-            quantity={**manifest()["quantity"], "feature_perturbation": "correlation_dependent"}
-        )
-    )
+    asked = {"config": {**manifest()["config"], "feature_perturbation": "correlation_dependent"}}
+    named = {**manifest()["quantity"], "feature_perturbation": "correlation_dependent"}
+    other = evidence(manifest=manifest(quantity=named, **asked))
     both = ["correlation_dependent", "interventional"]
     assert verdicts("GATE016", other, policy(require={"feature_perturbation": "correlation_dependent"})) == {
         "pass"
@@ -598,9 +596,12 @@ def test_another_quantity_is_accepted_by_name_only() -> None:
         said = {**manifest()["quantity"], "feature_perturbation": odd}
         assert verdicts(
             "GATE016",
-            evidence(manifest=manifest(quantity=said)),
+            evidence(manifest=manifest(quantity=said, config={"feature_perturbation": odd})),
             policy(require={"feature_perturbation": both}),
         ) == {"fail"}
+    lies = evidence(manifest=manifest(**asked))  # what it says of itself is not what it was asked for
+    assert verdicts("GATE016", lies, policy(require={"feature_perturbation": both})) == {"fail"}
+    assert verdicts("GATE016", lies, DEFAULT) == {"fail"}
 
 
 def test_what_drifts_most_stands_first() -> None:

@@ -157,7 +157,11 @@ def _exact(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
 def _perturbation(evidence: Evidence, policy: Policy) -> Iterator[Finding]:
     said, wanted = perturbation(quantity(evidence)), policy.require.feature_perturbation
     facts = {"feature_perturbation": said, "required": list(wanted)}
-    if said in wanted:
+    asked = perturbation(as_mapping(evidence.manifest.get("config")))
+    if said != asked:
+        message = f"the attributions are {named(said)}, but its options asked for {named(asked)} ones"
+        yield found("GATE016", "fail", message, **facts)
+    elif said in wanted:
         yield found("GATE016", "pass", f"the attributions are {said}", **facts)
     else:
         message = f"the attributions are {named(said)}; accepted is {' or '.join(wanted)}"

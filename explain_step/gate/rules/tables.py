@@ -86,7 +86,7 @@ def quantity(evidence: Evidence) -> Mapping[str, Any]:
 
 
 def perturbation(said: Mapping[str, Any]) -> object:
-    """Return which Shapley values a quantity has; snapshots that do not say are older than any but interventional ones."""
+    """Return which Shapley values a quantity, or options, have; those that do not say have interventional ones."""
     return said.get("feature_perturbation", "interventional")
 
 
