@@ -47,18 +47,7 @@ class Linear:
 
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return exact attributions of all rows, in closed form."""
-        model = subject.model
-        ready = self.prepare(subject, rows=len(subject.X), budget=config.budget)
-        values = ready.values(subject.X)
-        return Attributions(
-            values=values,
-            base_values=np.tile(ready.base, (len(values), 1)),
-            feature_names=model.feature_names,
-            output_names=model.output_names,
-            output_space=model.output_space,
-            rows=np.arange(len(values), dtype=np.int64),
-            method=replace(ready.method, params={**ready.method.params, "rows": len(values)}),
-        )
+        return attributed(subject, self.prepare(subject, rows=len(subject.X), budget=config.budget))
 
     def prepare(self, subject: Subject, *, rows: int, budget: float) -> Prepared:
         """Return the closed form against the background; ``rows`` and ``budget`` do not matter."""
@@ -78,6 +67,20 @@ class Linear:
             base=np.array([centre @ coef + intercept for coef, intercept in weights]),
             method=MethodSpec(name=self.name, version=VERSION, params=params),
         )
+
+
+def attributed(subject: Subject, ready: Prepared, **facts: int) -> Attributions:
+    """Return the attributions of all rows of a subject; ``facts`` join the method's parameters."""
+    model, values = subject.model, ready.values(subject.X)
+    return Attributions(
+        values=values,
+        base_values=np.tile(ready.base, (len(values), 1)),
+        feature_names=model.feature_names,
+        output_names=model.output_names,
+        output_space=model.output_space,
+        rows=np.arange(len(values), dtype=np.int64),
+        method=replace(ready.method, params={**ready.method.params, "rows": len(values), **facts}),
+    )
 
 
 def terms(

@@ -10,7 +10,7 @@ others. Derived columns (one-hot, scaled) of a raw column become known together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pandas as pd
 from explain_step.config import Config
 from explain_step.errors import NotApplicable
 from explain_step.explainers.base import Prepared
-from explain_step.explainers.linear import LINEAR, dense, derived_of, folding, product, weights_of
+from explain_step.explainers.linear import LINEAR, attributed, dense, derived_of, folding, product, weights_of
 from explain_step.explainers.regression_games import COLLINEAR, RegressionGame, cells, shapley
 from explain_step.seeds import Seeds
 from explain_step.types import Attributions, FittedModel, FloatArray, MethodSpec, Subject
@@ -77,21 +77,8 @@ class LinearCorrelation:
 
     def explain(self, subject: Subject, *, config: Config, seeds: Seeds) -> Attributions:
         """Return exact attributions of all rows."""
-        model = subject.model
         ready = self.prepare(subject, rows=len(subject.X), budget=config.budget)
-        values = ready.values(subject.X)
-        return Attributions(
-            values=values,
-            base_values=np.tile(ready.base, (len(values), 1)),
-            feature_names=model.feature_names,
-            output_names=model.output_names,
-            output_space=model.output_space,
-            rows=np.arange(len(values), dtype=np.int64),
-            method=replace(
-                ready.method,
-                params={**ready.method.params, "rows": len(values), "rows_outside": _outside(subject)},
-            ),
-        )
+        return attributed(subject, ready, rows_outside=_outside(subject))
 
     def prepare(self, subject: Subject, *, rows: int, budget: float) -> Prepared:
         """Return the closed form against the background; ``rows`` and ``budget`` do not matter."""
